@@ -1,0 +1,29 @@
+"""Package metadata. Lower bounds are those of `constraints-lowest.txt`, which the test suite is run against."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="slowfast-uniformer",
+    version="0.1.0",
+    description="Train and test UniFormer video classifiers on Kinetics and Something-Something",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["slowfast", "slowfast.*"]),
+    install_requires=[
+        "torch>=2.13",
+        "torchvision>=0.28",
+        "numpy>=1.26",
+        "av>=14.0",
+        "pillow>=10.0",
+        "fvcore>=0.1.5.post20221221",
+        "yacs>=0.1.8",
+        "iopath>=0.1.10",
+        "pyyaml>=6.0",
+        "timm>=1.0.9",
+        "simplejson>=3.19",
+        "tensorboard>=2.14",
+    ],
+    extras_require={
+        "dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-simplejson", "types-PyYAML"],
+    },
+)
