@@ -1,0 +1,157 @@
+"""Every config key with its default, unit and meaning, and the keys that published configs set without effect.
+
+A key lives here only while some code reads it; the change that stops reading a key moves it to `RETIRED`.
+"""
+
+from fvcore.common.config import CfgNode
+
+_C = CfgNode()
+
+# ---- The machine -----------------------------------------------------------------------------------------------------
+_C.NUM_GPUS = 1  # processes on this machine, one GPU each (with DIST_BACKEND gloo: CPU processes); 0: one CPU process
+_C.NUM_SHARDS = 1  # machines in the job
+_C.SHARD_ID = 0  # number of this machine, from 0
+_C.DIST_BACKEND = "nccl"  # nccl: one GPU per process; gloo: processes on the CPU
+_C.RNG_SEED = 0  # seed of everything random in the run
+_C.OUTPUT_DIR = "./output"  # checkpoints, logs and results; may be any path that iopath opens
+_C.LOG_PERIOD = 10  # steps between two lines of progress
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+_C.TRAIN = CfgNode()
+_C.TRAIN.ENABLE = True  # train before testing
+_C.TRAIN.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS
+_C.TRAIN.BATCH_SIZE = 64  # videos per step and machine, shared by its processes
+_C.TRAIN.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
+_C.TRAIN.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch is always saved
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from; "": random weights
+_C.TRAIN.AUTO_RESUME = True  # continue from the newest checkpoint in OUTPUT_DIR, if there is one
+_C.TRAIN.AMP = "auto"  # off | bf16 | fp16 | auto: bf16 where the GPU computes in it, else fp16 on a GPU, else off
+
+# ---- Testing ---------------------------------------------------------------------------------------------------------
+_C.TEST = CfgNode()
+_C.TEST.ENABLE = True  # test after training, or alone with TRAIN.ENABLE False
+_C.TEST.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS, for validation and test
+_C.TEST.BATCH_SIZE = 64  # views in one forward pass and machine, shared by its processes
+_C.TEST.CHECKPOINT_FILE_PATH = ""  # weights to test; "": the newest checkpoint in OUTPUT_DIR
+_C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
+_C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (centre) or 3
+
+# ---- Videos and views ------------------------------------------------------------------------------------------------
+_C.DATA = CfgNode()
+_C.DATA.PATH_TO_DATA_DIR = ""  # folder of the list files
+_C.DATA.PATH_PREFIX = ""  # folder that the paths in the lists are relative to; "": as written
+_C.DATA.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists of TRAIN.DATASET kinetics
+_C.DATA.LABEL_PATH_TEMPLATE = ""  # file name of a list, {} stands for the split; "": the data set's own
+_C.DATA.IMAGE_TEMPLATE = "{:05d}.jpg"  # file name of frame n (from 1) in a frame folder
+_C.DATA.CLASS_NAMES = ""  # file with one class name per line, in the order of the labels; "": numbers
+_C.DATA.NUM_FRAMES = 8  # frames of a clip
+_C.DATA.SAMPLING_RATE = 8  # a dense clip spans NUM_FRAMES * SAMPLING_RATE frames of the video
+_C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; one clip is centred
+_C.DATA.TARGET_FPS = 0.0  # frames/s that a video is resampled to before clips are taken; 0: its own rate
+_C.DATA.REVERSE_INPUT_CHANNEL = False  # swap RGB and BGR; data sets of frame folders are BGR, others RGB
+_C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of values in [0, 1]
+_C.DATA.STD = [0.225, 0.225, 0.225]  # per channel, of values in [0, 1]
+_C.DATA.TRAIN_CROP_SIZE = 224  # pixels, side of a training crop
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # [min, max] share of the frame's area in a random resized crop
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # [min, max] width / height of a random resized crop
+_C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # [min, max] pixels of the short side, where the two above are empty
+_C.DATA.RANDOM_FLIP = True  # flip half of the training clips left-right
+_C.DATA.TEST_CROP_SIZE = 256  # pixels, side of a test crop
+_C.DATA.TEST_SHORT_SIDE = 0  # pixels, short side of a test frame before the crop; 0: TEST_CROP_SIZE
+_C.DATA.ENSEMBLE_METHOD = "sum"  # over the views of a video: sum of logits, or sum of probabilities
+
+_C.DATA_LOADER = CfgNode()
+_C.DATA_LOADER.NUM_WORKERS = 8  # loader processes per training process; 0: load in the process itself
+_C.DATA_LOADER.PIN_MEMORY = True  # page-locked host memory, for faster copies to a GPU
+
+# ---- Augmentation ----------------------------------------------------------------------------------------------------
+_C.AUG = CfgNode()
+_C.AUG.ENABLE = False  # RandAugment, random erasing and repeated augmentation
+_C.AUG.NUM_SAMPLE = 1  # augmented copies of each decoded training clip: the step sees BATCH_SIZE * NUM_SAMPLE clips
+_C.AUG.AA_TYPE = "rand-m7-n4-mstd0.5-inc1"  # RandAugment policy in timm's notation; "": none
+_C.AUG.INTERPOLATION = "bicubic"  # of RandAugment's rotations, shears and shifts: nearest | bilinear | bicubic
+_C.AUG.RE_PROB = 0.25  # probability of random erasing
+_C.AUG.RE_MODE = "pixel"  # fill of the erased box: pixel (noise) | rand (one colour) | const (the mean)
+_C.AUG.RE_COUNT = 1  # most boxes erased per clip
+
+_C.MIXUP = CfgNode()
+_C.MIXUP.ENABLE = False  # mix pairs of clips; needs a loss for soft labels
+_C.MIXUP.ALPHA = 0.8  # beta parameter of MixUp; 0: never MixUp
+_C.MIXUP.CUTMIX_ALPHA = 1.0  # beta parameter of CutMix; 0: never CutMix
+_C.MIXUP.PROB = 1.0  # probability that a batch is mixed; 0: label smoothing alone
+_C.MIXUP.SWITCH_PROB = 0.5  # probability of CutMix where both are on
+_C.MIXUP.LABEL_SMOOTH_VALUE = 0.1  # share of the label spread over all classes
+
+# ---- Model -----------------------------------------------------------------------------------------------------------
+_C.MODEL = CfgNode()
+_C.MODEL.MODEL_NAME = "Uniformer"  # a name in slowfast.models.MODELS
+_C.MODEL.NUM_CLASSES = 400
+_C.MODEL.LOSS_FUNC = "cross_entropy"  # cross_entropy | soft_cross_entropy | bce_logit
+_C.MODEL.USE_CHECKPOINT = False  # recompute the blocks of CHECKPOINT_NUM in the backward pass
+_C.MODEL.CHECKPOINT_NUM = [0, 0, 0, 0]  # first n blocks of each stage
+
+_C.UNIFORMER = CfgNode()
+_C.UNIFORMER.EMBED_DIM = [64, 128, 320, 512]  # channels of the four stages
+_C.UNIFORMER.DEPTH = [3, 4, 8, 3]  # blocks of the four stages
+_C.UNIFORMER.HEAD_DIM = 64  # channels of an attention head
+_C.UNIFORMER.MLP_RATIO = 4.0  # hidden over outer channels of the feed-forward layers
+_C.UNIFORMER.QKV_BIAS = True  # bias of the query, key and value projection
+_C.UNIFORMER.QKV_SCALE = None  # scale of the attention logits; null: HEAD_DIM ** -0.5
+_C.UNIFORMER.DROPOUT_RATE = 0.0  # of embeddings, projections and feed-forward layers
+_C.UNIFORMER.ATTENTION_DROPOUT_RATE = 0.0  # of attention weights
+_C.UNIFORMER.DROP_DEPTH_RATE = 0.1  # drop path of the last block; rises linearly from 0
+_C.UNIFORMER.SPLIT = False  # attention over time, then space, in stages 3 and 4
+_C.UNIFORMER.STD = False  # patch embeddings 2 to 4 overlap in time
+
+# ---- Optimisation ----------------------------------------------------------------------------------------------------
+_C.SOLVER = CfgNode()
+_C.SOLVER.OPTIMIZING_METHOD = "adamw"  # adamw | adam | sgd
+_C.SOLVER.BASE_LR = 1e-4
+_C.SOLVER.BASE_LR_SCALE_NUM_SHARDS = False  # multiply all learning rates by NUM_SHARDS
+_C.SOLVER.LR_POLICY = "cosine"  # cosine | steps_with_relative_lrs
+_C.SOLVER.COSINE_END_LR = 0.0
+_C.SOLVER.COSINE_AFTER_WARMUP = False  # the cosine starts when the warm-up ends, not at epoch 0
+_C.SOLVER.STEPS = []  # epochs at which the learning rate changes, from 0, for steps_with_relative_lrs
+_C.SOLVER.LRS = []  # learning rates over BASE_LR from each of STEPS on
+_C.SOLVER.MAX_EPOCH = 100
+_C.SOLVER.WARMUP_EPOCHS = 0.0  # epochs of linear warm-up
+_C.SOLVER.WARMUP_START_LR = 0.01
+_C.SOLVER.WEIGHT_DECAY = 0.05
+_C.SOLVER.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norm scales
+_C.SOLVER.MOMENTUM = 0.9  # of sgd
+_C.SOLVER.DAMPENING = 0.0  # of sgd
+_C.SOLVER.NESTEROV = True  # of sgd
+_C.SOLVER.CLIP_GRADIENT = 20.0  # largest norm of all gradients together; 0: no clipping
+
+_C.BN = CfgNode()
+_C.BN.WEIGHT_DECAY = 0.0  # weight decay on BatchNorm parameters
+_C.BN.USE_PRECISE_STATS = False  # recompute BatchNorm statistics before each validation
+_C.BN.NUM_BATCHES_PRECISE = 200  # batches used for that
+
+# ---- Logging ---------------------------------------------------------------------------------------------------------
+_C.TENSORBOARD = CfgNode()
+_C.TENSORBOARD.ENABLE = False  # write scalars for TensorBoard
+_C.TENSORBOARD.LOG_DIR = ""  # folder of its files; "": OUTPUT_DIR/tensorboard
+
+# Keys that published configs set and that do nothing here (nor, mostly, there), with the reason.
+RETIRED = {
+    "AUG.COLOR_JITTER": "RandAugment takes its place",
+    "AUG.RE_SPLIT": "no published recipe keeps a clean split",
+    "DATA.DECODING_BACKEND": "PyAV decodes everything, and selects frames by number as any exact decoder does",
+    "DATA.INPUT_CHANNEL_NUM": "UniFormer has one pathway, of frames of three channels",
+    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": "one decoder thread per worker never deadlocks",
+    "LOG_MODEL_INFO": "parameters and multiply-adds are always logged",
+    "MODEL.ARCH": "MODEL.MODEL_NAME names the model",
+    "MODEL.DROPOUT_RATE": "UniFormer has no dropout before its head",
+    "TEST.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
+    "TRAIN.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
+    "UNIFORMER.PRUNE_RATIO": "token pruning is not part of Uniformer",
+    "UNIFORMER.REPRESENTATION_SIZE": "no published model has a layer before its head",
+    "UNIFORMER.STAGE_TYPE": "stages 1 and 2 are local, 3 and 4 global",
+    "UNIFORMER.TRADE_OFF": "token pruning is not part of Uniformer",
+}
+
+
+def default_cfg() -> CfgNode:
+    """Return a fresh, unfrozen copy of the default tree."""
+    return _C.clone()

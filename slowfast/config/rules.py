@@ -1,0 +1,168 @@
+"""What a config must satisfy whatever the machine and the data are. Each rule says key, value, rule and remedy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+CHOICES = {
+    "DIST_BACKEND": ("nccl", "gloo"),
+    "TRAIN.AMP": ("auto", "off", "bf16", "fp16"),
+    "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "DATA.ENSEMBLE_METHOD": ("sum", "probabilities"),
+    "AUG.INTERPOLATION": ("nearest", "bilinear", "bicubic"),
+    "AUG.RE_MODE": ("pixel", "rand", "const"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
+    "SOLVER.OPTIMIZING_METHOD": ("adamw", "adam", "sgd"),
+    "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),
+}
+POSITIVE = (
+    "NUM_SHARDS",
+    "LOG_PERIOD",
+    "TRAIN.BATCH_SIZE",
+    "TRAIN.EVAL_PERIOD",
+    "TRAIN.CHECKPOINT_PERIOD",
+    "TEST.BATCH_SIZE",
+    "TEST.NUM_ENSEMBLE_VIEWS",
+    "DATA.NUM_FRAMES",
+    "DATA.SAMPLING_RATE",
+    "DATA.TRAIN_CROP_SIZE",
+    "DATA.TEST_CROP_SIZE",
+    "AUG.NUM_SAMPLE",
+    "AUG.RE_COUNT",
+    "MODEL.NUM_CLASSES",
+    "UNIFORMER.HEAD_DIM",
+    "UNIFORMER.MLP_RATIO",
+    "SOLVER.BASE_LR",
+    "SOLVER.MAX_EPOCH",
+    "BN.NUM_BATCHES_PRECISE",
+)
+NOT_NEGATIVE = (
+    "NUM_GPUS",
+    "SHARD_ID",
+    "RNG_SEED",
+    "DATA.TARGET_FPS",
+    "DATA.TEST_SHORT_SIDE",
+    "DATA_LOADER.NUM_WORKERS",
+    "MIXUP.ALPHA",
+    "MIXUP.CUTMIX_ALPHA",
+    "SOLVER.COSINE_END_LR",
+    "SOLVER.WARMUP_EPOCHS",
+    "SOLVER.WARMUP_START_LR",
+    "SOLVER.WEIGHT_DECAY",
+    "SOLVER.CLIP_GRADIENT",
+    "BN.WEIGHT_DECAY",
+)
+PROBABILITIES = (
+    "AUG.RE_PROB",
+    "MIXUP.PROB",
+    "MIXUP.SWITCH_PROB",
+    "MIXUP.LABEL_SMOOTH_VALUE",
+    "UNIFORMER.DROPOUT_RATE",
+    "UNIFORMER.ATTENTION_DROPOUT_RATE",
+    "UNIFORMER.DROP_DEPTH_RATE",
+)
+
+
+def find_problems(cfg: CfgNode) -> list[str]:
+    """Return everything that is wrong with the values of a config, one sentence each; an empty list if nothing is."""
+    rules = (_range_problems, _machine_problems, _data_problems, _model_problems, _solver_problems)
+    return [problem for rule in rules for problem in rule(cfg)]
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def _range_problems(cfg: CfgNode) -> Iterator[str]:
+    for key, choices in CHOICES.items():
+        if _value(cfg, key) not in choices:
+            yield f"{key} is {_value(cfg, key)!r}; choose from {', '.join(map(str, choices))}"
+    for key in POSITIVE:
+        if not _value(cfg, key) > 0:
+            yield f"{key} is {_value(cfg, key)}; use a number above 0"
+    for key in NOT_NEGATIVE:
+        if not _value(cfg, key) >= 0:
+            yield f"{key} is {_value(cfg, key)}; use 0 or more"
+    for key in PROBABILITIES:
+        if not 0 <= _value(cfg, key) <= 1:
+            yield f"{key} is {_value(cfg, key)}; use a number from 0 to 1"
+
+
+def _machine_problems(cfg: CfgNode) -> Iterator[str]:
+    if cfg.SHARD_ID >= cfg.NUM_SHARDS:
+        yield f"SHARD_ID is {cfg.SHARD_ID}, but NUM_SHARDS={cfg.NUM_SHARDS} machines count from 0"
+    processes = max(cfg.NUM_GPUS, 1)
+    for key, size in (("TRAIN.BATCH_SIZE", cfg.TRAIN.BATCH_SIZE), ("TEST.BATCH_SIZE", cfg.TEST.BATCH_SIZE)):
+        if size % processes:
+            yield (
+                f"{key} is {size}, which NUM_GPUS={cfg.NUM_GPUS} processes cannot share equally; "
+                f"use a multiple of {processes}"
+            )
+
+
+def _data_problems(cfg: CfgNode) -> Iterator[str]:
+    for key, values, length in (
+        ("DATA.MEAN", cfg.DATA.MEAN, 3),
+        ("DATA.STD", cfg.DATA.STD, 3),
+        ("DATA.TRAIN_JITTER_SCALES", cfg.DATA.TRAIN_JITTER_SCALES, 2),
+    ):
+        if len(values) != length:
+            yield f"{key} is {values}; use a list of {length} numbers"
+    scales, ratios = cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE, cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE
+    for key, values in (
+        ("DATA.TRAIN_JITTER_SCALES_RELATIVE", scales),
+        ("DATA.TRAIN_JITTER_ASPECT_RELATIVE", ratios),
+        ("DATA.TRAIN_JITTER_SCALES", cfg.DATA.TRAIN_JITTER_SCALES),
+    ):
+        if values and not (len(values) == 2 and 0 < values[0] <= values[1]):
+            yield f"{key} is {values}; use [smallest, largest], both above 0"
+    if bool(scales) != bool(ratios):
+        yield (
+            f"DATA.TRAIN_JITTER_SCALES_RELATIVE is {scales} and DATA.TRAIN_JITTER_ASPECT_RELATIVE is {ratios}; "
+            "a random resized crop needs both, a random crop of a resized frame needs neither"
+        )
+    if not scales and min(cfg.DATA.TRAIN_JITTER_SCALES, default=0) < cfg.DATA.TRAIN_CROP_SIZE:
+        yield (
+            f"DATA.TRAIN_JITTER_SCALES is {cfg.DATA.TRAIN_JITTER_SCALES}, smaller than "
+            f"DATA.TRAIN_CROP_SIZE={cfg.DATA.TRAIN_CROP_SIZE}; use larger short sides or a smaller crop"
+        )
+    if 0 < cfg.DATA.TEST_SHORT_SIDE < cfg.DATA.TEST_CROP_SIZE:
+        yield (
+            f"DATA.TEST_SHORT_SIDE is {cfg.DATA.TEST_SHORT_SIDE}, smaller than "
+            f"DATA.TEST_CROP_SIZE={cfg.DATA.TEST_CROP_SIZE}; use 0 for the same"
+        )
+
+
+def _model_problems(cfg: CfgNode) -> Iterator[str]:
+    dims, depths, recomputed = cfg.UNIFORMER.EMBED_DIM, cfg.UNIFORMER.DEPTH, cfg.MODEL.CHECKPOINT_NUM
+    for key, values in (
+        ("UNIFORMER.EMBED_DIM", dims),
+        ("UNIFORMER.DEPTH", depths),
+        ("MODEL.CHECKPOINT_NUM", recomputed),
+    ):
+        if len(values) != 4:
+            yield f"{key} is {values}; use one number for each of the 4 stages"
+    head_dim = max(cfg.UNIFORMER.HEAD_DIM, 1)
+    if any(dim % head_dim for dim in dims[2:]):
+        yield f"UNIFORMER.EMBED_DIM is {dims}; stages 3 and 4 need multiples of UNIFORMER.HEAD_DIM={head_dim}"
+    if any(number > depth for number, depth in zip(recomputed, depths, strict=False)):
+        yield f"MODEL.CHECKPOINT_NUM is {recomputed}, more blocks than UNIFORMER.DEPTH={depths} has"
+    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "cross_entropy":
+        yield (
+            "MODEL.LOSS_FUNC is 'cross_entropy', which takes one label per clip, but MIXUP.ENABLE mixes labels; "
+            "use soft_cross_entropy"
+        )
+
+
+def _solver_problems(cfg: CfgNode) -> Iterator[str]:
+    if cfg.SOLVER.WARMUP_EPOCHS > cfg.SOLVER.MAX_EPOCH:
+        yield f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS}, longer than SOLVER.MAX_EPOCH={cfg.SOLVER.MAX_EPOCH}"
+    if cfg.SOLVER.LR_POLICY == "steps_with_relative_lrs":
+        steps, rates = cfg.SOLVER.STEPS, cfg.SOLVER.LRS
+        if not steps or steps[0] != 0 or sorted(steps) != steps:
+            yield f"SOLVER.STEPS is {steps}; use ascending epochs from 0"
+        if len(steps) != len(rates):
+            yield f"SOLVER.LRS is {rates}; use one learning rate for each of SOLVER.STEPS={steps}"

@@ -1,0 +1,102 @@
+"""What several tests share: videos with the frame number painted in, small data sets, small configs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from slowfast.config import CfgNode, load_cfg
+from slowfast.datasets.motion import make_motion, write_video
+
+REPOSITORY = Path(__file__).parents[1]
+NUM_BITS = 8  # of a painted frame number
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], Any]:
+    """Golden numbers by file name."""
+    return lambda name: json.loads((REPOSITORY / "tests/reference" / f"{name}.json").read_text())
+
+
+def paint_frames(num_frames: int) -> NDArray[np.uint8]:
+    """Frames (T, 32, 128, 3) that show their number as 8 black or white bars."""
+    bits = (np.arange(num_frames)[:, None] >> np.arange(NUM_BITS)) & 1
+    rows = np.repeat(bits * 255, 16, axis=1).astype(np.uint8)  # (T, 128)
+    return np.broadcast_to(rows[:, None, :, None], (num_frames, 32, 16 * NUM_BITS, 3)).copy()
+
+
+@pytest.fixture(scope="session")
+def write_painted() -> Callable[..., Path]:
+    """Write a video, or JPEG files, of painted frames."""
+
+    def write(path: Path, num_frames: int, *, fps: int = 25, **codec_options: str) -> Path:
+        write_video(path, paint_frames(num_frames), fps=fps, codec_options=codec_options)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def painted_number() -> Callable[[NDArray[np.uint8]], list[int]]:
+    """The numbers that frames (T, 32, 128, 3) show."""
+
+    def read(frames: NDArray[np.uint8]) -> list[int]:
+        bars = frames[:, 16, 8::16].mean(axis=-1) > 127  # (T, 8)
+        return (bars @ (1 << np.arange(NUM_BITS))).tolist()
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def motion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small `motion` data set: 32 videos to train on, 16 for validation, 24 to test."""
+    folder = tmp_path_factory.mktemp("motion")
+    make_motion(folder, seed=5, videos_per_class={"train": 4, "val": 2, "test": 3})
+    return folder
+
+
+@pytest.fixture
+def tiny_cfg(motion_folder: Path, tmp_path: Path) -> Callable[..., CfgNode]:
+    """The quickstart experiment on the small data set with a very small model, and overrides."""
+
+    def make(**overrides: Any) -> CfgNode:
+        return load_cfg(str(REPOSITORY / "exp/quickstart/config.yaml"), tiny_overrides(motion_folder, tmp_path, **overrides))
+
+    return make
+
+
+def tiny_overrides(data: Path, output: Path, **overrides: Any) -> list[str]:
+    """KEY VALUE pairs for a run of seconds; `SECTION__NAME=value` adds or replaces one."""
+    settings: dict[str, Any] = {
+        "DATA.PATH_TO_DATA_DIR": data,
+        "DATA.PATH_PREFIX": data,
+        "DATA.CLASS_NAMES": data / "classes.txt",
+        "OUTPUT_DIR": output / "run",
+        "TRAIN.BATCH_SIZE": 8,
+        "TRAIN.EVAL_PERIOD": 2,
+        "TRAIN.CHECKPOINT_PERIOD": 1,
+        "TEST.BATCH_SIZE": 16,
+        "TEST.NUM_ENSEMBLE_VIEWS": 2,
+        "DATA.NUM_FRAMES": 4,
+        "DATA.TRAIN_CROP_SIZE": 32,
+        "DATA.TEST_CROP_SIZE": 32,
+        "DATA_LOADER.NUM_WORKERS": 0,
+        "UNIFORMER.EMBED_DIM": "[8,8,16,16]",
+        "UNIFORMER.DEPTH": "[1,1,1,1]",
+        "UNIFORMER.HEAD_DIM": 8,
+        "UNIFORMER.DROP_DEPTH_RATE": 0.1,
+        "SOLVER.MAX_EPOCH": 2,
+        "SOLVER.WARMUP_EPOCHS": 0,
+        "LOG_PERIOD": 2,
+    }
+    settings |= {name.replace("__", "."): value for name, value in overrides.items()}
+    return [str(part) for pair in settings.items() for part in pair]
