@@ -1,0 +1,1 @@
+"""Tools that know nothing of video, models or config."""

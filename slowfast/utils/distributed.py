@@ -1,0 +1,176 @@
+"""Processes: how they start, find each other and combine their numbers. Below `launch` nothing knows the launcher."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+# Long enough for the slowest validation or checkpoint of another rank.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+_on_gpu = False  # set once, by launch
+
+
+class Place(NamedTuple):
+    """Where a process stands among all processes of the job."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    address: str  # tcp://host:port of rank 0; "" for a process alone
+
+
+def rank() -> int:
+    """Return the number of this process among all, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes of the job."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes the files and the progress of the job."""
+    return rank() == 0
+
+
+def find_problems(*, num_processes: int, num_shards: int, backend: str, init_method: str) -> list[str]:
+    """Return why this machine cannot run the processes that a config asks for; an empty list if it can."""
+    if backend == "nccl" and num_processes > torch.cuda.device_count():
+        return [
+            f"NUM_GPUS is {num_processes}, but this machine has {torch.cuda.device_count()} GPUs; "
+            "use at most that many, or NUM_GPUS 0 for one CPU process, or DIST_BACKEND gloo for several"
+        ]
+    if num_shards > 1 and not init_method and not _started_by_torchrun():
+        return [f"NUM_SHARDS is {num_shards}, but no machine is named; add --init_method tcp://HOST_OF_SHARD_0:PORT"]
+    return []
+
+
+def launch(
+    job: Callable[..., None],
+    *args: Any,
+    num_processes: int,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    backend: str = "nccl",
+    init_method: str = "",
+) -> None:
+    """Run `job(*args)` in every process of this machine and return when all have ended.
+
+    Started by torchrun, this process is one of them; otherwise they are started here.
+
+    Args:
+        job: a function of a module, so that a started process can import it.
+        args: sent to the processes by pickle.
+        num_processes: processes on this machine; 0 for this process alone, on the CPU.
+        num_shards: machines.
+        shard_id: number of this machine, from 0.
+        backend: nccl (one GPU each) or gloo (CPU).
+        init_method: tcp://host:port of shard 0, where there are several machines.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: with the traceback of the process that failed first; the others
+            have been ended.
+    """
+    if _started_by_torchrun():
+        env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
+        address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        place = Place(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address)
+        _run_at(place, backend, job, args, store=None)
+    elif num_processes * num_shards <= 1:
+        _select_device(local_rank=0, local_world_size=1, on_gpu=num_processes == 1 and backend == "nccl")
+        job(*args)
+    else:
+        # On one machine this process holds the meeting point, so that its port is free for certain.
+        store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        address = init_method if store is None else f"tcp://127.0.0.1:{store.port}"
+        per_machine = max(num_processes, 1)
+        arguments = (per_machine, num_shards, shard_id, address, backend, job, args)
+        mp.spawn(_run_spawned, arguments, nprocs=per_machine)
+
+
+def _started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _run_spawned(
+    local_rank: int,
+    per_machine: int,
+    num_shards: int,
+    shard_id: int,
+    address: str,
+    backend: str,
+    job: Callable[..., None],
+    args: tuple[Any, ...],
+) -> None:
+    place = Place(shard_id * per_machine + local_rank, per_machine * num_shards, local_rank, per_machine, address)
+    store = None
+    if num_shards == 1:
+        host, port = address.removeprefix("tcp://").split(":")
+        store = dist.TCPStore(host, int(port), place.world_size, is_master=False)
+    _run_at(place, backend, job, args, store=store)
+
+
+def _run_at(
+    place: Place, backend: str, job: Callable[..., None], args: tuple[Any, ...], *, store: dist.Store | None
+) -> None:
+    _select_device(place.local_rank, place.local_world_size, on_gpu=backend == "nccl")
+    dist.init_process_group(
+        backend,
+        init_method=None if store else place.address,
+        store=store,
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=COLLECTIVE_TIMEOUT,
+    )
+    try:
+        job(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def _select_device(local_rank: int, local_world_size: int, *, on_gpu: bool) -> None:
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+    else:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
+    global _on_gpu
+    _on_gpu = on_gpu
+
+
+def device() -> torch.device:
+    """Return the device of this process."""
+    return torch.device("cuda", torch.cuda.current_device()) if _on_gpu else torch.device("cpu")
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    """Return the mean of each value over all processes, with one collective for all of them."""
+    total = sum_over_ranks(torch.tensor(list(values.values()), dtype=torch.float64, device=device()))
+    return dict(zip(values, (total / world_size()).tolist(), strict=True))
+
+
+def copy_buffers_from_main(model: nn.Module) -> None:
+    """Give all processes the buffers (BatchNorm statistics) of rank 0, which are those that a checkpoint holds."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def wait_for_all() -> None:
+    """Return when all processes have come here."""
+    if world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,117 @@
+"""What a run tells while it runs: lines on the console, the same lines and `json_stats:` records in a log file."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import simplejson
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+def start_logging(output_dir: str, *, is_main: bool) -> None:
+    """Send log records to the console and to OUTPUT_DIR/stdout.log in the main process; only warnings in the others."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    console.addFilter(lambda record: not getattr(record, "file_only", False))
+    root.addHandler(console)
+    root.setLevel(logging.INFO if is_main else logging.WARNING)
+    if is_main:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        log_file = logging.FileHandler(Path(output_dir, "stdout.log"))
+        log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        root.addHandler(log_file)
+
+
+def log_json_stats(stats: dict[str, Any]) -> None:
+    """Add one `json_stats: {...}` line to the log file, numbers to six digits, keys sorted."""
+    rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in stats.items()}
+    text = simplejson.dumps(rounded, sort_keys=True, ignore_nan=True)
+    logger.info("json_stats: %s", text, extra={"file_only": True})
+
+
+class Progress(Generic[Item]):
+    """Iterates over a loader and measures, per step, the time of the step and the wait for its data.
+
+    Args:
+        items: anything with a length.
+        title: first words of each line.
+        period: steps between two lines.
+        steps_after: steps that follow this loop (later epochs), for the remaining time.
+    """
+
+    def __init__(self, items: Iterable[Item], title: str, *, period: int, steps_after: int = 0) -> None:
+        self.items = items
+        self.title = title
+        self.period = period
+        self.num_steps = len(items)  # type: ignore[arg-type]
+        self.steps_after = steps_after
+        self.steps_done = 0
+        self._since_line = _Interval()
+
+    def __iter__(self) -> Iterator[Item]:
+        asked = time.perf_counter()
+        for item in self.items:
+            self._since_line.data_wait += time.perf_counter() - asked
+            yield item
+            self.steps_done += 1
+            self._since_line.steps += 1
+            asked = time.perf_counter()
+
+    def line_is_due(self) -> bool:
+        """Whether the step under way ends with a line: every `period` steps, and the last."""
+        number = self.steps_done + 1
+        return number % self.period == 0 or number == self.num_steps
+
+    def write_line(self, **values: float) -> dict[str, Any]:
+        """Log one line with the given values, the mean step time and data wait since the last line, and the ETA.
+
+        Returns:
+            the same as a record: values, step, num_steps, step_seconds, data_wait_seconds, eta_seconds.
+        """
+        steps = self._since_line.steps + 1
+        step_seconds = (time.perf_counter() - self._since_line.start) / steps
+        wait_seconds = self._since_line.data_wait / steps
+        number = self.steps_done + 1
+        eta_seconds = step_seconds * (self.num_steps - number + self.steps_after)
+        self._since_line = _Interval(steps=-1)  # the step under way is counted in this line, not in the next
+        shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
+        logger.info(
+            "%s  %d/%d  %s  step %.3fs  data wait %.3fs  ETA %s",
+            *(self.title, number, self.num_steps, shown, step_seconds, wait_seconds),
+            timedelta(seconds=round(eta_seconds)),
+        )
+        return {
+            **values,
+            "step": number,
+            "num_steps": self.num_steps,
+            "step_seconds": step_seconds,
+            "data_wait_seconds": wait_seconds,
+            "eta_seconds": eta_seconds,
+        }
+
+
+class _Interval:
+    """Sums since the last line."""
+
+    def __init__(self, *, steps: int = 0) -> None:
+        self.start = time.perf_counter()
+        self.steps = steps
+        self.data_wait = 0.0
+
+
+def _short(value: float) -> str:
+    if value == 0 or not math.isfinite(value):
+        return str(value)
+    return f"{value:.4f}" if 0.001 <= abs(value) < 10000 else f"{value:.3e}"
