@@ -1,0 +1,225 @@
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from slowfast.config import CfgNode, default_cfg
+from slowfast.models import build_model, count_multiply_adds, count_parameters
+from slowfast.models.uniformer import UniFormer
+
+SIZES: dict[str, dict[str, Any]] = {"s": {"depths": (3, 4, 8, 3)}, "b": {"depths": (5, 8, 20, 7)}}
+TINY: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "head_dim": 8}
+
+
+def golden_state(model: nn.Module) -> dict[str, Tensor]:
+    """The reference weights: each tensor drawn by itself, from a seed that is its name."""
+    state = model.state_dict()
+    for name, tensor in state.items():
+        draw = np.random.RandomState(zlib.crc32(name.encode()))
+        shape = tuple(tensor.shape)
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name.endswith("running_var"):
+            values = 1 + 0.2 * draw.random_sample(shape)
+        elif name.endswith("running_mean"):
+            values = 0.1 * draw.standard_normal(shape)
+        elif tensor.dim() == 1 and name.endswith("weight"):
+            values = 1 + 0.1 * draw.standard_normal(shape)
+        elif name.endswith("bias"):
+            values = 0.02 * draw.standard_normal(shape)
+        else:
+            values = 0.05 * draw.standard_normal(shape)
+        state[name] = torch.from_numpy(np.asarray(values, dtype=np.float32))
+    return state
+
+
+@pytest.mark.parametrize("size", ["s", "b"])
+def test_names_and_shapes_are_the_published_ones(size: str, reference: Callable[[str], Any]) -> None:
+    with torch.device("meta"):
+        model = UniFormer(num_classes=400, **SIZES[size])
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert shapes == reference("uniformer_state_dict_shapes")[size]
+
+
+@pytest.mark.parametrize("recomputed", [(0, 0, 0, 0), (1, 1, 2, 1)], ids=["kept", "recomputed"])
+def test_logits_loss_gradients_and_statistics_equal_the_reference(
+    recomputed: tuple[int, ...], reference: Callable[[str], Any]
+) -> None:
+    for case in reference("uniformer_forward")["cases"]:
+        model = UniFormer(
+            num_classes=case["num_classes"],
+            drop_path=0.0,
+            split=case["split"],
+            overlap_time=case["std"],
+            recomputed=recomputed,
+            **SIZES[case["arch"]],
+        )
+        model.load_state_dict(golden_state(model))
+        frames = torch.from_numpy(np.random.RandomState(7).standard_normal(case["input_shape"]).astype(np.float32))
+        with torch.no_grad():
+            logits = model.eval()(frames)
+        torch.testing.assert_close(logits, torch.tensor(case["eval_logits"]), rtol=0, atol=1e-4)
+
+        loss = F.cross_entropy(model.train()(frames), torch.tensor([0, 1]))
+        loss.backward()
+        assert abs(loss.item() - case["train_loss_cross_entropy_labels_0_1"]) < 1e-4
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.norm().item() == pytest.approx(case["train_grad_l2_norm"][name], rel=1e-4, abs=1e-4)
+        if not any(recomputed):  # a recomputed block sees its batch twice
+            state = model.state_dict()
+            for name, norm in case["running_mean_after_l2"].items():
+                assert state[name].norm().item() == pytest.approx(norm, abs=1e-4)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("s", 21.40), ("b", 49.81)])
+def test_parameters_equal_the_published_table(size: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = UniFormer(num_classes=400, **SIZES[size])
+    assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def cfg_of(size: str) -> CfgNode:
+    cfg = default_cfg()
+    cfg.UNIFORMER.DEPTH = list(SIZES[size]["depths"])
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("size", "num_frames", "giga"), [("s", 8, 17.61), ("s", 16, 41.76), ("s", 32, 109.6), ("b", 16, 96.74)]
+)
+def test_multiply_adds_equal_the_published_table(size: str, num_frames: int, giga: float) -> None:
+    assert count_multiply_adds(cfg_of(size), num_frames=num_frames, size=224) / 1e9 == pytest.approx(giga, rel=5e-4)
+
+
+def test_multiply_adds_are_those_that_fvcore_counts() -> None:
+    def attention_cost(inputs: list[Any], outputs: list[Any]) -> int:
+        batch, heads, tokens, head_dim = inputs[0].type().sizes()
+        return 2 * batch * heads * tokens**2 * head_dim
+
+    analysis = FlopCountAnalysis(build_model(cfg_of("s")).eval(), torch.zeros(1, 3, 4, 64, 64))
+    analysis.set_op_handle("aten::scaled_dot_product_attention", attention_cost)
+    expected = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+    assert count_multiply_adds(cfg_of("s"), num_frames=4, size=64) == expected
+
+
+class PlainAttention(nn.Module):
+    """Attention written out, as an oracle: softmax(q k^T * scale) v."""
+
+    def __init__(self, attention: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.of = attention
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        head_dim = self.of.head_dim
+        q, k, v = self.of.qkv(x).reshape(batch, tokens, 3, dim // head_dim, head_dim).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2) * self.scale).softmax(dim=-1)
+        return self.of.proj((weights @ v).transpose(1, 2).reshape(batch, tokens, dim))
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_attention_equals_its_formula(scale: float | None) -> None:
+    torch.manual_seed(0)
+    block = UniFormer(**TINY, qkv_scale=scale).eval().blocks3[0].attn
+    x = torch.randn(2, 12, 16)
+    expected = PlainAttention(block, scale if scale else 8**-0.5)(x)
+    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_split_block_attends_over_time_then_space() -> None:
+    torch.manual_seed(0)
+    block = UniFormer(**TINY, split=True).eval().blocks3[0]
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 16, 3, 2, 4)
+    # Oracle: loops over places and times.
+    x1 = x + block.pos_embed(x)
+    after_time = torch.empty_like(x1)
+    for h in range(2):
+        for w in range(4):
+            tokens = x1[:, :, :, h, w].transpose(1, 2)  # (B, T, C)
+            after_time[:, :, :, h, w] = (tokens + block.t_attn(block.t_norm(tokens))).transpose(1, 2)
+    out = torch.empty_like(x1)
+    for t in range(3):
+        tokens = after_time[:, :, t].flatten(2).transpose(1, 2)  # (B, H*W, C)
+        tokens = x1[:, :, t].flatten(2).transpose(1, 2) + block.attn(block.norm1(tokens))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+        out[:, :, t] = tokens.transpose(1, 2).unflatten(2, (2, 4))
+    torch.testing.assert_close(block(x), out, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_over_time_starts_as_the_identity() -> None:
+    block = UniFormer(**TINY, split=True).blocks3[0]
+    assert block.t_attn(torch.randn(2, 3, 16)).abs().max() == 0
+
+
+def test_std_patch_embeddings_overlap_in_time_and_keep_the_frames() -> None:
+    model = UniFormer(**TINY, overlap_time=True)
+    assert [tuple(getattr(model, f"patch_embed{stage}").proj.kernel_size) for stage in (1, 2, 3, 4)] == [
+        (3, 4, 4),
+        (3, 2, 2),
+        (3, 2, 2),
+        (3, 2, 2),
+    ]
+    assert model.patch_embed2(torch.zeros(1, 8, 4, 16, 16)).shape == (1, 8, 4, 8, 8)
+
+
+def test_drop_path_rises_linearly_over_all_blocks() -> None:
+    model = UniFormer(**TINY, drop_path=0.5)
+    stages = (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
+    rates = [block.drop_path.drop_prob for stage in stages for block in stage]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    torch.manual_seed(0)
+    model = UniFormer(**TINY, dropout=0.5, attention_dropout=0.5, drop_path=0.0)
+    tokens = torch.randn(1, 6, 16)
+    attention = model.blocks3[0].attn
+    assert not torch.equal(attention.train()(tokens), attention(tokens))
+    assert torch.equal(attention.eval()(tokens), attention(tokens))
+
+
+def test_activations_stay_channels_last_from_the_first_convolution_to_the_head() -> None:
+    model = UniFormer(**TINY, drop_path=0.0).train()
+    layouts = {}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            layouts[name] = (
+                output.is_contiguous(memory_format=torch.channels_last_3d) if output.dim() == 5 else output.is_contiguous()
+            )
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d | nn.BatchNorm3d | nn.LayerNorm | nn.Linear | nn.GELU):
+            module.register_forward_hook(record(name))
+    model(torch.randn(2, 3, 4, 64, 64))
+    assert layouts
+    assert not [name for name, is_kept in layouts.items() if not is_kept]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 32, 32), (2, 3, 5, 40, 72), (1, 3, 7, 33, 95)])
+def test_any_size_and_number_of_frames_is_taken(shape: tuple[int, ...]) -> None:
+    assert UniFormer(**TINY).eval()(torch.randn(shape)).shape == (shape[0], 5)
+
+
+def test_frames_below_one_patch_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 32x32 pixels, not \\(31, 64\\)"):
+        UniFormer(**TINY)(torch.zeros(1, 3, 4, 31, 64))
+
+
+def test_clips_of_a_batch_do_not_touch_each_other_in_evaluation() -> None:
+    torch.manual_seed(0)
+    model = UniFormer(**TINY).eval()
+    frames = torch.randn(3, 3, 4, 32, 32)
+    torch.testing.assert_close(model(frames)[1:2], model(frames[1:2]), rtol=1e-4, atol=1e-5)
