@@ -1,0 +1,51 @@
+"""The records that flow from a list file to the model: Video, View, Request, Clip, Batch."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Video(NamedTuple):
+    """One annotated line."""
+
+    path: str
+    label: int
+    num_frames: int | None  # None where the list does not say
+
+
+class View(NamedTuple):
+    """One look at a video."""
+
+    index: int  # number of the view among those of its video, from 0
+    clip: int  # which temporal clip, from 0
+    crop: int  # which spatial crop: 0 left or top, 1 centre, 2 right or bottom
+
+
+class Request(NamedTuple):
+    """A video and the views that are wanted of it.
+
+    The seed of a training request is (run seed, epoch, video), so that its sample is the same in whatever worker or
+    process, after a resume, and in a bug report. A request without a seed draws nothing at random.
+    """
+
+    video: int  # row of the list
+    views: tuple[View, ...]
+    seed: tuple[int, ...] | None
+
+
+class Clip(NamedTuple):
+    """What the model sees of one view."""
+
+    frames: Tensor  # (C, T, H, W), float32, normalised
+    label: int
+    video: int
+    view: int
+
+
+class Batch(NamedTuple):
+    """Clips stacked along a leading axis."""
+
+    frames: Tensor  # (B, C, T, H, W), float32
+    label: Tensor  # (B,), int64, as the others
+    video: Tensor
+    view: Tensor

@@ -1,0 +1,82 @@
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slowfast.datasets.sampling import DenseClips, SegmentClips, resampled_length, segment_bounds, to_native
+
+
+def test_dense_test_clips_by_hand() -> None:
+    # 100 frames, a clip spans 8*4=32, so 68 frames of slack over 3 clips: starts 0, 34, 68.
+    clips = DenseClips(num_frames=8, sampling_rate=4, num_clips=3, use_offset=True)
+    assert [clips.numbered(100, clip)[0] for clip in range(3)] == [0, 34, 68]
+    # 31 / 7 = 4.43 frames between two: 0, 4.4, 8.9, 13.3, 17.7, 22.1, 26.6, 31, cut off.
+    assert clips.numbered(100, 0).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
+
+
+def test_a_short_video_repeats_its_last_frame() -> None:
+    clips = DenseClips(num_frames=8, sampling_rate=4, num_clips=1, use_offset=True)
+    assert clips.numbered(10, 0).tolist() == [0, 4, 8, 9, 9, 9, 9, 9]
+
+
+def test_dense_clips_equal_the_reference(reference: Callable[[str], Any]) -> None:
+    for case in reference("temporal_sampling")["dense"]:
+        clips = DenseClips(case["num_frames"], case["sampling_rate"], case["num_clips"], case["use_offset_sampling"])
+        assert clips.numbered(case["total_frames"], case["clip_idx"]).tolist() == case["indices"], case
+
+
+def test_segment_clips_equal_the_reference(reference: Callable[[str], Any]) -> None:
+    for case in reference("temporal_sampling")["segment"]:
+        clips = SegmentClips(case["num_frames"], case["num_views"])
+        one_based = [(clips.numbered(case["total_frames"], clip) + 1).tolist() for clip in range(case["num_views"])]
+        assert one_based == case["one_based_indices"], case
+
+
+def test_segment_bounds_equal_the_reference(reference: Callable[[str], Any]) -> None:
+    for case in reference("temporal_sampling")["segment_train_bounds"]:
+        bounds = (segment_bounds(case["total_frames"], num_frames=case["num_frames"]) + 1).tolist()
+        assert [list(pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)] == case["inclusive_one_based_ranges"]
+
+
+def test_random_dense_clips_are_distributed_as_with_a_real_start() -> None:
+    # Oracle: the published draw, a uniform real start and a float linspace, cut off.
+    clips = DenseClips(num_frames=4, sampling_rate=2, num_clips=1, use_offset=True)
+    total, draws = 11, 20_000
+    ours = Counter(tuple(clips.random(total, np.random.default_rng(seed)).tolist()) for seed in range(draws))
+    rng = np.random.default_rng(1)
+    starts = rng.uniform(0, total - 8, draws)
+    theirs = Counter(tuple(np.linspace(start, start + 7, 4).astype(int).tolist()) for start in starts)
+    assert set(ours) == set(theirs)
+    for clip, count in theirs.items():
+        assert abs(ours[clip] - count) < 5 * np.sqrt(count)
+
+
+def test_random_segment_frames_reach_both_ends_of_their_segment() -> None:
+    clips = SegmentClips(num_frames=4, num_clips=1)
+    drawn = np.stack([clips.random(21, np.random.default_rng(seed)) for seed in range(500)])
+    assert drawn.min(axis=0).tolist() == [0, 5, 10, 15]
+    assert drawn.max(axis=0).tolist() == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 40])
+def test_random_clips_stay_within_the_video(total: int) -> None:
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        for indices in (DenseClips(8, 4, 1, True).random(total, rng), SegmentClips(8, 1).random(total, rng)):
+            assert len(indices) == 8
+            assert 0 <= indices.min() <= indices.max() < total
+
+
+def test_resampling_from_60_to_30_frames_per_second_takes_every_second_frame() -> None:
+    fps, target = Fraction(60), Fraction(30)
+    assert resampled_length(100, fps=fps, target_fps=target) == 50
+    assert to_native(np.arange(4), 100, fps=fps, target_fps=target).tolist() == [0, 2, 4, 6]
+
+
+def test_resampling_from_12_to_30_frames_per_second_repeats_frames() -> None:
+    # Times 0, 1/30, 2/30, ... lie in frames floor(12/30 * n).
+    numbers = to_native(np.arange(7), 100, fps=Fraction(12), target_fps=Fraction(30))
+    assert numbers.tolist() == [0, 0, 0, 1, 1, 2, 2]

@@ -1,0 +1,170 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slowfast.config import CfgNode
+from slowfast.datasets import build_annotations, build_class_names, build_loader, find_problems
+from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.decode import DecodeError, VideoFile
+from slowfast.datasets.motion import make_motion
+from slowfast.datasets.records import Request, Video, View
+from slowfast.datasets.sampling import DenseClips
+from slowfast.datasets.transforms import TestTransform
+from slowfast.datasets.video import VideoDataset
+
+TinyCfg = Callable[..., CfgNode]
+AUGMENTED: dict[str, Any] = {
+    "AUG__ENABLE": True,
+    "AUG__NUM_SAMPLE": 2,
+    "DATA__RANDOM_FLIP": True,
+    "TRAIN__AMP": "off",
+}
+
+
+def test_a_training_sample_is_the_same_for_0_and_2_workers(tiny_cfg: TinyCfg) -> None:
+    batches = []
+    for workers in (0, 2):
+        loader = build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=workers, **AUGMENTED), "train")
+        loader.batch_sampler.set_epoch(3)  # type: ignore[union-attr]
+        batches.append(list(loader))
+    assert len(batches[0]) == len(batches[1]) == 4
+    for alone, shared in zip(*batches, strict=True):
+        assert all(torch.equal(first, second) for first, second in zip(alone, shared, strict=True))
+
+
+def test_augmented_copies_show_the_same_frames_differently(tiny_cfg: TinyCfg) -> None:
+    batch = next(iter(build_loader(tiny_cfg(**AUGMENTED), "train")))
+    assert batch.frames.shape == (16, 3, 4, 32, 32)
+    assert batch.video[0::2].equal(batch.video[1::2])
+    assert batch.view.tolist() == [0, 1] * 8
+    assert not torch.equal(batch.frames[0], batch.frames[1])
+
+
+def test_a_test_batch_holds_all_views_of_its_videos(tiny_cfg: TinyCfg) -> None:
+    cfg = tiny_cfg(TEST__NUM_SPATIAL_CROPS=3, TEST__BATCH_SIZE=12)
+    batches = list(build_loader(cfg, "test"))
+    assert [sorted(set(batch.video.tolist())) for batch in batches] == [[n, n + 1] for n in range(0, 24, 2)]
+    assert batches[0].view.tolist() == [*range(6), *range(6)]
+    assert batches[0].label.tolist() == build_annotations(cfg, "test").labels[[0] * 6 + [1] * 6].tolist()
+
+
+def test_all_views_of_a_video_take_one_open_and_one_read(
+    tmp_path: Path, write_painted: Callable[..., Path], painted_number: Callable[[np.ndarray], list[int]]
+) -> None:
+    path = write_painted(tmp_path / "video.mp4", 100)
+    reads: list[list[int]] = []
+
+    class Counted(VideoFile):
+        def read(self, numbers: Any) -> np.ndarray:
+            reads.append(list(numbers))
+            return super().read(numbers)
+
+    clips = DenseClips(num_frames=4, sampling_rate=8, num_clips=3, use_offset=True)
+    dataset = VideoDataset(
+        Annotations([str(path)], [2]),
+        open_video=lambda video: Counted(video.path),
+        clips=clips,
+        transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
+    )
+    views = tuple(View(index, clip=index // 3, crop=index % 3) for index in range(9))
+    taken = dataset[Request(0, views, seed=None)]
+    assert len(reads) == 1
+    assert [(clip.label, clip.video, clip.view) for clip in taken] == [(2, 0, index) for index in range(9)]
+    # The left crop shows the two lowest bits of each frame's number, the right crop the two highest.
+    for clip in taken:
+        numbers = clips.numbered(100, views[clip.view].clip)
+        first_bit = {0: 0, 1: 3, 2: 6}[views[clip.view].crop]
+        shown = (clip.frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
+        assert shown.tolist() == ((numbers >> first_bit) % 4).tolist()
+
+
+def test_videos_are_rgb_and_frame_folders_bgr_unless_reversed(tmp_path: Path, tiny_cfg: TinyCfg) -> None:
+    folder = tmp_path / "frames"
+    make_motion(folder, seed=5, videos_per_class={"train": 4, "val": 2, "test": 3}, as_frames=True)
+    as_frames = {
+        "TEST__DATASET": "ssv1",
+        "DATA__PATH_TO_DATA_DIR": folder,
+        "DATA__PATH_PREFIX": folder,
+        "DATA__LABEL_PATH_TEMPLATE": "{}.txt",
+        "DATA__NUM_FRAMES": 8,
+    }
+    plain = next(iter(build_loader(tiny_cfg(**as_frames), "test"))).frames
+    swapped = next(iter(build_loader(tiny_cfg(**as_frames, DATA__REVERSE_INPUT_CHANNEL=True), "test"))).frames
+    assert torch.equal(plain, swapped.flip(1))
+    # The same seed gives the same scenes as videos, which come as RGB and differ by compression alone.
+    videos = next(iter(build_loader(tiny_cfg(DATA__NUM_FRAMES=8, DATA__LABEL_PATH_TEMPLATE="val.csv"), "test"))).frames
+    assert (swapped.mean(dim=(2, 3, 4)) - videos.mean(dim=(2, 3, 4))).abs().mean() < 0.1
+    assert (plain.mean(dim=(2, 3, 4)) - videos.mean(dim=(2, 3, 4))).abs().mean() > 0.2
+
+
+@pytest.mark.parametrize("name", ["ssv1", "ssv2", "sth"])
+def test_frame_folders_take_one_frame_per_segment(tmp_path: Path, tiny_cfg: TinyCfg, name: str) -> None:
+    folder = tmp_path / "frames"
+    make_motion(folder, seed=5, videos_per_class={"train": 1, "val": 1, "test": 1}, as_frames=True)
+    version = "2" if name == "ssv2" else "1"
+    (folder / "validation.txt").rename(folder / f"somesomev{version}_rgb_validation_split.txt")
+    cfg = tiny_cfg(TEST__DATASET=name, DATA__PATH_TO_DATA_DIR=folder, DATA__PATH_PREFIX=folder, TEST__NUM_SPATIAL_CROPS=3)
+    dataset = build_loader(cfg, "test").dataset
+    assert isinstance(dataset, VideoDataset)
+    # 32 frames, 4 segments of 7.75, two clips: a third and two thirds of a segment, 2 and 5 frames, into each.
+    assert dataset.clips.numbered(32, 0).tolist() == [2, 10, 18, 25]
+    assert dataset.clips.numbered(32, 1).tolist() == [5, 13, 21, 28]
+    assert len(dataset[Request(0, (View(0, 0, 1), View(1, 1, 1)), seed=None)]) == 2
+
+
+def test_validation_takes_one_centred_view(tiny_cfg: TinyCfg) -> None:
+    loader = build_loader(tiny_cfg(DATA__USE_OFFSET_SAMPLING=False), "val")
+    assert loader.batch_sampler.views == (View(0, clip=0, crop=1),)  # type: ignore[union-attr]
+    assert isinstance(loader.dataset, VideoDataset)
+    assert loader.dataset.clips.numbered(32, 0)[0] == (32 - 4 * 3) // 2
+
+
+def test_a_target_frame_rate_resamples_before_clips_are_taken(tmp_path: Path, write_painted: Callable[..., Path]) -> None:
+    path = write_painted(tmp_path / "video.mp4", 100, fps=50)
+    dataset = VideoDataset(
+        Annotations([str(path)], [0]),
+        open_video=lambda video: VideoFile(video.path),
+        clips=DenseClips(num_frames=4, sampling_rate=5, num_clips=1, use_offset=False),
+        transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
+        target_fps=25,
+    )
+    frames = dataset[Request(0, (View(0, 0, 0),), seed=None)][0].frames
+    # At 25 frames/s the clip takes 0, 6, 12, 19 of 50 frames: 0, 12, 24, 38 of the file. Two lowest bits:
+    shown = (frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
+    assert shown.tolist() == [0 % 4, 12 % 4, 24 % 4, 38 % 4]
+
+
+def test_a_video_that_cannot_be_read_is_named(tmp_path: Path, tiny_cfg: TinyCfg, motion_folder: Path) -> None:
+    (tmp_path / "test.csv").write_text("test/left_0000.mp4,0\nno such.mp4,1\n")
+    (tmp_path / "classes.txt").write_text((motion_folder / "classes.txt").read_text())
+    cfg = tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path)
+    with pytest.raises(DecodeError, match=r"no such\.mp4: no such file"):
+        list(build_loader(cfg, "test"))
+
+
+def test_problems_of_the_data_are_found_before_any_work(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+    assert find_problems(tiny_cfg()) == []
+    assert find_problems(tiny_cfg(TRAIN__DATASET="kinetic")) == [
+        "TRAIN.DATASET is 'kinetic'; choose from kinetics, ssv1, ssv2, sth"
+    ]
+    assert "AUG.AA_TYPE: 'x' is not" in find_problems(tiny_cfg(AUG__ENABLE=True, AUG__AA_TYPE="x"))[0]
+    missing = find_problems(tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path))
+    assert [problem.split(":")[0] for problem in missing] == [f"{tmp_path}/{split}.csv" for split in ("train", "val", "test")]
+
+
+def test_class_names_are_one_for_each_class(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+    assert build_class_names(tiny_cfg())[:2] == ["left", "right"]
+    assert build_class_names(tiny_cfg(DATA__CLASS_NAMES=""))[:2] == ["0", "1"]
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    with pytest.raises(ValueError, match=r"names\.txt has 2 names, but MODEL\.NUM_CLASSES is 8"):
+        build_class_names(tiny_cfg(DATA__CLASS_NAMES=tmp_path / "names.txt"))
+
+
+def test_the_list_is_kept_in_columns() -> None:
+    rows = Annotations([f"video {number}.mp4" for number in range(1000)], list(range(1000)))
+    assert rows[999] == Video("video 999.mp4", 999, None)
+    assert not [value for value in vars(rows).values() if isinstance(value, list | dict)]
