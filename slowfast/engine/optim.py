@@ -1,0 +1,116 @@
+"""The optimizer, its learning rate as a function of time, the loss, and the number format of the forward pass."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+# From logits (B, K) and class numbers (B,) or, but for the first, soft labels (B, K), to the mean loss of the batch.
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": F.cross_entropy,
+    "soft_cross_entropy": F.cross_entropy,  # torch's takes soft labels as well
+    "bce_logit": F.binary_cross_entropy_with_logits,
+}
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """Return the optimizer of a config over the parameters of a model, in groups of equal weight decay."""
+    groups = parameter_groups(
+        model,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        norm_weight_decay=cfg.BN.WEIGHT_DECAY,
+        decay_1d=not cfg.SOLVER.ZERO_WD_1D_PARAM,
+    )
+    if cfg.SOLVER.OPTIMIZING_METHOD == "sgd":
+        return SGD(
+            groups,
+            lr=cfg.SOLVER.BASE_LR,
+            momentum=cfg.SOLVER.MOMENTUM,
+            dampening=cfg.SOLVER.DAMPENING,
+            nesterov=cfg.SOLVER.NESTEROV,
+        )
+    method = {"adamw": AdamW, "adam": Adam}[cfg.SOLVER.OPTIMIZING_METHOD]
+    return method(groups, lr=cfg.SOLVER.BASE_LR, betas=(0.9, 0.999), eps=1e-8)
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, norm_weight_decay: float, decay_1d: bool
+) -> list[dict[str, object]]:
+    """Return optimizer groups: BatchNorm, the rest of the 1-D parameters, all others; empty ones left out.
+
+    Args:
+        model: its trainable parameters.
+        weight_decay: of all but BatchNorm.
+        norm_weight_decay: of BatchNorm.
+        decay_1d: whether biases and other 1-D parameters decay as well.
+    """
+    batch_norm, one_d, others = [], [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                batch_norm.append(parameter)
+            elif parameter.dim() == 1 or name == "bias":
+                one_d.append(parameter)
+            else:
+                others.append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": batch_norm, "weight_decay": norm_weight_decay},
+        {"params": one_d, "weight_decay": weight_decay if decay_1d else 0.0},
+        {"params": others, "weight_decay": weight_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def lr_at(cfg: CfgNode, epoch: float) -> float:
+    """Return the learning rate at a time in epochs, such as 2.5 in the middle of the third.
+
+    It rises linearly over SOLVER.WARMUP_EPOCHS to the value that the policy has at their end.
+    """
+    scale = cfg.NUM_SHARDS if cfg.SOLVER.BASE_LR_SCALE_NUM_SHARDS else 1
+    warmup = cfg.SOLVER.WARMUP_EPOCHS
+    if epoch < warmup:
+        start = cfg.SOLVER.WARMUP_START_LR * scale
+        return start + (_policy_lr_at(cfg, warmup) * scale - start) * epoch / warmup
+    return _policy_lr_at(cfg, epoch) * scale
+
+
+def _policy_lr_at(cfg: CfgNode, epoch: float) -> float:
+    if cfg.SOLVER.LR_POLICY == "steps_with_relative_lrs":
+        reached = sum(1 for step in cfg.SOLVER.STEPS if step <= epoch)
+        return cfg.SOLVER.BASE_LR * cfg.SOLVER.LRS[reached - 1]
+    start = cfg.SOLVER.WARMUP_EPOCHS if cfg.SOLVER.COSINE_AFTER_WARMUP else 0.0
+    # A warm-up as long as the run leaves no time for a cosine.
+    progress = (epoch - start) / (cfg.SOLVER.MAX_EPOCH - start) if cfg.SOLVER.MAX_EPOCH > start else 0.0
+    half_height = (cfg.SOLVER.BASE_LR - cfg.SOLVER.COSINE_END_LR) / 2
+    return cfg.SOLVER.COSINE_END_LR + half_height * (math.cos(math.pi * progress) + 1)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give all groups of an optimizer a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """Return the number format that TRAIN.AMP means on a device; None for float32 throughout.
+
+    Args:
+        amp: off | bf16 | fp16 | auto.
+        device: where the model runs.
+    """
+    if amp == "auto" and device.type == "cuda":
+        # Older GPUs accept bfloat16 but emulate it slowly.
+        amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a forward pass in a number format; without effect for None."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

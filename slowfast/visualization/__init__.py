@@ -1,0 +1,1 @@
+"""What a run shows beyond its lines of text."""

@@ -1,0 +1,67 @@
+"""Train and test a video classifier: `python tools/run_net.py --cfg X [KEY VALUE ...]`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from slowfast import datasets, models
+from slowfast.config import CfgNode, find_problems, load_cfg
+from slowfast.engine.evaluate import evaluate
+from slowfast.engine.train import train
+from slowfast.utils import distributed
+
+
+def run(cfg: CfgNode) -> None:
+    """Do what the config says, in this process of the job: train, test, or both."""
+    if cfg.TRAIN.ENABLE:
+        train(cfg)
+    if cfg.TEST.ENABLE:
+        evaluate(cfg)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load the config, start the processes, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
+    parser.add_argument("--print-config", action="store_true", help="print the effective config tree and stop")
+    parser.add_argument("--init_method", default="", help="tcp://host:port of shard 0, with NUM_SHARDS above 1")
+    parser.add_argument("--num_shards", type=int, help="the same as NUM_SHARDS")
+    parser.add_argument("--shard_id", type=int, help="the same as SHARD_ID")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
+    args = parser.parse_intermixed_args(arguments)
+
+    overrides = list(args.opts)
+    for key, value in (("NUM_SHARDS", args.num_shards), ("SHARD_ID", args.shard_id)):
+        overrides += [] if value is None else [key, str(value)]
+
+    def find_machine_problems(cfg: CfgNode) -> list[str]:
+        return distributed.find_problems(
+            num_processes=cfg.NUM_GPUS,
+            num_shards=cfg.NUM_SHARDS,
+            backend=cfg.DIST_BACKEND,
+            init_method=args.init_method,
+        )
+
+    checks = [find_problems, models.find_problems, datasets.find_problems, find_machine_problems]
+    try:
+        if args.print_config:
+            print(load_cfg(args.cfg, overrides).dump(), end="")
+            return 0
+        cfg = load_cfg(args.cfg, overrides, checks=checks)
+        distributed.launch(
+            run,
+            cfg,
+            num_processes=cfg.NUM_GPUS,
+            num_shards=cfg.NUM_SHARDS,
+            shard_id=cfg.SHARD_ID,
+            backend=cfg.DIST_BACKEND,
+            init_method=args.init_method,
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

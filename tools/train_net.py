@@ -1,0 +1,7 @@
+"""The published name of run_net.py."""
+
+import sys
+
+from run_net import main
+
+sys.exit(main())
