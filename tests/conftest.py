@@ -13,6 +13,7 @@ from slowfast.config import CfgNode, load_cfg
 from slowfast.datasets.motion import make_motion, write_video
 
 REPOSITORY = Path(__file__).parents[1]
+QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
 
 
@@ -65,38 +66,39 @@ def motion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_cfg(motion_folder: Path, tmp_path: Path) -> Callable[..., CfgNode]:
-    """The quickstart experiment on the small data set with a very small model, and overrides."""
+def tiny_settings(motion_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """KEY VALUE pairs that make the quickstart experiment a run of seconds; `SECTION__NAME=value` adds one."""
 
-    def make(**overrides: Any) -> CfgNode:
-        return load_cfg(str(REPOSITORY / "exp/quickstart/config.yaml"), tiny_overrides(motion_folder, tmp_path, **overrides))
+    def make(**overrides: Any) -> list[str]:
+        settings: dict[str, Any] = {
+            "DATA.PATH_TO_DATA_DIR": motion_folder,
+            "DATA.PATH_PREFIX": motion_folder,
+            "DATA.CLASS_NAMES": motion_folder / "classes.txt",
+            "OUTPUT_DIR": tmp_path / "run",
+            "TRAIN.BATCH_SIZE": 8,
+            "TRAIN.EVAL_PERIOD": 2,
+            "TRAIN.CHECKPOINT_PERIOD": 1,
+            "TEST.BATCH_SIZE": 16,
+            "TEST.NUM_ENSEMBLE_VIEWS": 2,
+            "DATA.NUM_FRAMES": 4,
+            "DATA.TRAIN_CROP_SIZE": 32,
+            "DATA.TEST_CROP_SIZE": 32,
+            "DATA_LOADER.NUM_WORKERS": 0,
+            "UNIFORMER.EMBED_DIM": "[8,8,16,16]",
+            "UNIFORMER.DEPTH": "[1,1,1,1]",
+            "UNIFORMER.HEAD_DIM": 8,
+            "UNIFORMER.DROP_DEPTH_RATE": 0.1,
+            "SOLVER.MAX_EPOCH": 2,
+            "SOLVER.WARMUP_EPOCHS": 0,
+            "LOG_PERIOD": 2,
+        }
+        settings |= {name.replace("__", "."): value for name, value in overrides.items()}
+        return [str(part) for pair in settings.items() for part in pair]
 
     return make
 
 
-def tiny_overrides(data: Path, output: Path, **overrides: Any) -> list[str]:
-    """KEY VALUE pairs for a run of seconds; `SECTION__NAME=value` adds or replaces one."""
-    settings: dict[str, Any] = {
-        "DATA.PATH_TO_DATA_DIR": data,
-        "DATA.PATH_PREFIX": data,
-        "DATA.CLASS_NAMES": data / "classes.txt",
-        "OUTPUT_DIR": output / "run",
-        "TRAIN.BATCH_SIZE": 8,
-        "TRAIN.EVAL_PERIOD": 2,
-        "TRAIN.CHECKPOINT_PERIOD": 1,
-        "TEST.BATCH_SIZE": 16,
-        "TEST.NUM_ENSEMBLE_VIEWS": 2,
-        "DATA.NUM_FRAMES": 4,
-        "DATA.TRAIN_CROP_SIZE": 32,
-        "DATA.TEST_CROP_SIZE": 32,
-        "DATA_LOADER.NUM_WORKERS": 0,
-        "UNIFORMER.EMBED_DIM": "[8,8,16,16]",
-        "UNIFORMER.DEPTH": "[1,1,1,1]",
-        "UNIFORMER.HEAD_DIM": 8,
-        "UNIFORMER.DROP_DEPTH_RATE": 0.1,
-        "SOLVER.MAX_EPOCH": 2,
-        "SOLVER.WARMUP_EPOCHS": 0,
-        "LOG_PERIOD": 2,
-    }
-    settings |= {name.replace("__", "."): value for name, value in overrides.items()}
-    return [str(part) for pair in settings.items() for part in pair]
+@pytest.fixture
+def tiny_cfg(tiny_settings: Callable[..., list[str]]) -> Callable[..., CfgNode]:
+    """The config of such a run, with overrides."""
+    return lambda **overrides: load_cfg(str(QUICKSTART), tiny_settings(**overrides))

@@ -123,7 +123,7 @@ def build_loader(cfg: CfgNode, split: str) -> DataLoader[Batch]:
     )
     workers = cfg.DATA_LOADER.NUM_WORKERS
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # of lists of Clips, which collate_fn makes a Batch
         batch_sampler=_build_views(cfg, split, num_videos=len(annotations)),
         collate_fn=collate,
         num_workers=workers,

@@ -1,4 +1,4 @@
-"""From one list file to compact columns. A list may have many millions of rows, and loader workers share the columns."""
+"""From one list file to compact columns: a list may have many millions of rows, and loader workers share them."""
 
 from collections.abc import Iterator
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from os.path import join
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
@@ -71,8 +72,10 @@ class VideoFile:
         times = [pts for pts, _, _ in shown if pts is not None]
         # Without a time of its own for every frame there is nothing to seek by: frames are then counted from the start.
         # Times that never go back although the codec reorders frames are of the container's own making (AVI).
-        is_made_up = self._stream.codec_context.has_b_frames and times == sorted(times) and not all(
-            is_key for _, _, is_key in shown
+        is_made_up = (
+            self._stream.codec_context.has_b_frames
+            and times == sorted(times)
+            and not all(is_key for _, _, is_key in shown)
         )
         self._has_times = len(set(times)) == len(shown) and not is_made_up
         if self._has_times:
@@ -111,7 +114,7 @@ class VideoFile:
             raise DecodeError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}")
         try:
             for number, frame in self._decode_wanted(wanted):
-                images[number] = self._converter.reformat(frame, format="rgb24").to_ndarray()
+                images[number] = cast(Frames, self._converter.reformat(frame, format="rgb24").to_ndarray())
         except av.FFmpegError as error:
             raise DecodeError(f"{self.path}: {_reason(error)}") from error
         missing = [number for number in wanted if number not in images]

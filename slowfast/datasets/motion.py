@@ -25,8 +25,9 @@ CLASSES = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing
 NUM_FRAMES = 32
 FPS = 25
 HEIGHT, WIDTH = 72, 88  # pixels
+LEAST_CONTRAST = 0.5  # distance of two colours, of at most sqrt(3): shape from background, and within a texture
 
-VIDEOS_PER_CLASS = {"train": 160, "val": 10, "test": 24}
+VIDEOS_PER_CLASS = {"train": 200, "val": 10, "test": 24}
 _LIST_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -147,13 +148,17 @@ def draw_video(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     shake = _smooth_walk(rng, amplitude=rng.uniform(0, 0.8), dims=2)  # (T, 2), pixels
     ground = _ground(rng, shake)
     texture, outline = _texture(rng, cells=int(rng.integers(2, 5))), _outline(rng)
+    while torch.dist(texture.mean(dim=(2, 3)), ground.mean(dim=(2, 3))[:1]) < LEAST_CONTRAST:
+        texture = _texture(rng, cells=int(rng.integers(2, 5)))
     x, y, angle, log_scale = _motion(CLASSES[label], rng)
     radius = rng.uniform(14, 20) * np.exp(log_scale)
     inside, colour = _shape_pixels(texture, outline, x=x + shake[:, 0], y=y + shake[:, 1], angle=angle, radius=radius)
     frames = ground + inside * (colour - ground)
     light = 1 + _smooth_walk(rng, amplitude=rng.uniform(0, 0.04), dims=1)[:, :, None, None]
     frames = frames * torch.from_numpy(light * rng.uniform(0.6, 1.1)).float()
-    return (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()  # (T, C, H, W) -> (T, H, W, C)
+    return (
+        (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    )  # (T, C, H, W) -> (T, H, W, C)
 
 
 def _motion(name: str, rng: np.random.Generator) -> tuple[NDArray[np.float64], ...]:
@@ -190,8 +195,16 @@ def _texture(rng: np.random.Generator, *, cells: int) -> Tensor:
     pattern = torch.from_numpy(rng.uniform(0, 1, (1, 1, cells + 2, cells + 2))).float()
     pattern = F.interpolate(pattern, size=(64, 64), mode="bicubic", align_corners=True)
     pattern = torch.sigmoid((pattern - 0.5) * rng.uniform(6, 20))
-    first, second = (torch.from_numpy(rng.uniform(0, 1, (1, 3, 1, 1))).float() for _ in range(2))
+    first, second = _contrasting_colours(rng)
     return first + pattern * (second - first)
+
+
+def _contrasting_colours(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Two random colours, (1, 3, 1, 1) each."""
+    while True:
+        first, second = (torch.from_numpy(rng.uniform(0, 1, (1, 3, 1, 1))).float() for _ in range(2))
+        if torch.dist(first, second) > LEAST_CONTRAST:
+            return first, second
 
 
 def _outline(rng: np.random.Generator) -> Tensor:

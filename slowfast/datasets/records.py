@@ -16,7 +16,7 @@ class Video(NamedTuple):
 class View(NamedTuple):
     """One look at a video."""
 
-    index: int  # number of the view among those of its video, from 0
+    number: int  # of the view among those of its video, from 0
     clip: int  # which temporal clip, from 0
     crop: int  # which spatial crop: 0 left or top, 1 centre, 2 right or bottom
 

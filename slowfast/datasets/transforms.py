@@ -108,7 +108,7 @@ def random_resized_box(
     Source: Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842, sec. 6.
     """
     for _ in range(NUM_BOX_DRAWS):
-        area = rng.uniform(*scale) * height * width
+        area = rng.uniform(scale[0], scale[1]) * height * width
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
@@ -283,7 +283,7 @@ class TrainTransform:
             box = random_resized_box(height, width, scale=self.scale, aspect=self.aspect, rng=rng)
             frames = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
             return resize(normalise(frames, mean=self.mean, std=self.std), size, size)
-        short_side = round(rng.uniform(*self.short_sides))
+        short_side = round(rng.uniform(self.short_sides[0], self.short_sides[1]))
         clip = resize_short_side(normalise(frames, mean=self.mean, std=self.std), short_side)
         top = int(rng.integers(clip.shape[2] - size, endpoint=True))
         left = int(rng.integers(clip.shape[3] - size, endpoint=True))

@@ -17,9 +17,11 @@ from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips, resamp
 
 
 class Transform(Protocol):
-    """From decoded frames (T, H, W, 3), uint8, to the clip (3, T, H', W'), float32, that the model sees."""
+    """From decoded frames to the clip that the model sees."""
 
-    def __call__(self, frames: NDArray[np.uint8], *, crop: int, rng: np.random.Generator | None) -> Tensor: ...
+    def __call__(self, frames: NDArray[np.uint8], *, crop: int, rng: np.random.Generator | None) -> Tensor:
+        """Return (3, T, H', W') float32 of frames (T, H, W, 3); draws only where there is a generator."""
+        ...
 
 
 class VideoDataset(Dataset[list[Clip]]):
@@ -74,12 +76,10 @@ class VideoDataset(Dataset[list[Clip]]):
         for view in request.views:
             taken = np.ascontiguousarray(frames[np.searchsorted(wanted, numbers[view.clip])])
             clip = self.transform(taken, crop=view.crop, rng=rng)
-            result.append(Clip(clip, video.label, request.video, view.index))
+            result.append(Clip(clip, video.label, request.video, view.number))
         return result
 
-    def _frame_numbers(
-        self, source: VideoFile | FrameFolder, *, clip: int, rng: np.random.Generator | None
-    ) -> Indices:
+    def _frame_numbers(self, source: VideoFile | FrameFolder, *, clip: int, rng: np.random.Generator | None) -> Indices:
         length = source.num_frames
         if self.target_fps:
             if not source.fps:

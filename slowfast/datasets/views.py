@@ -38,7 +38,7 @@ class RandomViews(Sampler[list[Request]]):
             )
         self.num_videos = num_videos
         self.batch_size = batch_size
-        self.views = tuple(View(index, clip=0, crop=CENTRE_CROP) for index in range(views_per_video))
+        self.views = tuple(View(number, clip=0, crop=CENTRE_CROP) for number in range(views_per_video))
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -79,7 +79,7 @@ class AllViews(Sampler[list[Request]]):
     ) -> None:
         crops = [CENTRE_CROP] if num_crops == 1 else list(range(num_crops))
         looks = [(clip, crop) for clip in range(num_clips) for crop in crops]
-        self.views = tuple(View(index, clip, crop) for index, (clip, crop) in enumerate(looks))
+        self.views = tuple(View(number, clip, crop) for number, (clip, crop) in enumerate(looks))
         self.batches = [
             range(start, min(start + videos_per_batch, num_videos))
             for start in range(rank * videos_per_batch, num_videos, world_size * videos_per_batch)

@@ -57,7 +57,9 @@ class ScoreTable:
         self.seen = sum_over_ranks(self.seen.to(device())).cpu()
         if not bool((self.seen == 1).all()):
             video, view = (self.seen != 1).nonzero()[0].tolist()
-            raise RuntimeError(f"view {view} of video {video} was scored {self.seen[video, view]} times instead of once")
+            raise RuntimeError(
+                f"view {view} of video {video} was scored {self.seen[video, view]} times instead of once"
+            )
 
 
 class Result(NamedTuple):

@@ -87,7 +87,7 @@ def _policy_lr_at(cfg: CfgNode, epoch: float) -> float:
         return cfg.SOLVER.BASE_LR * cfg.SOLVER.LRS[reached - 1]
     start = cfg.SOLVER.WARMUP_EPOCHS if cfg.SOLVER.COSINE_AFTER_WARMUP else 0.0
     # A warm-up as long as the run leaves no time for a cosine.
-    progress = (epoch - start) / (cfg.SOLVER.MAX_EPOCH - start) if cfg.SOLVER.MAX_EPOCH > start else 0.0
+    progress = (epoch - start) / (cfg.SOLVER.MAX_EPOCH - start) if start < cfg.SOLVER.MAX_EPOCH else 0.0
     half_height = (cfg.SOLVER.BASE_LR - cfg.SOLVER.COSINE_END_LR) / 2
     return cfg.SOLVER.COSINE_END_LR + half_height * (math.cos(math.pi * progress) + 1)
 

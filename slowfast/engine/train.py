@@ -1,7 +1,6 @@
 """The training loop."""
 
 import logging
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from time import perf_counter

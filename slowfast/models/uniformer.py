@@ -224,9 +224,7 @@ class UniFormer(nn.Module):
         local = partial(CBlock, mlp_ratio=mlp_ratio, dropout=dropout)
         attend = partial(SplitSABlock if split else SABlock, mlp_ratio=mlp_ratio, dropout=dropout, attention=attention)
         time_kernel, time_padding = (3, 1) if overlap_time else (1, 0)
-        halve = partial(
-            PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0)
-        )
+        halve = partial(PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0))
 
         rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
         self.patch_embed1 = PatchEmbed(3, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0))
@@ -265,10 +263,8 @@ class UniFormer(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, recomputed: int) -> Tensor:
         for number, block in enumerate(blocks):
-            if number < recomputed and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            is_recomputed = number < recomputed and self.training
+            x = checkpoint(block, x, use_reentrant=False) if is_recomputed else block(x)
         return x
 
 

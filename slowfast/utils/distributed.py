@@ -139,7 +139,7 @@ def _run_at(
 def _select_device(local_rank: int, local_world_size: int, *, on_gpu: bool) -> None:
     if on_gpu:
         torch.cuda.set_device(local_rank)
-    else:
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
     global _on_gpu
     _on_gpu = on_gpu

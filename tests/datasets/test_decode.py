@@ -92,7 +92,7 @@ def test_a_file_with_sound_alone_is_named(tmp_path: Path) -> None:
 def test_a_damaged_video_raises_instead_of_giving_another_frame(video_path: Path, tmp_path: Path) -> None:
     content = bytearray(video_path.read_bytes())
     with av.open(str(video_path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
     for position, size in packets[40:80]:
         content[position : position + size] = bytes(size)
     path = tmp_path / "damaged.mp4"

@@ -54,9 +54,7 @@ def test_cutmix_pastes_a_box_and_weighs_the_labels_by_its_area(seed: int) -> Non
 
 
 def test_shares_of_mixup_follow_the_beta_distribution() -> None:
-    shares = [
-        mix(cutmix_alpha=0.0)(*batch(), np.random.default_rng(seed))[1][0, 1].item() for seed in range(2000)
-    ]
+    shares = [mix(cutmix_alpha=0.0)(*batch(), np.random.default_rng(seed))[1][0, 1].item() for seed in range(2000)]
     # Beta(0.8, 0.8): mean 1/2, variance 1 / (4 * (2 * 0.8 + 1)).
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / 10.4, rel=0.08)

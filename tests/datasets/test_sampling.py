@@ -1,6 +1,7 @@
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_segment_clips_equal_the_reference(reference: Callable[[str], Any]) -> N
 def test_segment_bounds_equal_the_reference(reference: Callable[[str], Any]) -> None:
     for case in reference("temporal_sampling")["segment_train_bounds"]:
         bounds = (segment_bounds(case["total_frames"], num_frames=case["num_frames"]) + 1).tolist()
-        assert [list(pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)] == case["inclusive_one_based_ranges"]
+        assert [list(pair) for pair in pairwise(bounds)] == case["inclusive_one_based_ranges"]
 
 
 def test_random_dense_clips_are_distributed_as_with_a_real_start() -> None:

@@ -46,7 +46,9 @@ def test_normalise_by_hand() -> None:
     assert clip.flatten().tolist() == pytest.approx([-1.0, 0.0, 4.0], abs=1e-6)
 
 
-@pytest.mark.parametrize(("height", "width", "shape"), [(240, 320, (112, 149)), (320, 240, (149, 112)), (9, 9, (112, 112))])
+@pytest.mark.parametrize(
+    ("height", "width", "shape"), [(240, 320, (112, 149)), (320, 240, (149, 112)), (9, 9, (112, 112))]
+)
 def test_the_long_side_is_cut_off_to_whole_pixels(height: int, width: int, shape: tuple[int, int]) -> None:
     assert resize_short_side(torch.zeros(3, 1, height, width), 112).shape[2:] == shape
 
@@ -186,6 +188,7 @@ def test_random_crops_without_area_jitter_show_the_frame_at_the_drawn_scale() ->
     frames = np.broadcast_to((4 * np.arange(40, dtype=np.uint8))[None, None, :, None], (1, 30, 40, 3)).copy()
     transform = train_transform(scale=[], aspect=[], mean=[0.0] * 3, std=[1 / 255] * 3)
     steps = [
-        transform(frames, crop=1, rng=np.random.default_rng(seed))[0, 0, 8, 4:12].diff().mean().item() for seed in range(200)
+        transform(frames, crop=1, rng=np.random.default_rng(seed))[0, 0, 8, 4:12].diff().mean().item()
+        for seed in range(200)
     ]
     assert sorted({round(step, 3) for step in steps}) == [round(4 * 40 / width, 3) for width in (32, 30, 29, 28, 26)]

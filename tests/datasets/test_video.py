@@ -107,7 +107,9 @@ def test_frame_folders_take_one_frame_per_segment(tmp_path: Path, tiny_cfg: Tiny
     make_motion(folder, seed=5, videos_per_class={"train": 1, "val": 1, "test": 1}, as_frames=True)
     version = "2" if name == "ssv2" else "1"
     (folder / "validation.txt").rename(folder / f"somesomev{version}_rgb_validation_split.txt")
-    cfg = tiny_cfg(TEST__DATASET=name, DATA__PATH_TO_DATA_DIR=folder, DATA__PATH_PREFIX=folder, TEST__NUM_SPATIAL_CROPS=3)
+    cfg = tiny_cfg(
+        TEST__DATASET=name, DATA__PATH_TO_DATA_DIR=folder, DATA__PATH_PREFIX=folder, TEST__NUM_SPATIAL_CROPS=3
+    )
     dataset = build_loader(cfg, "test").dataset
     assert isinstance(dataset, VideoDataset)
     # 32 frames, 4 segments of 7.75, two clips: a third and two thirds of a segment, 2 and 5 frames, into each.
@@ -123,7 +125,9 @@ def test_validation_takes_one_centred_view(tiny_cfg: TinyCfg) -> None:
     assert loader.dataset.clips.numbered(32, 0)[0] == (32 - 4 * 3) // 2
 
 
-def test_a_target_frame_rate_resamples_before_clips_are_taken(tmp_path: Path, write_painted: Callable[..., Path]) -> None:
+def test_a_target_frame_rate_resamples_before_clips_are_taken(
+    tmp_path: Path, write_painted: Callable[..., Path]
+) -> None:
     path = write_painted(tmp_path / "video.mp4", 100, fps=50)
     dataset = VideoDataset(
         Annotations([str(path)], [0]),
@@ -153,7 +157,9 @@ def test_problems_of_the_data_are_found_before_any_work(tiny_cfg: TinyCfg, tmp_p
     ]
     assert "AUG.AA_TYPE: 'x' is not" in find_problems(tiny_cfg(AUG__ENABLE=True, AUG__AA_TYPE="x"))[0]
     missing = find_problems(tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path))
-    assert [problem.split(":")[0] for problem in missing] == [f"{tmp_path}/{split}.csv" for split in ("train", "val", "test")]
+    assert [problem.split(":")[0] for problem in missing] == [
+        f"{tmp_path}/{split}.csv" for split in ("train", "val", "test")
+    ]
 
 
 def test_class_names_are_one_for_each_class(tiny_cfg: TinyCfg, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize("world_size", [2, 3, 6])
 def test_a_step_takes_the_same_videos_on_any_number_of_processes(world_size: int) -> None:
     alone = list(random_views(batch_size=6))
-    shared = [list(random_views(batch_size=6 // world_size, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    shared = [
+        list(random_views(batch_size=6 // world_size, rank=rank, world_size=world_size)) for rank in range(world_size)
+    ]
     assert [[request for batch in step for request in batch] for step in zip(*shared, strict=True)] == alone
 
 
@@ -38,7 +40,7 @@ def test_a_training_request_carries_seed_epoch_and_video() -> None:
     views.set_epoch(7)
     request = next(iter(views))[0]
     assert request.seed == (4, 7, request.video)
-    assert [view.index for view in request.views] == [0, 1]
+    assert [view.number for view in request.views] == [0, 1]
 
 
 def test_too_few_videos_says_so() -> None:
@@ -60,7 +62,9 @@ def test_every_view_is_asked_for_once(num_videos: int, world_size: int) -> None:
         for request in batch
         for view in request.views
     ]
-    assert sorted(asked) == [(video, clip, crop) for video in range(num_videos) for clip in range(2) for crop in range(3)]
+    assert sorted(asked) == [
+        (video, clip, crop) for video in range(num_videos) for clip in range(2) for crop in range(3)
+    ]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

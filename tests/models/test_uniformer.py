@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from slowfast.config import CfgNode, default_cfg
@@ -15,6 +16,11 @@ from slowfast.models.uniformer import UniFormer
 
 SIZES: dict[str, dict[str, Any]] = {"s": {"depths": (3, 4, 8, 3)}, "b": {"depths": (5, 8, 20, 7)}}
 TINY: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "head_dim": 8}
+
+
+def block_of(model: UniFormer) -> Any:
+    """The first global block."""
+    return model.blocks3[0]
 
 
 def golden_state(model: nn.Module) -> dict[str, Tensor]:
@@ -112,7 +118,7 @@ def test_multiply_adds_are_those_that_fvcore_counts() -> None:
 class PlainAttention(nn.Module):
     """Attention written out, as an oracle: softmax(q k^T * scale) v."""
 
-    def __init__(self, attention: nn.Module, scale: float) -> None:
+    def __init__(self, attention: Any, scale: float) -> None:
         super().__init__()
         self.of = attention
         self.scale = scale
@@ -128,7 +134,7 @@ class PlainAttention(nn.Module):
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_attention_equals_its_formula(scale: float | None) -> None:
     torch.manual_seed(0)
-    block = UniFormer(**TINY, qkv_scale=scale).eval().blocks3[0].attn
+    block = block_of(UniFormer(**TINY, qkv_scale=scale).eval()).attn
     x = torch.randn(2, 12, 16)
     expected = PlainAttention(block, scale if scale else 8**-0.5)(x)
     torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-6)
@@ -136,7 +142,7 @@ def test_attention_equals_its_formula(scale: float | None) -> None:
 
 def test_the_split_block_attends_over_time_then_space() -> None:
     torch.manual_seed(0)
-    block = UniFormer(**TINY, split=True).eval().blocks3[0]
+    block = block_of(UniFormer(**TINY, split=True).eval())
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = torch.randn(2, 16, 3, 2, 4)
@@ -157,7 +163,7 @@ def test_the_split_block_attends_over_time_then_space() -> None:
 
 
 def test_attention_over_time_starts_as_the_identity() -> None:
-    block = UniFormer(**TINY, split=True).blocks3[0]
+    block = block_of(UniFormer(**TINY, split=True))
     assert block.t_attn(torch.randn(2, 3, 16)).abs().max() == 0
 
 
@@ -175,7 +181,7 @@ def test_std_patch_embeddings_overlap_in_time_and_keep_the_frames() -> None:
 def test_drop_path_rises_linearly_over_all_blocks() -> None:
     model = UniFormer(**TINY, drop_path=0.5)
     stages = (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
-    rates = [block.drop_path.drop_prob for stage in stages for block in stage]
+    rates = [module.drop_prob for stage in stages for module in stage.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
@@ -183,7 +189,7 @@ def test_dropout_acts_in_training_alone() -> None:
     torch.manual_seed(0)
     model = UniFormer(**TINY, dropout=0.5, attention_dropout=0.5, drop_path=0.0)
     tokens = torch.randn(1, 6, 16)
-    attention = model.blocks3[0].attn
+    attention = block_of(model).attn
     assert not torch.equal(attention.train()(tokens), attention(tokens))
     assert torch.equal(attention.eval()(tokens), attention(tokens))
 
@@ -195,7 +201,9 @@ def test_activations_stay_channels_last_from_the_first_convolution_to_the_head()
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             layouts[name] = (
-                output.is_contiguous(memory_format=torch.channels_last_3d) if output.dim() == 5 else output.is_contiguous()
+                output.is_contiguous(memory_format=torch.channels_last_3d)
+                if output.dim() == 5
+                else output.is_contiguous()
             )
 
         return hook

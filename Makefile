@@ -1,0 +1,25 @@
+# Each target sets up .venv when it is missing or older than what it is made from.
+VENV ?= .venv
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test lint
+
+quickstart: $(INSTALLED)
+	PYTHON=$(VENV)/bin/python bash exp/quickstart/run.sh TEST.ENABLE False
+	PYTHON=$(VENV)/bin/python bash exp/quickstart/test.sh
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(INSTALLED): setup.py $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; say which: make PYTHON=...") if sys.version_info < (3, 10) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@

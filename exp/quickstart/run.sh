@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Make the embedded videos where they are missing, train on them, and test (TEST.ENABLE False: train alone).
+# Environment: DATA_DIR, OUTPUT_DIR, PYTHON. Arguments override config keys.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+
+data="${DATA_DIR:-$root/data/motion}"
+"$python" "$root/tools/make_motion.py" "$data"
+exec "$python" "$root/tools/run_net.py" --cfg "$root/exp/quickstart/config.yaml" \
+    DATA.PATH_TO_DATA_DIR "$data" \
+    DATA.PATH_PREFIX "$data" \
+    DATA.CLASS_NAMES "$data/classes.txt" \
+    OUTPUT_DIR "${OUTPUT_DIR:-$root/output/quickstart}" \
+    "$@"

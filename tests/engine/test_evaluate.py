@@ -1,0 +1,126 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from slowfast.config import CfgNode
+from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarise, weights_to_test
+from slowfast.models import build_model
+from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
+
+TinyCfg = Callable[..., CfgNode]
+
+
+def test_scores_of_views_are_summed_by_video() -> None:
+    table = ScoreTable(2, num_views=2, num_classes=3)
+    table.add(
+        torch.tensor([[1.0, 0, 0], [0, 5, 0], [0, 0, 2]]), video=torch.tensor([0, 1, 0]), view=torch.tensor([1, 0, 0])
+    )
+    table.add(torch.tensor([[0.0, 1, 1]]), video=torch.tensor([1]), view=torch.tensor([1]))
+    table.combine()
+    assert table.scores.tolist() == [[1, 0, 2], [0, 6, 1]]
+
+
+@pytest.mark.parametrize(("views", "message"), [([0], "view 1 of video 0 was scored 0 times"), ([0, 1, 1], "2 times")])
+def test_a_missing_or_double_view_is_an_error(views: list[int], message: str) -> None:
+    table = ScoreTable(1, num_views=2, num_classes=3)
+    table.add(torch.ones(len(views), 3), video=torch.zeros(len(views), dtype=torch.long), view=torch.tensor(views))
+    with pytest.raises(RuntimeError, match=message):
+        table.combine()
+
+
+def test_accuracies_by_hand() -> None:
+    scores = torch.tensor([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [2, 3, 1]])
+    result = summarise(scores, torch.tensor([0, 1, 2, 1]))
+    assert (result.num_videos, result.top1, result.top5) == (4, 75.0, 100.0)
+    assert result.class_top1 == [100.0, 50.0, 100.0]
+    assert result.class_counts == [1, 2, 1]
+
+
+def test_the_table_names_every_class_that_has_videos() -> None:
+    scores = torch.tensor([[3.0, 2, 1], [3, 2, 1]])
+    text = format_table(summarise(scores, torch.tensor([0, 1])), ["left", "right", "up"], title="test, 1 view")
+    assert text.splitlines() == [
+        "test, 1 view",
+        "  class        videos   top-1",
+        "  left              1  100.00",
+        "  right             1    0.00",
+        "  all classes       2   50.00    top-5 100.00",
+    ]
+
+
+def test_testing_without_weights_is_an_error(tiny_cfg: TinyCfg) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there are no weights to test: TEST\.CHECKPOINT_FILE_PATH is empty"):
+        evaluate(tiny_cfg())
+
+
+def save_random_weights(cfg: CfgNode) -> Path:
+    torch.manual_seed(3)
+    path = checkpoint_path(cfg.OUTPUT_DIR, epoch=1)
+    save_checkpoint(path, {"model_state": build_model(cfg).state_dict()})
+    return path
+
+
+def test_named_weights_come_before_the_newest_checkpoint(tiny_cfg: TinyCfg) -> None:
+    path = save_random_weights(tiny_cfg())
+    assert weights_to_test(tiny_cfg()) == str(path)
+    assert weights_to_test(tiny_cfg(TEST__CHECKPOINT_FILE_PATH="/x/y.pth")) == "/x/y.pth"
+
+
+def scores_in(cfg: CfgNode) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(Path(cfg.OUTPUT_DIR, "test/scores.npz")) as arrays:  # allow_pickle is off
+        return arrays["scores"], arrays["labels"]
+
+
+def test_scores_and_accuracies_are_written(tiny_cfg: TinyCfg) -> None:
+    cfg = tiny_cfg()
+    save_random_weights(cfg)
+    result = evaluate(cfg)
+    scores, labels = scores_in(cfg)
+    assert scores.shape == (24, 8)
+    assert 100 * (scores.argmax(axis=1) == labels).mean() == pytest.approx(result.top1)
+    written = json.loads(Path(cfg.OUTPUT_DIR, "test/result.json").read_text())
+    assert written["top1"] == result.top1
+    assert written["weights"].endswith("checkpoint_epoch_00001.pyth")
+
+
+def test_views_add_up_as_logits_or_as_probabilities(tiny_cfg: TinyCfg) -> None:
+    path = save_random_weights(tiny_cfg())
+    settings = {"TEST__CHECKPOINT_FILE_PATH": path, "TEST__NUM_SPATIAL_CROPS": 3}
+    evaluate(tiny_cfg(**settings, DATA__ENSEMBLE_METHOD="probabilities"))
+    scores, _ = scores_in(tiny_cfg())
+    assert scores.sum(axis=1) == pytest.approx(np.full(24, 6), abs=1e-4)  # 2 clips x 3 crops of sum 1
+    evaluate(tiny_cfg(**settings, TEST__BATCH_SIZE=4))
+    in_parts, _ = scores_in(tiny_cfg())
+    evaluate(tiny_cfg(**settings))
+    at_once, _ = scores_in(tiny_cfg())
+    np.testing.assert_allclose(in_parts, at_once, rtol=1e-4, atol=1e-5)
+
+
+def run_net(repository: Path, cfg: CfgNode, *overrides: str) -> str:
+    """Run the command line in processes of its own; return what it printed."""
+    config = Path(cfg.OUTPUT_DIR, "given.yaml")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(cfg.dump())
+    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", str(config), *overrides]
+    # The number of threads of a process decides, on a CPU, in which order it adds.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=env).stdout
+
+
+def test_the_score_table_is_the_same_to_the_bit_on_1_2_and_3_processes(tiny_cfg: TinyCfg, repository: Path) -> None:
+    cfg = tiny_cfg(TRAIN__ENABLE=False)
+    save_random_weights(cfg)
+    tables = []
+    for processes in (1, 2, 3):
+        count = ["NUM_GPUS", str(processes), "DIST_BACKEND", "gloo"]
+        run_net(repository, cfg, *count, "TEST.BATCH_SIZE", str(4 * processes), "TRAIN.BATCH_SIZE", "6")
+        tables.append(scores_in(cfg)[0])
+    assert np.array_equal(tables[0], tables[1])
+    assert np.array_equal(tables[0], tables[2])

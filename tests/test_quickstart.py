@@ -1,0 +1,97 @@
+"""The quickstart experiment as a user runs it: its scripts, its files, its promises."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from slowfast.datasets.decode import VideoFile
+from slowfast.datasets.motion import CLASSES, write_video
+
+NUM_TEST_VIDEOS = 192
+BACKWARDS = {"left": "right", "right": "left", "growing": "shrinking", "shrinking": "growing"}
+
+
+class Quickstart(NamedTuple):
+    """A trained run and how to run its scripts."""
+
+    repository: Path
+    data: Path
+    output: Path
+
+    def script(self, name: str, *overrides: str, **environment: str) -> str:
+        """Run run.sh or test.sh from another folder than the repository's; return what it printed."""
+        env = os.environ | {"DATA_DIR": str(self.data), "OUTPUT_DIR": str(self.output)} | environment
+        command = ["bash", str(self.repository / "exp/quickstart" / name), *overrides]
+        result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=1800)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+
+@pytest.fixture(scope="module")
+def quickstart(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """The experiment, trained; in folders with a space in their names."""
+    folder = tmp_path_factory.mktemp("quick start")
+    run = Quickstart(repository, folder / "motion videos", folder / "out put")
+    run.script("run.sh", "NUM_GPUS", "0", "TEST.ENABLE", "False")
+    return run
+
+
+def table_of(printed: str) -> list[str]:
+    """The lines of the table of accuracies."""
+    lines = [line.rstrip() for line in printed.splitlines()]
+    start = next(number for number, line in enumerate(lines) if line.split()[:2] == ["class", "videos"])
+    return lines[start : start + len(CLASSES) + 2]
+
+
+def result_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "test/result.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_it_learns_to_tell_motions_apart(quickstart: Quickstart) -> None:
+    printed = quickstart.script("test.sh")
+    result = result_in(quickstart.output)
+    assert result["num_videos"] == NUM_TEST_VIDEOS
+    assert result["top1"] >= 95
+    table = table_of(printed)
+    assert [line.split()[0] for line in table[1:-1]] == list(CLASSES)
+    assert f"{result['top1']:.2f}" in table[-1]
+    assert str(quickstart.output / "test") in printed
+
+
+def test_two_processes_give_the_table_of_one(quickstart: Quickstart, tmp_path: Path) -> None:
+    weights = str(next((quickstart.output / "checkpoints").iterdir()))
+    tables = []
+    for processes in ("0", "2"):
+        output = tmp_path / processes
+        count = ("NUM_GPUS", processes, "DIST_BACKEND", "gloo")
+        tables.append(table_of(quickstart.script("test.sh", *count, OUTPUT_DIR=str(output), WEIGHTS=weights)))
+    assert tables[0] == tables[1]
+    scores = [np.load(tmp_path / processes / "test/scores.npz")["scores"] for processes in ("0", "2")]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-4)
+
+
+def test_videos_played_backwards_are_taken_for_the_opposite_class(quickstart: Quickstart, tmp_path: Path) -> None:
+    expected = []
+    with open(tmp_path / "test.csv", "w") as listing:
+        for line in (quickstart.data / "test.csv").read_text().splitlines():
+            path, label = line.split(",")
+            name = CLASSES[int(label)]
+            if name in BACKWARDS:
+                with VideoFile(str(quickstart.data / path)) as video:
+                    frames = video.read(range(video.num_frames))
+                write_video(tmp_path / Path(path).name, frames[::-1])
+                listing.write(f"{Path(path).name},{label}\n")
+                expected.append(CLASSES.index(BACKWARDS[name]))
+    weights = str(max((quickstart.output / "checkpoints").iterdir()))
+    folders = ("DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(tmp_path))
+    quickstart.script("test.sh", *folders, OUTPUT_DIR=str(tmp_path / "out"), WEIGHTS=weights)
+    predicted = np.load(tmp_path / "out/test/scores.npz")["scores"].argmax(axis=1)
+    assert len(predicted) == NUM_TEST_VIDEOS // 2
+    for opposite in BACKWARDS.values():
+        rows = np.array(expected) == CLASSES.index(opposite)
+        assert (predicted[rows] == CLASSES.index(opposite)).mean() >= 0.85, opposite

@@ -1,0 +1,100 @@
+"""The command line, in processes of its own: what works, and what each mistake of a user leads to."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slowfast.config import default_cfg
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_net(repository: Path, tiny_settings: Callable[..., list[str]], tmp_path: Path) -> Run:
+    """Run the quickstart experiment, very small, with further arguments and overrides."""
+
+    def run(*arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
+        cfg = ["--cfg", str(repository / "exp/quickstart/config.yaml"), *tiny_settings(**overrides)]
+        command = [sys.executable, str(repository / "tools/run_net.py"), *cfg, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+
+    return run
+
+
+def test_training_and_testing_in_one_command_with_two_processes(run_net: Run, tmp_path: Path) -> None:
+    result = run_net(NUM_GPUS=2, DIST_BACKEND="gloo", DATA_LOADER__NUM_WORKERS=1)
+    assert result.returncode == 0, result.stderr
+    assert "with 2 processes on CPU" in result.stdout
+    assert "ETA" in result.stdout
+    assert "all classes" in result.stdout
+    files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml",
+        "stdout.log",
+        "checkpoints/checkpoint_epoch_00001.pyth",
+        "checkpoints/checkpoint_epoch_00002.pyth",
+        "test/result.json",
+        "test/scores.npz",
+    }
+
+
+def test_print_config_prints_the_effective_tree(run_net: Run) -> None:
+    result = run_net("--print-config", SOLVER__BASE_LR=0.125)
+    tree = yaml.safe_load(result.stdout)
+    assert tree["SOLVER"]["BASE_LR"] == 0.125
+    assert tree["DATA"]["SAMPLING_RATE"] == 3
+    assert tree.keys() == default_cfg().keys()
+
+
+@pytest.mark.parametrize("name", ["train_net.py", "test_net.py"])
+def test_the_published_names_of_the_tool_work(repository: Path, name: str) -> None:
+    command = [sys.executable, str(repository / "tools" / name), "--cfg", str(repository / "configs/kinetics.yaml")]
+    result = subprocess.run([*command, "--print-config"], capture_output=True, text=True, timeout=60)
+    assert yaml.safe_load(result.stdout)["MODEL"]["NUM_CLASSES"] == 400
+
+
+def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_path: Path) -> None:
+    result = run_net(
+        NUM_GPUS=7, DATA__PATH_TO_DATA_DIR=tmp_path / "none", MODEL__MODEL_NAME="Unifomer", SOLVER__LR_POLICY="cosin"
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for message in (
+        "SOLVER.LR_POLICY is 'cosin'; choose from cosine, steps_with_relative_lrs",
+        "TRAIN.BATCH_SIZE is 8, which NUM_GPUS=7 processes cannot share equally; use a multiple of 7",
+        "MODEL.MODEL_NAME is 'Unifomer'; choose from Uniformer",
+        "none/train.csv: no such list; set DATA.PATH_TO_DATA_DIR",
+        "NUM_GPUS is 7, but this machine has",
+    ):
+        assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"TRAIN__ENABLE": False}, "FileNotFoundError: there are no weights to test"),
+        ({"TRAIN__CHECKPOINT_FILE_PATH": "/none.pth"}, "FileNotFoundError: /none.pth: no such checkpoint"),
+        ({"DATA__PATH_PREFIX": "/none"}, "DecodeError: /none/train/"),
+        ({"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""}, "line 6 has the label 5, but MODEL.NUM_CLASSES=5"),
+        ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 processes with 64 videos per step"),
+    ],
+)
+def test_a_mistake_ends_in_one_message(run_net: Run, overrides: dict[str, Any], message: str) -> None:
+    result = run_net(**overrides)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_config_file_that_is_not_there_is_named(repository: Path) -> None:
+    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", "none.yaml"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.startswith("FileNotFoundError: ")
+    assert "none.yaml" in result.stderr
