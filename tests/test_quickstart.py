@@ -49,7 +49,7 @@ def table_of(printed: str) -> list[str]:
 
 
 def result_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "test/result.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((folder / "test/result.json").read_text())
 
 
 def test_it_learns_to_tell_motions_apart(quickstart: Quickstart) -> None:

@@ -38,6 +38,7 @@ def test_training_and_testing_in_one_command_with_two_processes(run_net: Run, tm
         "stdout.log",
         "checkpoints/checkpoint_epoch_00001.pyth",
         "checkpoints/checkpoint_epoch_00002.pyth",
+        "test/config.yaml",
         "test/result.json",
         "test/scores.npz",
     }

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shard_id=cfg.SHARD_ID,
             backend=cfg.DIST_BACKEND,
             init_method=args.init_method,
+            num_helpers=cfg.DATA_LOADER.NUM_WORKERS,
         )
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

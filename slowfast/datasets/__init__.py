@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from slowfast.datasets.annotations import Annotations, read_class_names, read_frame_list, read_path_list
@@ -101,7 +102,29 @@ def build_class_names(cfg: CfgNode) -> list[str]:
     return names
 
 
-def build_loader(cfg: CfgNode, split: str) -> DataLoader[Batch]:
+class VideoLoader(DataLoader[Batch]):
+    """A loader that knows its list and its views."""
+
+    dataset: VideoDataset  # type: ignore[assignment]  # of lists of Clips, which collate makes a Batch
+    batch_sampler: RandomViews | AllViews
+
+    @property
+    def num_views(self) -> int:
+        """Views asked for of each video."""
+        return len(self.batch_sampler.views)
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all videos of the list, (N,), int64."""
+        return torch.from_numpy(self.dataset.annotations.labels)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, of the next pass over training views."""
+        assert isinstance(self.batch_sampler, RandomViews), "only random views differ from epoch to epoch"
+        self.batch_sampler.set_epoch(epoch)
+
+
+def build_loader(cfg: CfgNode, split: str) -> VideoLoader:
     """Return the loader of this process for a split: random views to train, one centred view to validate, all to test.
 
     Args:
@@ -122,8 +145,8 @@ def build_loader(cfg: CfgNode, split: str) -> DataLoader[Batch]:
         target_fps=cfg.DATA.TARGET_FPS,
     )
     workers = cfg.DATA_LOADER.NUM_WORKERS
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # of lists of Clips, which collate_fn makes a Batch
+    return VideoLoader(
+        dataset,  # type: ignore[arg-type]
         batch_sampler=_build_views(cfg, split, num_videos=len(annotations)),
         collate_fn=collate,
         num_workers=workers,

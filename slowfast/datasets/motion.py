@@ -1,7 +1,7 @@
 """The embedded data set: small labelled videos, made on the spot, whose classes differ only in how something moves.
 
-Every scene is symmetric in time: played backwards, a video of one class is exactly as likely as a video of the opposite
-class. So neither a single frame nor an unordered set of frames tells `left` from `right`.
+Classes come in opposite pairs, and each video has a twin in the opposite class: the same scene with its motion reversed.
+So neither a single frame nor an unordered set of frames tells `left` from `right`, and no scene gives its class away.
 """
 
 import json
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-CLASSES = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")
+CLASSES = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")  # opposites adjoin
 NUM_FRAMES = 32
 FPS = 25
-HEIGHT, WIDTH = 72, 88  # pixels
+HEIGHT, WIDTH = 64, 80  # pixels
 LEAST_CONTRAST = 0.5  # distance of two colours, of at most sqrt(3): shape from background, and within a texture
 
 VIDEOS_PER_CLASS = {"train": 200, "val": 10, "test": 24}
@@ -106,9 +106,9 @@ def _write_list(folder: Path, split: str, tasks: list[Task], *, as_frames: bool)
 
 def _write_task(task: Task, *, folder: Path, seed: int, as_frames: bool) -> None:
     torch.set_num_threads(1)
-    # One stream of draws per video: no two splits share a scene, and more videos leave the others as they are.
-    split = list(VIDEOS_PER_CLASS).index(task.split)
-    frames = draw_video(task.label, np.random.default_rng((seed, split, task.label, task.number)))
+    # One stream of draws per pair of twins: no two splits share a scene, and more videos leave the others as they are.
+    split, pair = list(VIDEOS_PER_CLASS).index(task.split), task.label // 2
+    frames = draw_video(task.label, np.random.default_rng((seed, split, pair, task.number)))
     if as_frames:
         target = folder / task.name
         target.mkdir(exist_ok=True)
@@ -144,17 +144,17 @@ def write_video(
 
 
 def draw_video(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return one random video of a class, (NUM_FRAMES, HEIGHT, WIDTH, 3), RGB."""
-    shake = _smooth_walk(rng, amplitude=rng.uniform(0, 0.8), dims=2)  # (T, 2), pixels
+    """Return one random video of a class, (NUM_FRAMES, HEIGHT, WIDTH, 3), RGB; its twin for the opposite class."""
+    shake = _smooth_walk(rng, amplitude=rng.uniform(0, 0.5), dims=2)  # (T, 2), pixels
     ground = _ground(rng, shake)
     texture, outline = _texture(rng, cells=int(rng.integers(2, 5))), _outline(rng)
     while torch.dist(texture.mean(dim=(2, 3)), ground.mean(dim=(2, 3))[:1]) < LEAST_CONTRAST:
         texture = _texture(rng, cells=int(rng.integers(2, 5)))
     x, y, angle, log_scale = _motion(CLASSES[label], rng)
-    radius = rng.uniform(14, 20) * np.exp(log_scale)
+    radius = rng.uniform(14, 19) * np.exp(log_scale)
     inside, colour = _shape_pixels(texture, outline, x=x + shake[:, 0], y=y + shake[:, 1], angle=angle, radius=radius)
     frames = ground + inside * (colour - ground)
-    light = 1 + _smooth_walk(rng, amplitude=rng.uniform(0, 0.04), dims=1)[:, :, None, None]
+    light = 1 + _smooth_walk(rng, amplitude=rng.uniform(0, 0.02), dims=1)[:, :, None, None]
     frames = frames * torch.from_numpy(light * rng.uniform(0.6, 1.1)).float()
     return (
         (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
@@ -171,7 +171,7 @@ def _motion(name: str, rng: np.random.Generator) -> tuple[NDArray[np.float64], .
     x = WIDTH / 2 + rng.uniform(-8, 8) + still
     y = HEIGHT / 2 + rng.uniform(-6, 6) + still
     angle, log_scale = rng.uniform(0, 2 * math.pi) + still, still
-    travel, turn, growth = rng.uniform(10, 20), math.radians(rng.uniform(50, 110)), rng.uniform(0.3, 0.5)
+    travel, turn, growth = rng.uniform(10, 20), math.radians(rng.uniform(80, 150)), rng.uniform(0.35, 0.6)
     if name in ("left", "right"):
         x = x + travel * time * (1 if name == "right" else -1)
     elif name in ("up", "down"):
@@ -208,17 +208,19 @@ def _contrasting_colours(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _outline(rng: np.random.Generator) -> Tensor:
-    """The distance of a shape's edge from its centre in 64 directions, at most 1: an ellipse, a polygon or a star."""
+    """The distance of a shape's edge from its centre in 64 directions, at most 1: a slim ellipse, polygon or star."""
     direction = np.linspace(0, 2 * math.pi, 64, endpoint=False)
-    kind = rng.integers(3)
+    ratio = rng.uniform(0.4, 0.7)  # width over length, so that a turn shows
+    stretched = np.arctan2(np.sin(direction), ratio * np.cos(direction)) % (2 * math.pi)
+    stretch = ratio / np.sqrt((ratio * np.cos(direction)) ** 2 + np.sin(direction) ** 2)
+    kind, corners = rng.integers(3), int(rng.integers(3, 6))
     if kind == 0:
-        ratio = rng.uniform(0.45, 0.85)
-        edge = ratio / np.sqrt((ratio * np.cos(direction)) ** 2 + np.sin(direction) ** 2)
+        edge = np.ones(64)
     elif kind == 1:
-        corners = int(rng.integers(3, 6))
-        edge = math.cos(math.pi / corners) / np.cos(direction % (2 * math.pi / corners) - math.pi / corners)
+        edge = math.cos(math.pi / corners) / np.cos(stretched % (2 * math.pi / corners) - math.pi / corners)
     else:
-        edge = 0.75 + 0.25 * np.cos(int(rng.integers(3, 6)) * direction)
+        edge = 0.75 + 0.25 * np.cos(corners * stretched)
+    edge = edge * stretch
     return torch.from_numpy(edge / edge.max()).float()
 
 
@@ -230,7 +232,7 @@ def _pixel_centres() -> tuple[Tensor, Tensor]:
 def _ground(rng: np.random.Generator, shake: NDArray[np.float64]) -> Tensor:
     """The background under a shaking camera, (T, 3, H, W)."""
     texture = _texture(rng, cells=int(rng.integers(2, 6)))
-    texture = texture.mean(dim=(2, 3), keepdim=True).lerp(texture, rng.uniform(0.2, 0.7))  # paler than the shape
+    texture = texture.mean(dim=(2, 3), keepdim=True).lerp(texture, rng.uniform(0.1, 0.4))  # paler than the shape
     x, y = _pixel_centres()
     offset = torch.from_numpy(shake).float()[:, :, None, None]
     grid = torch.stack([(x - offset[:, 0]) / WIDTH, (y - offset[:, 1]) / HEIGHT], dim=-1)  # (T, H, W, 2)

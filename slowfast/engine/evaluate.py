@@ -14,7 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast.datasets import build_annotations, build_class_names, build_loader
+from slowfast.datasets import VideoLoader, build_class_names, build_loader
 from slowfast.datasets.records import Batch
 from slowfast.engine.optim import amp_dtype, autocast
 from slowfast.models import build_model
@@ -113,14 +113,9 @@ def score_views(
     table.combine()
 
 
-def score_split(cfg: CfgNode, model: nn.Module, loader: "torch.utils.data.DataLoader[Batch]", *, title: str) -> Tensor:
+def score_split(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, title: str) -> Tensor:
     """Return the scores (N, K) of all videos of a validation or test loader, the same in every process."""
-    views = loader.batch_sampler.views  # type: ignore[union-attr]
-    table = ScoreTable(
-        len(loader.dataset),  # type: ignore[arg-type]
-        num_views=len(views),
-        num_classes=cfg.MODEL.NUM_CLASSES,
-    )
+    table = ScoreTable(len(loader.dataset), num_views=loader.num_views, num_classes=cfg.MODEL.NUM_CLASSES)
     was_training = model.training
     model.eval()
     score_views(
@@ -154,7 +149,7 @@ def evaluate(cfg: CfgNode) -> Result:
     """Test weights on all views of the test list; write scores and accuracies to OUTPUT_DIR.
 
     Runs in every process of the job, which share the videos. OUTPUT_DIR/test then holds `scores.npz` (arrays scores
-    (N, K), labels (N,)) and `result.json`.
+    (N, K), labels (N,)), `result.json` and `config.yaml`.
 
     Returns:
         the accuracies, in every process.
@@ -173,16 +168,16 @@ def evaluate(cfg: CfgNode) -> Result:
     logger.info(
         "testing %s on %d videos, %s, %d processes",
         path,
-        len(loader.dataset),  # type: ignore[arg-type]
+        len(loader.dataset),
         views,
         world_size(),
     )
     scores = score_split(cfg, model.to(device()), loader, title="test")
-    labels = torch.from_numpy(build_annotations(cfg, "test").labels)
-    result = summarise(scores, labels)
+    result = summarise(scores, loader.labels)
     if is_main():
         folder = Path(cfg.OUTPUT_DIR, "test")
-        _write_result(folder, result, scores=scores, labels=labels, weights=path)
+        _write_result(folder, result, scores=scores, labels=loader.labels, weights=path)
+        (folder / "config.yaml").write_text(cfg.dump())
         logger.info("%s", format_table(result, build_class_names(cfg), title=f"test, {views}"))
         logger.info("scores and accuracies: %s", folder)
         log_json_stats({"_type": "test", "top1": result.top1, "top5": result.top5, "num_videos": result.num_videos})

@@ -13,15 +13,14 @@ from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
-from slowfast.datasets import build_annotations, build_loader, build_mix
+from slowfast.datasets import VideoLoader, build_loader, build_mix
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
 from slowfast.engine.evaluate import score_split, summarise
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, set_lr
 from slowfast.models import build_model, count_multiply_adds, count_parameters
-from slowfast.models.weights import load_weights
+from slowfast.models.weights import fill_weights, load_weights
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
 from slowfast.utils.distributed import (
     copy_buffers_from_main,
@@ -54,31 +53,29 @@ def train(cfg: CfgNode) -> None:
     start_logging(cfg.OUTPUT_DIR, is_main=is_main())
     if is_main():
         Path(cfg.OUTPUT_DIR, "config.yaml").write_text(cfg.dump())
-    loaders = {split: build_loader(cfg, split) for split in ("train", "val")}
-    val_labels = torch.from_numpy(build_annotations(cfg, "val").labels)
+    train_loader, val_loader = (build_loader(cfg, split) for split in ("train", "val"))
+    mix = build_mix(cfg)
 
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device())
     optimizer = build_optimizer(cfg, model)
     amp = amp_dtype(cfg.TRAIN.AMP, device())
     scaler = torch.amp.GradScaler(device().type, enabled=amp is torch.float16)
-    _log_setup(cfg, model, amp=amp, num_videos=len(loaders["train"].dataset))  # type: ignore[arg-type]
+    _log_setup(cfg, model, amp=amp, num_videos=len(train_loader.dataset))
     first_epoch = _restore(cfg, model, optimizer, scaler)
     parallel = DistributedDataParallel(model) if world_size() > 1 else model
 
     folder = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR, "tensorboard"))
     writer = ScalarWriter(folder if cfg.TENSORBOARD.ENABLE and is_main() else None)
     for epoch in range(first_epoch, cfg.SOLVER.MAX_EPOCH):
-        train_epoch(
-            cfg, parallel, optimizer, scaler, loaders["train"], epoch=epoch, amp=amp, mix=build_mix(cfg), writer=writer
-        )
+        train_epoch(cfg, parallel, optimizer, scaler, train_loader, epoch=epoch, amp=amp, mix=mix, writer=writer)
         done = epoch + 1
         is_last = done == cfg.SOLVER.MAX_EPOCH
         copy_buffers_from_main(model)
         if is_last or done % cfg.TRAIN.EVAL_PERIOD == 0:
             if cfg.BN.USE_PRECISE_STATS:
-                _recompute_statistics(model, loaders["train"], num_batches=cfg.BN.NUM_BATCHES_PRECISE)
-            validate(cfg, model, loaders["val"], val_labels, epoch=epoch, writer=writer)
+                _recompute_statistics(model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
+            validate(cfg, model, val_loader, epoch=epoch, writer=writer)
         if is_main() and (is_last or done % cfg.TRAIN.CHECKPOINT_PERIOD == 0):
             path = checkpoint_path(cfg.OUTPUT_DIR, epoch=done)
             save_checkpoint(path, _state(cfg, model, optimizer, scaler, epochs_done=done))
@@ -92,7 +89,7 @@ def train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
-    loader: DataLoader[Batch],
+    loader: VideoLoader,
     *,
     epoch: int,
     amp: torch.dtype | None,
@@ -102,7 +99,7 @@ def train_epoch(
     """Take one step per batch of one epoch, from 0."""
     model.train()
     loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
-    loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+    loader.set_epoch(epoch)
     num_steps = len(loader)
     progress = Progress(
         loader,
@@ -166,13 +163,10 @@ def _log_step(
         writer.write({f"train/{name}": record[name] for name in shown}, step=global_step)
 
 
-def validate(
-    cfg: CfgNode, model: nn.Module, loader: DataLoader[Batch], labels: Tensor, *, epoch: int, writer: ScalarWriter
-) -> None:
+def validate(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, epoch: int, writer: ScalarWriter) -> None:
     """Score one centred view of each validation video after epoch `epoch`, from 0, and log the accuracies."""
     start = perf_counter()
-    scores = score_split(cfg, model, loader, title=f"validate epoch {epoch + 1}")
-    result = summarise(scores, labels)
+    result = summarise(score_split(cfg, model, loader, title=f"validate epoch {epoch + 1}"), loader.labels)
     if not is_main():
         return
     seconds = perf_counter() - start
@@ -184,7 +178,7 @@ def validate(
     writer.write({"val/top1": result.top1, "val/top5": result.top5}, step=(epoch + 1))
 
 
-def _recompute_statistics(model: nn.Module, loader: DataLoader[Batch], *, num_batches: int) -> None:
+def _recompute_statistics(model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
     """Replace the running BatchNorm statistics by the mean over training batches, and share those of rank 0."""
     frames = (batch.frames.to(device()) for batch in islice(loader, num_batches))
     update_bn_stats(model, frames, min(num_batches, len(loader)), progress=None)
@@ -236,11 +230,11 @@ def _restore(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, scaler: torch
         if cfg.TRAIN.CHECKPOINT_FILE_PATH:
             load_weights(model, cfg.TRAIN.CHECKPOINT_FILE_PATH, may_replace_head=True)
         return 0
-    load_weights(model, str(newest))
     state = load_checkpoint(newest)
     missing = [name for name in ("epoch", "optimizer_state", "scaler_state") if name not in state]
     if missing:
         raise ValueError(f"{newest}: cannot be resumed from, it has no {', '.join(missing)}; use another OUTPUT_DIR")
+    fill_weights(model, state, path=str(newest))
     try:
         optimizer.load_state_dict(state["optimizer_state"])
     except ValueError as error:

@@ -17,19 +17,29 @@ _MOST_NAMES = 5  # in an error message
 
 
 def load_weights(model: nn.Module, path: str, *, may_replace_head: bool = False) -> None:
-    """Load a file of weights into a model, and log what was done.
-
-    Args:
-        model: filled in place, and not touched at all if this raises.
-        path: our checkpoint, or published weights: a bare dict of tensors, or one under model_state, model or
-            state_dict, names with or without `module.` before them. 2-D convolutions are inflated over time.
-        may_replace_head: keep the random head of the model where the file has one of another size, or none.
+    """Load a file of weights into a model; otherwise as `fill_weights`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds no weights, or they are not all of this model's and of its sizes.
+        ValueError: as `fill_weights`, or the file is damaged.
     """
-    weights = _find_tensors(load_checkpoint(path), path=path)
+    fill_weights(model, load_checkpoint(path), path=path, may_replace_head=may_replace_head)
+
+
+def fill_weights(model: nn.Module, state: dict[str, Any], *, path: str, may_replace_head: bool = False) -> None:
+    """Fill a model with the weights in the content of a file, and log what was done.
+
+    Args:
+        model: filled in place, and not touched at all if this raises.
+        state: our checkpoint, or published weights: a bare dict of tensors, or one under model_state, model or
+            state_dict, names with or without `module.` before them. 2-D convolutions are inflated over time.
+        path: of the file, for messages.
+        may_replace_head: keep the random head of the model where the file has one of another size, or none.
+
+    Raises:
+        ValueError: there are no weights, or they are not all of this model's and of its sizes.
+    """
+    weights = _find_tensors(state, path=path)
     target = model.state_dict()
     inflated = []
     for name in weights.keys() & target.keys():

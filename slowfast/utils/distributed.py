@@ -61,6 +61,7 @@ def launch(
     shard_id: int = 0,
     backend: str = "nccl",
     init_method: str = "",
+    num_helpers: int = 0,
 ) -> None:
     """Run `job(*args)` in every process of this machine and return when all have ended.
 
@@ -74,26 +75,29 @@ def launch(
         shard_id: number of this machine, from 0.
         backend: nccl (one GPU each) or gloo (CPU).
         init_method: tcp://host:port of shard 0, where there are several machines.
+        num_helpers: processes that work beside each of these (loader workers), and need cores as well.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: with the traceback of the process that failed first; the others
             have been ended.
     """
+    processes_here = int(os.environ["LOCAL_WORLD_SIZE"]) if _started_by_torchrun() else max(num_processes, 1)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(_threads_for(processes_here, num_helpers))
     if _started_by_torchrun():
         env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
         address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         place = Place(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address)
         _run_at(place, backend, job, args, store=None)
     elif num_processes * num_shards <= 1:
-        _select_device(local_rank=0, local_world_size=1, on_gpu=num_processes == 1 and backend == "nccl")
+        _select_device(local_rank=0, on_gpu=num_processes == 1 and backend == "nccl")
         job(*args)
     else:
         # On one machine this process holds the meeting point, so that its port is free for certain.
         store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         address = init_method if store is None else f"tcp://127.0.0.1:{store.port}"
-        per_machine = max(num_processes, 1)
-        arguments = (per_machine, num_shards, shard_id, address, backend, job, args)
-        mp.spawn(_run_spawned, arguments, nprocs=per_machine)
+        arguments = (processes_here, num_shards, shard_id, address, backend, torch.get_num_threads(), job, args)
+        mp.spawn(_run_spawned, arguments, nprocs=processes_here)
 
 
 def _started_by_torchrun() -> bool:
@@ -107,9 +111,11 @@ def _run_spawned(
     shard_id: int,
     address: str,
     backend: str,
+    num_threads: int,
     job: Callable[..., None],
     args: tuple[Any, ...],
 ) -> None:
+    torch.set_num_threads(num_threads)
     place = Place(shard_id * per_machine + local_rank, per_machine * num_shards, local_rank, per_machine, address)
     store = None
     if num_shards == 1:
@@ -121,7 +127,7 @@ def _run_spawned(
 def _run_at(
     place: Place, backend: str, job: Callable[..., None], args: tuple[Any, ...], *, store: dist.Store | None
 ) -> None:
-    _select_device(place.local_rank, place.local_world_size, on_gpu=backend == "nccl")
+    _select_device(place.local_rank, on_gpu=backend == "nccl")
     dist.init_process_group(
         backend,
         init_method=None if store else place.address,
@@ -136,11 +142,15 @@ def _run_at(
         dist.destroy_process_group()
 
 
-def _select_device(local_rank: int, local_world_size: int, *, on_gpu: bool) -> None:
+def _threads_for(processes_here: int, num_helpers: int) -> int:
+    """Each process gets its share of the cores, less those of its helpers, but at least half of the share."""
+    share = len(os.sched_getaffinity(0)) // processes_here
+    return max(share - num_helpers, share // 2, 1)
+
+
+def _select_device(local_rank: int, *, on_gpu: bool) -> None:
     if on_gpu:
         torch.cuda.set_device(local_rank)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
     global _on_gpu
     _on_gpu = on_gpu
 

@@ -29,7 +29,7 @@ def test_a_training_sample_is_the_same_for_0_and_2_workers(tiny_cfg: TinyCfg) ->
     batches = []
     for workers in (0, 2):
         loader = build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=workers, **AUGMENTED), "train")
-        loader.batch_sampler.set_epoch(3)  # type: ignore[union-attr]
+        loader.set_epoch(3)
         batches.append(list(loader))
     assert len(batches[0]) == len(batches[1]) == 4
     for alone, shared in zip(*batches, strict=True):
@@ -120,7 +120,7 @@ def test_frame_folders_take_one_frame_per_segment(tmp_path: Path, tiny_cfg: Tiny
 
 def test_validation_takes_one_centred_view(tiny_cfg: TinyCfg) -> None:
     loader = build_loader(tiny_cfg(DATA__USE_OFFSET_SAMPLING=False), "val")
-    assert loader.batch_sampler.views == (View(0, clip=0, crop=1),)  # type: ignore[union-attr]
+    assert loader.batch_sampler.views == (View(0, clip=0, crop=1),)
     assert isinstance(loader.dataset, VideoDataset)
     assert loader.dataset.clips.numbered(32, 0)[0] == (32 - 4 * 3) // 2
 
