@@ -147,11 +147,11 @@ def draw_video(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return one random video of a class, (NUM_FRAMES, HEIGHT, WIDTH, 3), RGB; its twin for the opposite class."""
     shake = _smooth_walk(rng, amplitude=rng.uniform(0, 0.5), dims=2)  # (T, 2), pixels
     ground = _ground(rng, shake)
-    texture, outline = _texture(rng, cells=int(rng.integers(2, 5))), _outline(rng)
+    texture, outline = _texture(rng, cells=int(rng.integers(3, 7))), _outline(rng)
     while torch.dist(texture.mean(dim=(2, 3)), ground.mean(dim=(2, 3))[:1]) < LEAST_CONTRAST:
-        texture = _texture(rng, cells=int(rng.integers(2, 5)))
+        texture = _texture(rng, cells=int(rng.integers(3, 7)))
     x, y, angle, log_scale = _motion(CLASSES[label], rng)
-    radius = rng.uniform(14, 19) * np.exp(log_scale)
+    radius = rng.uniform(20, 27) * np.exp(log_scale)
     inside, colour = _shape_pixels(texture, outline, x=x + shake[:, 0], y=y + shake[:, 1], angle=angle, radius=radius)
     frames = ground + inside * (colour - ground)
     light = 1 + _smooth_walk(rng, amplitude=rng.uniform(0, 0.02), dims=1)[:, :, None, None]
@@ -171,7 +171,7 @@ def _motion(name: str, rng: np.random.Generator) -> tuple[NDArray[np.float64], .
     x = WIDTH / 2 + rng.uniform(-8, 8) + still
     y = HEIGHT / 2 + rng.uniform(-6, 6) + still
     angle, log_scale = rng.uniform(0, 2 * math.pi) + still, still
-    travel, turn, growth = rng.uniform(10, 20), math.radians(rng.uniform(80, 150)), rng.uniform(0.35, 0.6)
+    travel, turn, growth = rng.uniform(10, 18), math.radians(rng.uniform(60, 120)), rng.uniform(0.35, 0.6)
     if name in ("left", "right"):
         x = x + travel * time * (1 if name == "right" else -1)
     elif name in ("up", "down"):
@@ -210,7 +210,7 @@ def _contrasting_colours(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 def _outline(rng: np.random.Generator) -> Tensor:
     """The distance of a shape's edge from its centre in 64 directions, at most 1: a slim ellipse, polygon or star."""
     direction = np.linspace(0, 2 * math.pi, 64, endpoint=False)
-    ratio = rng.uniform(0.4, 0.7)  # width over length, so that a turn shows
+    ratio = rng.uniform(0.5, 0.8)  # width over length, so that a turn shows
     stretched = np.arctan2(np.sin(direction), ratio * np.cos(direction)) % (2 * math.pi)
     stretch = ratio / np.sqrt((ratio * np.cos(direction)) ** 2 + np.sin(direction) ** 2)
     kind, corners = rng.integers(3), int(rng.integers(3, 6))
