@@ -1,7 +1,7 @@
 """The embedded data set: small labelled videos, made on the spot, whose classes differ only in how something moves.
 
-Classes come in opposite pairs, and each video has a twin in the opposite class: the same scene with its motion reversed.
-So neither a single frame nor an unordered set of frames tells `left` from `right`, and no scene gives its class away.
+Classes come in opposite pairs, and each video has a twin in the opposite class: the same scene, its motion reversed. So
+neither a single frame nor an unordered set of frames tells `left` from `right`, and no scene gives its class away.
 """
 
 import json

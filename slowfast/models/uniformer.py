@@ -38,6 +38,20 @@ def depthwise(dim: int, size: int) -> nn.Conv3d:
     return nn.Conv3d(dim, dim, size, padding=size // 2, groups=dim)
 
 
+class Pointwise(nn.Conv3d):
+    """A 1x1x1 convolution, computed as a matrix product over the channels.
+
+    torch's own convolution returns channels-first order for small batches on one CPU thread.
+    """
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__(in_dim, dim, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, dim, T, H, W) of (B, in_dim, T, H, W), channels-last."""
+        return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+
+
 class PatchEmbed(nn.Module):
     """A strided convolution to fewer, wider tokens, and their LayerNorm."""
 
@@ -110,15 +124,14 @@ class CBlock(nn.Module):
 
     def __init__(self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float) -> None:
         super().__init__()
-        pointwise = partial(nn.Conv3d, kernel_size=1)
         self.pos_embed = depthwise(dim, 3)
         self.norm1 = nn.BatchNorm3d(dim)
-        self.conv1 = pointwise(dim, dim)
-        self.conv2 = pointwise(dim, dim)
+        self.conv1 = Pointwise(dim, dim)
+        self.conv2 = Pointwise(dim, dim)
         self.attn = depthwise(dim, 5)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.BatchNorm3d(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=pointwise, dropout=dropout)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=Pointwise, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, T, H, W) of (B, C, T, H, W)."""

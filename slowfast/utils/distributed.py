@@ -136,10 +136,9 @@ def _run_at(
         world_size=place.world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    try:
-        job(*args)
-    finally:
-        dist.destroy_process_group()
+    job(*args)
+    # Not after an error: the others would fail on the closed connection, and their errors could be taken for the first.
+    dist.destroy_process_group()
 
 
 def _threads_for(processes_here: int, num_helpers: int) -> int:
