@@ -69,7 +69,7 @@ def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_pa
         "SOLVER.LR_POLICY is 'cosin'; choose from cosine, steps_with_relative_lrs",
         "TRAIN.BATCH_SIZE is 8, which NUM_GPUS=7 processes cannot share equally; use a multiple of 7",
         "MODEL.MODEL_NAME is 'Unifomer'; choose from Uniformer",
-        "none/train.csv: no such list; set DATA.PATH_TO_DATA_DIR",
+        "none/train.csv: no such file; set DATA.PATH_TO_DATA_DIR",
         "NUM_GPUS is 7, but this machine has",
     ):
         assert message in result.stderr

@@ -18,8 +18,7 @@ from slowfast.datasets.sampling import DenseClips, SegmentClips
 from slowfast.datasets.transforms import RandAugment, TestTransform, TrainTransform
 from slowfast.datasets.video import Transform, VideoDataset, collate
 from slowfast.datasets.views import AllViews, RandomViews
-from slowfast.utils.distributed import rank, world_size
-from slowfast.utils.paths import pathmgr
+from slowfast.utils.distributed import rank, share_of, world_size
 
 SPLITS = ("train", "val", "test")
 
@@ -45,7 +44,10 @@ DATASETS = {"kinetics": _KINETICS, "ssv1": _SSV1, "ssv2": _SSV2, "sth": _SSV1}
 
 
 def find_problems(cfg: CfgNode) -> list[str]:
-    """Return what is wrong with the data of a config: names, policies, list files; an empty list if nothing is."""
+    """Return what is wrong with the data of a config: names, policies, lists; an empty list if nothing is.
+
+    It reads the lists whole, so that a bad line of the test list is found before the training, not after it.
+    """
     problems = []
     for key, name in (("TRAIN.DATASET", cfg.TRAIN.DATASET), ("TEST.DATASET", cfg.TEST.DATASET)):
         if name not in DATASETS:
@@ -58,11 +60,15 @@ def find_problems(cfg: CfgNode) -> list[str]:
     if problems:
         return problems
     needed = {"train": cfg.TRAIN.ENABLE, "val": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
-    for split in (split for split in SPLITS if needed[split]):
-        if not pathmgr.isfile(list_path(cfg, split)):
-            problems.append(f"{list_path(cfg, split)}: no such list; set DATA.PATH_TO_DATA_DIR to the lists' folder")
-    if cfg.DATA.CLASS_NAMES and not pathmgr.isfile(cfg.DATA.CLASS_NAMES):
-        problems.append(f"DATA.CLASS_NAMES is {cfg.DATA.CLASS_NAMES!r}; there is no such file")
+    for split in [split for split in SPLITS if needed[split]]:
+        try:
+            build_annotations(cfg, split)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    try:
+        build_class_names(cfg)
+    except (ValueError, OSError) as error:
+        problems.append(str(error))
     return problems
 
 
@@ -152,9 +158,14 @@ def build_loader(cfg: CfgNode, split: str) -> VideoLoader:
         num_workers=workers,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
         worker_init_fn=_use_one_thread,
-        persistent_workers=workers > 0 and split != "test",
+        persistent_workers=workers > 0 and split == "train",
         multiprocessing_context="fork" if workers else None,  # forked workers share the columns of the list
     )
+
+
+def forward_size(cfg: CfgNode) -> int:
+    """Return how many views, at most, this process scores in one forward pass."""
+    return share_of(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS, key="TEST.BATCH_SIZE")
 
 
 def build_mix(cfg: CfgNode) -> Mix | None:
@@ -196,17 +207,16 @@ def _use_one_thread(worker: int) -> None:
 
 def _build_views(cfg: CfgNode, split: str, *, num_videos: int) -> RandomViews | AllViews:
     place: dict[str, Any] = {"rank": rank(), "world_size": world_size()}
-    processes = max(cfg.NUM_GPUS, 1)
     if split == "train":
         return RandomViews(
             num_videos,
-            batch_size=cfg.TRAIN.BATCH_SIZE // processes,
+            batch_size=share_of(cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS, key="TRAIN.BATCH_SIZE"),
             views_per_video=cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1,
             seed=cfg.RNG_SEED,
             **place,
         )
     num_clips, num_crops = _test_views(cfg, split)
-    videos_per_batch = max(cfg.TEST.BATCH_SIZE // processes // (num_clips * num_crops), 1)
+    videos_per_batch = max(forward_size(cfg) // (num_clips * num_crops), 1)
     return AllViews(num_videos, num_clips=num_clips, num_crops=num_crops, videos_per_batch=videos_per_batch, **place)
 
 

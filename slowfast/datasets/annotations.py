@@ -74,7 +74,7 @@ def read_class_names(names_path: str) -> list[str]:
 def _lines(list_path: str) -> Iterator[tuple[str, str]]:
     """The lines that are not blank, each with its place for error messages."""
     if not pathmgr.isfile(list_path):
-        raise FileNotFoundError(f"{list_path}: no such list; set DATA.PATH_TO_DATA_DIR to the folder of the lists")
+        raise FileNotFoundError(f"{list_path}: no such file; set DATA.PATH_TO_DATA_DIR to the folder of the lists")
     found = False
     with pathmgr.open(list_path, "r", encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

@@ -14,7 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast.datasets import VideoLoader, build_class_names, build_loader
+from slowfast.datasets import VideoLoader, build_class_names, build_loader, forward_size
 from slowfast.datasets.records import Batch
 from slowfast.engine.optim import amp_dtype, autocast
 from slowfast.models import build_model
@@ -122,7 +122,7 @@ def score_split(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, title: s
         model,
         Progress(loader, title, period=cfg.LOG_PERIOD),
         table,
-        views_per_forward=cfg.TEST.BATCH_SIZE // max(cfg.NUM_GPUS, 1),
+        views_per_forward=forward_size(cfg),
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
         sum_probabilities=cfg.DATA.ENSEMBLE_METHOD == "probabilities",
     )

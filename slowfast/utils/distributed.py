@@ -159,6 +159,24 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if _on_gpu else torch.device("cpu")
 
 
+def share_of(total: int, *, key: str) -> int:
+    """Return what one process takes of a number that all processes share equally.
+
+    Args:
+        total: over all machines.
+        key: where the number comes from, for the message.
+
+    Raises:
+        ValueError: it cannot be shared equally.
+    """
+    if total % world_size():
+        raise ValueError(
+            f"{key} makes {total} over all machines, which {world_size()} processes cannot share equally; "
+            "NUM_SHARDS and NUM_GPUS must be those that were started"
+        )
+    return total // world_size()
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, in place."""
     if world_size() > 1:

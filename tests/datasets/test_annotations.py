@@ -50,7 +50,7 @@ def test_a_bad_frame_list_names_the_line(tmp_path: Path, line: str) -> None:
 
 
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such list"):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
         read_path_list(str(tmp_path / "none.csv"), separator=",", num_classes=4)
 
 

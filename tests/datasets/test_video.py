@@ -160,6 +160,9 @@ def test_problems_of_the_data_are_found_before_any_work(tiny_cfg: TinyCfg, tmp_p
     assert [problem.split(":")[0] for problem in missing] == [
         f"{tmp_path}/{split}.csv" for split in ("train", "val", "test")
     ]
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    assert "2 names, but" in find_problems(tiny_cfg(DATA__CLASS_NAMES=tmp_path / "names.txt"))[0]
+    assert "line 8 has the label 7" in find_problems(tiny_cfg(MODEL__NUM_CLASSES=7, DATA__CLASS_NAMES=""))[0]
 
 
 def test_class_names_are_one_for_each_class(tiny_cfg: TinyCfg, tmp_path: Path) -> None:

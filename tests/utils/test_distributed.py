@@ -33,6 +33,10 @@ def facts_in(folder: Path) -> list[str]:
     return [path.read_text() for path in sorted(folder.iterdir())]
 
 
+def share_five(folder: str) -> None:
+    distributed.share_of(5, key="TRAIN.BATCH_SIZE")
+
+
 ALONE = ["0 1 1.0 0.0 0.0 5.0 cpu True"]
 TWO = ["0 2 3.0 0.5 5.0 5.0 cpu True", "1 2 3.0 0.5 5.0 5.0 cpu False"]
 
@@ -66,6 +70,12 @@ def test_processes_of_torchrun_combine_their_numbers(tmp_path: Path) -> None:
 def test_an_error_in_one_process_ends_all_with_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="broken on purpose"):
         distributed.launch(raise_in_rank_1, str(tmp_path), num_processes=2, backend="gloo")
+
+
+def test_a_batch_that_the_started_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    message = "TRAIN.BATCH_SIZE makes 5 over all machines, which 2 processes cannot share equally"
+    with pytest.raises(ProcessRaisedException, match=message):
+        distributed.launch(share_five, str(tmp_path), num_processes=2, backend="gloo")
 
 
 def test_more_gpus_than_the_machine_has_are_refused_with_the_remedy() -> None:
