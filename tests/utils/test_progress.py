@@ -9,14 +9,6 @@ import simplejson
 from slowfast.utils.progress import Progress, log_json_stats, start_logging
 
 
-@pytest.fixture(autouse=True)
-def _restore_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
 class Slow:
     """A loader that waits before each item."""
 
