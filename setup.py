@@ -10,8 +10,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["slowfast", "slowfast.*"]),
     install_requires=[
-        "torch>=2.13",
-        "torchvision>=0.28",
+        "torch>=2.14.1",
+        "torchvision>=0.29.1",
         "numpy>=1.26",
         "av>=14.0",
         "pillow>=10.0",
