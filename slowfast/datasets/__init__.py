@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 from os.path import join
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.annotations import Annotations, read_class_names, read_frame_list, read_path_list
 from slowfast.datasets.decode import FrameFolder, VideoFile
+from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names, format_of, list_path
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch, Video
 from slowfast.datasets.sampling import DenseClips, SegmentClips
@@ -20,27 +20,20 @@ from slowfast.datasets.video import Transform, VideoDataset, collate
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import rank, share_of, world_size
 
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "VideoLoader",
+    "build_annotations",
+    "build_class_names",
+    "build_loader",
+    "build_mix",
+    "find_problems",
+    "forward_size",
+    "list_path",
+]
+
 SPLITS = ("train", "val", "test")
-
-
-class Format(NamedTuple):
-    """How one kind of data set lies on disk and how clips are taken from it."""
-
-    list_template: str  # file name of a list, {} stands for the split
-    split_names: dict[str, str]  # what the files call our splits
-    is_frames: bool  # folders of JPEG files, read as BGR, not video files
-    is_segmented: bool  # one frame per segment of the whole video, not a dense clip
-
-
-_KINETICS = Format("{}.csv", {"train": "train", "val": "val", "test": "test"}, is_frames=False, is_segmented=False)
-_SSV1 = Format(
-    "somesomev1_rgb_{}_split.txt",
-    {"train": "train", "val": "validation", "test": "validation"},
-    is_frames=True,
-    is_segmented=True,
-)
-_SSV2 = _SSV1._replace(list_template="somesomev2_rgb_{}_split.txt")
-DATASETS = {"kinetics": _KINETICS, "ssv1": _SSV1, "ssv2": _SSV2, "sth": _SSV1}
 
 
 def find_problems(cfg: CfgNode) -> list[str]:
@@ -70,42 +63,6 @@ def find_problems(cfg: CfgNode) -> list[str]:
     except (ValueError, OSError) as error:
         problems.append(str(error))
     return problems
-
-
-def list_path(cfg: CfgNode, split: str) -> str:
-    """Return where the list of a split (train | val | test) lies."""
-    form = _format(cfg, split)
-    template = cfg.DATA.LABEL_PATH_TEMPLATE or form.list_template
-    return join(cfg.DATA.PATH_TO_DATA_DIR, template.format(form.split_names[split]))
-
-
-def build_annotations(cfg: CfgNode, split: str) -> Annotations:
-    """Return the list of a split (train | val | test).
-
-    Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: the list is empty or has a bad line.
-    """
-    num_classes = cfg.MODEL.NUM_CLASSES
-    if _format(cfg, split).is_frames:
-        return read_frame_list(list_path(cfg, split), num_classes=num_classes)
-    return read_path_list(list_path(cfg, split), separator=cfg.DATA.PATH_LABEL_SEPARATOR, num_classes=num_classes)
-
-
-def build_class_names(cfg: CfgNode) -> list[str]:
-    """Return the names of the classes in the order of their labels: of DATA.CLASS_NAMES, or else their numbers.
-
-    Raises:
-        ValueError: the file has not one name for each of MODEL.NUM_CLASSES.
-    """
-    if not cfg.DATA.CLASS_NAMES:
-        return [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
-    names = read_class_names(cfg.DATA.CLASS_NAMES)
-    if len(names) != cfg.MODEL.NUM_CLASSES:
-        raise ValueError(
-            f"{cfg.DATA.CLASS_NAMES} has {len(names)} names, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}"
-        )
-    return names
 
 
 class VideoLoader(DataLoader[Batch]):
@@ -140,7 +97,7 @@ def build_loader(cfg: CfgNode, split: str) -> VideoLoader:
     Raises:
         FileNotFoundError, ValueError: the list is missing or bad, or has too few videos for one training step.
     """
-    form = _format(cfg, split)
+    form = format_of(cfg, split)
     annotations = build_annotations(cfg, split)
     dataset = VideoDataset(
         annotations,
@@ -180,10 +137,6 @@ def build_mix(cfg: CfgNode) -> Mix | None:
         switch_probability=cfg.MIXUP.SWITCH_PROB,
         smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
     )
-
-
-def _format(cfg: CfgNode, split: str) -> Format:
-    return DATASETS[cfg.TRAIN.DATASET if split == "train" else cfg.TEST.DATASET]
 
 
 def _build_opener(cfg: CfgNode, *, is_frames: bool) -> Callable[[Video], VideoFile | FrameFolder]:
