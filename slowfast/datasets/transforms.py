@@ -213,10 +213,13 @@ class TestTransform:
         self.mean = mean
         self.std = std
 
-    def __call__(self, frames: NDArray[np.uint8], *, crop: int, rng: np.random.Generator | None) -> Tensor:
-        """Return crop `crop` of frames (T, H, W, 3) as (3, T, crop_size, crop_size) float32."""
+    def __call__(
+        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
+    ) -> list[Tensor]:
+        """Return crops of frames (T, H, W, 3), each (3, T, crop_size, crop_size) float32."""
         clip = normalise(torch.from_numpy(frames), mean=self.mean, std=self.std)
-        return uniform_crop(resize_short_side(clip, self.short_side), self.crop_size, crop)
+        resized = resize_short_side(clip, self.short_side)
+        return [uniform_crop(resized, self.crop_size, crop) for crop in crops]
 
 
 class TrainTransform:
@@ -263,9 +266,14 @@ class TrainTransform:
         self.erase_mode = erase_mode
         self.erase_count = erase_count
 
-    def __call__(self, frames: NDArray[np.uint8], *, crop: int, rng: np.random.Generator | None) -> Tensor:
-        """Return a random clip (3, T, crop_size, crop_size), float32, of frames (T, H, W, 3); `crop` plays no part."""
+    def __call__(
+        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
+    ) -> list[Tensor]:
+        """Return a random clip (3, T, crop_size, crop_size), float32, of frames (T, H, W, 3) for each of `crops`."""
         assert rng is not None, "a training request carries a seed"
+        return [self._random_clip(frames, rng) for _ in crops]
+
+    def _random_clip(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
         if self.rand_augment is not None:
             frames = self.rand_augment(frames, rng)
         clip = self._random_crop(torch.from_numpy(frames), rng)

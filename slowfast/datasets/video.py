@@ -12,15 +12,17 @@ from torch.utils.data import Dataset
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
-from slowfast.datasets.records import Batch, Clip, Request, Video
+from slowfast.datasets.records import Batch, Clip, Request, Video, View
 from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips, resampled_length, to_native
 
 
 class Transform(Protocol):
-    """From decoded frames to the clip that the model sees."""
+    """From the decoded frames of a temporal clip to what the model sees of it."""
 
-    def __call__(self, frames: NDArray[np.uint8], *, crop: int, rng: np.random.Generator | None) -> Tensor:
-        """Return (3, T, H', W') float32 of frames (T, H, W, 3); draws only where there is a generator."""
+    def __call__(
+        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
+    ) -> list[Tensor]:
+        """Return one (3, T, H', W') float32 per crop of frames (T, H, W, 3); draws only where there is a generator."""
         ...
 
 
@@ -72,12 +74,14 @@ class VideoDataset(Dataset[list[Clip]]):
             frames = source.read(wanted.tolist())
         if self.bgr:
             frames = frames[..., ::-1]
-        result = []
-        for view in request.views:
-            taken = np.ascontiguousarray(frames[np.searchsorted(wanted, numbers[view.clip])])
-            clip = self.transform(taken, crop=view.crop, rng=rng)
-            result.append(Clip(clip, video.label, request.video, view.number))
-        return result
+        result: dict[View, Clip] = {}
+        for clip in clips:
+            taken = np.ascontiguousarray(frames[np.searchsorted(wanted, numbers[clip])])
+            views = [view for view in request.views if view.clip == clip]
+            seen = self.transform(taken, crops=[view.crop for view in views], rng=rng)
+            for view, tensor in zip(views, seen, strict=True):
+                result[view] = Clip(tensor, video.label, request.video, view.number)
+        return [result[view] for view in request.views]
 
     def _frame_numbers(self, source: VideoFile | FrameFolder, *, clip: int, rng: np.random.Generator | None) -> Indices:
         length = source.num_frames

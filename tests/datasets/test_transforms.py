@@ -32,7 +32,7 @@ def test_test_views_equal_the_reference(reference: Callable[[str], Any]) -> None
         frames = np.random.RandomState(3).randint(0, 256, (2, case["height"], case["width"], 3)).astype(np.uint8)
         size = case["crop_size"]
         view = TestTransform(short_side=size, crop_size=size, mean=MEAN, std=STD)
-        clip = view(frames, crop=case["spatial_idx"], rng=None)
+        clip = view(frames, crops=[case["spatial_idx"]], rng=None)[0]
         assert list(clip.shape) == case["output_shape"]
         assert clip.mean().item() == pytest.approx(case["mean"], abs=1e-5)
         assert clip.std().item() == pytest.approx(case["std"], abs=1e-5)
@@ -165,7 +165,7 @@ def train_transform(**settings: Any) -> TrainTransform:
 def test_a_training_clip_is_a_function_of_its_seed(settings: dict[str, Any]) -> None:
     transform = train_transform(flip=True, erase_probability=0.5, **settings)
     frames = random_frames(4, 30, 40)
-    clips = [transform(frames, crop=1, rng=np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    clips = [transform(frames, crops=[1], rng=np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
     assert clips[0].shape == (3, 4, 16, 16)
     assert torch.equal(clips[0], clips[1])
     assert not torch.equal(clips[0], clips[2])
@@ -176,7 +176,7 @@ def test_half_of_the_clips_are_flipped_and_none_where_flips_are_off() -> None:
 
     def flipped_share(flip: bool) -> float:
         transform = train_transform(flip=flip)
-        clips = [transform(frames, crop=1, rng=np.random.default_rng(seed)) for seed in range(400)]
+        clips = [transform(frames, crops=[1], rng=np.random.default_rng(seed))[0] for seed in range(400)]
         return float(np.mean([clip[0, 0, 8, 0].item() > clip[0, 0, 8, 15].item() for clip in clips]))
 
     assert flipped_share(False) == 0
@@ -188,7 +188,7 @@ def test_random_crops_without_area_jitter_show_the_frame_at_the_drawn_scale() ->
     frames = np.broadcast_to((4 * np.arange(40, dtype=np.uint8))[None, None, :, None], (1, 30, 40, 3)).copy()
     transform = train_transform(scale=[], aspect=[], mean=[0.0] * 3, std=[1 / 255] * 3)
     steps = [
-        transform(frames, crop=1, rng=np.random.default_rng(seed))[0, 0, 8, 4:12].diff().mean().item()
+        transform(frames, crops=[1], rng=np.random.default_rng(seed))[0][0, 0, 8, 4:12].diff().mean().item()
         for seed in range(200)
     ]
     assert sorted({round(step, 3) for step in steps}) == [round(4 * 40 / width, 3) for width in (32, 30, 29, 28, 26)]
