@@ -22,6 +22,7 @@ setup(
         "timm>=1.0.9",
         "simplejson>=3.19",
         "tensorboard>=2.14",
+        "tqdm>=4.66",
     ],
     extras_require={
         "dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-simplejson", "types-PyYAML"],
