@@ -1,18 +1,22 @@
 """Frames by number: VideoFile reads them from a video with PyAV, FrameFolder from a folder of JPEG files.
 
-Both are context managers with `num_frames`, `fps` (0 where it is unknown) and `read(numbers)`, and give the same frames
-for the same numbers whatever was read before. Both raise DecodeError, which names the file.
+Both are context managers with `num_frames`, `times`, `codec` and `read(numbers)`. The frames are those that a plain
+decode from front to back gives, whatever was read before. Both raise DecodeError, which names the file.
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cached_property
+from itertools import chain, count, islice, pairwise
 from os.path import join
 from types import TracebackType
-from typing import cast
+from typing import NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,68 +25,72 @@ from slowfast.utils.paths import pathmgr
 
 Frames = NDArray[np.uint8]
 
+# Containers that store no presentation times; those that FFmpeg gives in their place may be made up.
+UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg"}
+# A larger file is not kept in memory between the frame table and the decoding, but read again.
+MAX_KEPT_BYTES = 256 << 20
+# Starting anew at a keyframe throws away what the decoder holds back to bring frames into order, at most 16 of them.
+MIN_JUMP = 16
+
 
 class DecodeError(ValueError):
     """A video or a frame that cannot be read; the message names the file and the reason."""
 
 
+class _DamageError(Exception):
+    """What was decoded from some keyframe on cannot be trusted."""
+
+
+class _Picture(NamedTuple):
+    """What a packet says of the frame that it holds."""
+
+    time: int | None  # of presentation, in units of the stream's time base
+    packet: int  # its place in the file
+    is_key: bool
+
+
+class _Start(NamedTuple):
+    """A keyframe, where decoding can start."""
+
+    number: int  # of the frame
+    packet: int  # its place in the file
+
+
 class VideoFile:
     """The frames of a video file, numbered from 0 in the order in which a player shows them.
 
-    Opening reads the packets, without decoding them, into a table of the frames' times. Reading seeks to the keyframe
-    before the first wanted frame, decodes with one thread, and stops after the last wanted one.
+    Opening reads the packets, without decoding them, into a table of the frames' times. Reading decodes, with one
+    thread, from the keyframe before the first wanted frame to the last wanted one. It jumps over long gaps, and the
+    decoder drops frames that are neither wanted nor needed by others.
+
+    Args:
+        path: local, or remote where iopath can fetch it.
+        bgr: give the channels in the order blue, green, red.
 
     Raises:
         DecodeError: the file does not exist, or is not a video.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, bgr: bool = False) -> None:
         self.path = path
+        self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
         if not pathmgr.isfile(path):
             raise DecodeError(f"{path}: no such file")
+        self._container = self._open()
         try:
-            self._container = av.open(pathmgr.get_local_path(path))
-        except (av.FFmpegError, OSError) as error:
-            raise DecodeError(f"{path}: {_reason(error)}") from error
-        try:
-            self._read_frame_table()
+            if not self._container.streams.video:
+                raise DecodeError(f"{path}: no video stream")
+            self._stream = self._container.streams.video[0]
+            self._decoder = self._stream.codec_context
+            self._decoder.thread_type = "NONE"  # threads of FFmpeg in a loader worker can deadlock
+            self._decoder.thread_count = 1
+            self._decoder.open()  # while it drops nothing: some decoders look just once at what they may drop
+            self._size = (self._decoder.width, self._decoder.height)
+            self._make_frame_table()
         except BaseException:
-            self._container.close()
+            self.close()
             raise
-
-    def _read_frame_table(self) -> None:
-        if not self._container.streams.video:
-            raise DecodeError(f"{self.path}: no video stream")
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "NONE"  # threads of FFmpeg in a loader worker can deadlock
-        self._stream.codec_context.thread_count = 1
-        self.fps = Fraction(self._stream.average_rate or self._stream.guessed_rate or 0)
-        try:
-            shown = [
-                (packet.pts, packet.dts, packet.is_keyframe)
-                for packet in self._container.demux(self._stream)
-                if packet.size and not packet.is_discard
-            ]
-        except av.FFmpegError as error:
-            raise DecodeError(f"{self.path}: {_reason(error)}") from error
-        self.num_frames = len(shown)
-        if not shown:
-            raise DecodeError(f"{self.path}: no frames")
-        times = [pts for pts, _, _ in shown if pts is not None]
-        # Without a time of its own for every frame there is nothing to seek by: frames are then counted from the start.
-        # Times that never go back although the codec reorders frames are of the container's own making (AVI).
-        is_made_up = (
-            self._stream.codec_context.has_b_frames
-            and times == sorted(times)
-            and not all(is_key for _, _, is_key in shown)
-        )
-        self._has_times = len(set(times)) == len(shown) and not is_made_up
-        if self._has_times:
-            self._numbers = {pts: number for number, pts in enumerate(sorted(times))}
-            self._key_times = sorted(pts for pts, _, is_key in shown if is_key and pts is not None)
-            self._first_time = min(time for pts, dts, _ in shown for time in (pts, dts) if time is not None)
-            self._key_numbers = [self._numbers[pts] for pts in self._key_times]
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -94,92 +102,235 @@ class VideoFile:
 
     def close(self) -> None:
         """Release the file and the decoder."""
+        self._kept_packets: list[av.Packet] | None = None
         self._container.close()
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second, on average; 0 where it is unknown."""
+        return Fraction(self._stream.average_rate or self._stream.guessed_rate or 0)
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._decoder.codec.canonical_name
+
+    @cached_property
+    def times(self) -> NDArray[np.float64]:
+        """When each frame is shown, in seconds from the first, (num_frames,)."""
+        if self._times is None or self._stream.time_base is None:
+            return np.arange(self.num_frames) / float(self.fps or 1)
+        return (np.array(self._times) - self._times[0]) * float(self._stream.time_base)
 
     def read(self, numbers: Sequence[int]) -> Frames:
         """Return the frames of the given numbers, in their order, repeats included.
 
         Args:
-            numbers: from 0 to num_frames - 1.
+            numbers: from 0 to num_frames - 1, at least one.
 
         Returns:
-            (N, H, W, 3), RGB.
+            (N, H, W, 3), turned upright where the file says how the camera was held.
 
         Raises:
             DecodeError: a frame is damaged, or missing from the file.
         """
-        images: dict[int, Frames] = {}
-        wanted = sorted(set(map(int, numbers)))
-        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(numbers):
+            places.setdefault(int(number), []).append(place)
+        wanted = sorted(places)
+        if not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
             raise DecodeError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}")
+        result: Frames | None = None
+        for number, frame in self._decode(wanted):
+            image = self._to_image(frame)
+            if result is None:
+                result = np.empty((len(numbers), *image.shape), dtype=np.uint8)
+            result[places[number]] = image
+        assert result is not None
+        return result
+
+    # ---- Opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> InputContainer:
         try:
-            for number, frame in self._decode_wanted(wanted):
-                images[number] = cast(Frames, self._converter.reformat(frame, format="rgb24").to_ndarray())
-        except av.FFmpegError as error:
+            return av.open(pathmgr.get_local_path(self.path))
+        except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"{self.path}: {_reason(error)}") from error
-        missing = [number for number in wanted if number not in images]
-        if missing:
-            raise DecodeError(f"{self.path}: frame {missing[0]} of {self.num_frames} cannot be decoded")
-        return np.stack([images[int(number)] for number in numbers])
 
-    def _decode_wanted(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The wanted frames, ascending; gaps longer than to the next keyframe are jumped over."""
-        while wanted:
-            start = self._keyframe_before(wanted[0])
-            read = 0
-            for number, frame in self._decode_from(start, first=wanted[0]):
-                if number == wanted[read]:
-                    yield number, frame
-                    read += 1
-                    if read == len(wanted) or self._keyframe_before(wanted[read]) > max(number, start):
-                        break
-            if read == 0:
-                return
-            wanted = wanted[read:]
+    def _make_frame_table(self) -> None:
+        """Number the frames by the times of their packets, or, where these do not tell, by decoding them once."""
+        pictures = self._read_pictures()
+        times = [picture.time for picture in sorted(pictures, key=lambda picture: picture.time or 0)]
+        # Frames before the first keyframe cannot be decoded: some decoders leave them out, others do not.
+        starts_with_key = bool(pictures) and pictures[0].is_key and pictures[0].time == times[0]
+        if not starts_with_key or not _is_ascending(times) or self._container.format.name in UNTIMED_FORMATS:
+            times = [frame.pts for frame in self._decode_everything()]
+        if not times:
+            raise DecodeError(f"{self.path}: no frame can be decoded")
+        self.num_frames = len(times)
+        # Without times frames are counted from the start of the file, the only place where decoding can then start.
+        self._times = times if _is_ascending(times) else None
+        self._number_at = {time: number for number, time in enumerate(self._times or [])}
+        keys = [
+            _Start(self._number_at[picture.time], picture.packet)
+            for picture in pictures
+            if picture.is_key and picture.time in self._number_at
+        ]
+        self._starts = [_Start(0, 0), *(key for key in sorted(keys) if key.number > 0)]
 
-    def _keyframe_before(self, number: int) -> int:
-        if not self._has_times:
-            return 0
-        return self._key_numbers[max(bisect_right(self._key_numbers, number) - 1, 0)]
+    def _read_pictures(self) -> list[_Picture]:
+        """What the packets say, in the order of the file, of all frames that a player shows."""
+        pictures: list[_Picture] = []
+        kept: list[av.Packet] | None = []
+        size = num_whole = 0
+        for place, packet in enumerate(self._demux(self._container)):
+            size += packet.size
+            if kept is not None and size <= MAX_KEPT_BYTES:
+                kept.append(packet)
+            else:
+                kept = None
+            if not packet.is_corrupt:
+                num_whole = place + 1
+            if not packet.is_discard and not self._is_invisible(packet):
+                pictures.append(_Picture(packet.pts, place, packet.is_keyframe))
+        self._kept_packets = kept
+        self._num_packets = num_whole  # a file that was cut off may end in a part of a packet
+        return [picture for picture in pictures if picture.packet < num_whole]
 
-    def _decode_from(self, start: int, *, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their numbers from keyframe `start` on, or from an earlier one if needed to give `first`."""
-        if not self._has_times:
-            self._container.seek(0, stream=None)
-            yield from enumerate(self._container.decode(self._stream))
-            return
-        key = max(bisect_right(self._key_numbers, start) - 1, 0)
-        while True:
-            self._container.seek(self._key_times[key] if key else self._first_time, stream=self._stream)
-            frames = ((self._numbers.get(frame.pts, -1), frame) for frame in self._container.decode(self._stream))
-            head = next(((number, frame) for number, frame in frames if number >= 0), None)
-            if head is not None and head[0] <= first:
-                yield head
-                yield from frames
-                return
-            if key == 0:  # the file starts with frames that no keyframe leads to, or the frame is not there
-                if head is not None:
-                    yield head
-                    yield from frames
-                return
-            key -= 1  # containers seek by decoding time, which may lead to a later keyframe
+    def _demux(self, container: InputContainer) -> Iterator[av.Packet]:
+        try:
+            yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(f"{self.path}: {_reason(error)}") from error
+
+    def _is_invisible(self, packet: av.Packet) -> bool:
+        """Whether a packet holds a picture that only serves as a reference for others (VP8: RFC 6386, 9.1)."""
+        return self.codec == "vp8" and not bytes(packet)[0] & 0x10
+
+    # ---- Decoding ----------------------------------------------------------------------------------------------------
+
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The wanted frames, ascending, with their numbers."""
+        for run in self._split_into_runs(wanted):
+            missing = deque(run)
+            start = self._start_before(run[0])
+            # Where a stream renews its picture bit by bit, or lies about its keyframes, an earlier one leads there.
+            for chance in dict.fromkeys((start, max(start - 1, 0), 0)):
+                try:
+                    yield from self._decode_run(missing, start=self._starts[chance])
+                    break
+                except _DamageError as damage:
+                    if chance == 0:
+                        raise DecodeError(f"{self.path}: {damage}") from damage.__cause__
+
+    def _split_into_runs(self, wanted: list[int]) -> Iterator[list[int]]:
+        """Wanted frames that are decoded in one go; between two runs it pays to jump to a keyframe."""
+        run = wanted[:1]
+        for number in wanted[1:]:
+            if self._starts[self._start_before(number)].number > run[-1] + MIN_JUMP:
+                yield run
+                run = []
+            run.append(number)
+        yield run
+
+    def _start_before(self, number: int) -> int:
+        """The place in the table of the last keyframe that is not after a frame."""
+        return bisect_right(self._starts, number, key=lambda start: start.number) - 1
+
+    def _decode_run(self, missing: deque[int], *, start: _Start) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The missing frames, ascending; each is taken off the queue when it is given."""
+        for number, frame in self._decode_from(start, wanted=set(missing)):
+            if number > missing[0]:
+                break
+            if number == missing[0]:
+                yield missing.popleft(), frame
+                if not missing:
+                    return
+        raise _DamageError(f"frame {missing[0]} of {self.num_frames} cannot be decoded")
+
+    def _decode_from(self, start: _Start, *, wanted: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their numbers from a keyframe on; of those that no other needs just the wanted ones."""
+        self._decoder.flush_buffers()
+        counted = highest = -1
+        # A frame may be made from later ones. It is held until those that were decoded before it have come out whole.
+        held: deque[tuple[int, av.VideoFrame]] = deque()
+        made_from: dict[int, int] = {}  # wanted frame -> the last frame that it may be made from
+        for packet in chain(self._packets_from(start.packet), [None]):
+            number = None if packet is None else self._number_at.get(packet.pts)
+            may_drop = self._times is not None and number not in wanted
+            self._decoder.skip_frame = "NONREF" if may_drop else "DEFAULT"
+            if number is not None:
+                highest = max(highest, number)
+                made_from[number] = highest
+            try:
+                frames = self._decoder.decode(packet)
+            except av.FFmpegError as error:
+                if packet is not None and (packet.is_discard or (number is not None and number < start.number)):
+                    continue  # it is shown before the keyframe, and may need frames before that
+                raise _DamageError(f"{_reason(error)} (at frame {number})") from error
+            for frame in frames:
+                counted += 1
+                number = counted if self._times is None else self._number_at.get(frame.pts, -1)
+                if number < start.number:
+                    continue
+                if frame.is_corrupt:
+                    raise _DamageError(f"frame {number} of {self.num_frames} is damaged")
+                held.append((number, frame))
+                while held and made_from.get(held[0][0], 0) <= number:
+                    yield held.popleft()
+        yield from held
+
+    def _decode_everything(self) -> Iterator[av.VideoFrame]:
+        """All frames from front to back, damaged ones too, so that the others keep their numbers."""
+        self._decoder.skip_frame = "DEFAULT"
+        for packet in chain(self._packets_from(0), [None]):
+            try:
+                yield from self._decoder.decode(packet)
+            except av.FFmpegError:
+                continue
+
+    def _packets_from(self, place: int) -> Iterator[av.Packet]:
+        if self._kept_packets is not None:
+            yield from islice(self._kept_packets, place, self._num_packets)
+        else:
+            with self._open() as container:
+                yield from islice(self._demux(container), place, self._num_packets)
+
+    def _to_image(self, frame: av.VideoFrame) -> Frames:
+        # A stream may change its size on the way; like a player, stay with the first one.
+        image: Frames = self._converter.reformat(frame, *self._size, format=self._pixel_format).to_ndarray()  # type: ignore[assignment]
+        return np.rot90(image, frame.rotation // 90) if frame.rotation else image
+
+
+def _is_ascending(times: Sequence[int | None]) -> bool:
+    return None not in times and all(time < following for time, following in pairwise(times))  # type: ignore[operator]
 
 
 class FrameFolder:
-    """The frames of a folder of JPEG files, numbered from 0; the files are numbered from 1.
+    """The frames of a folder of JPEG files, numbered from 0; the files may be numbered from 0 or from 1.
 
     Args:
         path: the folder.
-        template: file name of frame n, as `{:05d}.jpg`.
-        num_frames: as the list says.
+        template: name of the file with a number, as `{:05d}.jpg`.
+        num_frames: as the list says; None: as many as there are files.
+        bgr: give the channels in the order blue, green, red.
+
+    Raises:
+        DecodeError: the folder does not exist, or holds no such file.
     """
 
     fps = Fraction(0)  # a folder does not tell
+    codec = "jpeg"
+    times = None
 
-    def __init__(self, path: str, *, template: str, num_frames: int) -> None:
+    def __init__(self, path: str, *, template: str, num_frames: int | None = None, bgr: bool = False) -> None:
         self.path = path
         self.template = template
-        self.num_frames = num_frames
+        self.bgr = bgr
+        if not pathmgr.isdir(path):
+            raise DecodeError(f"{path}: no such folder")
+        self._first = 0 if pathmgr.isfile(self._file_path(0)) else 1
+        self.num_frames = num_frames or self._count_files()
 
     def __enter__(self) -> "FrameFolder":
         return self
@@ -193,27 +344,38 @@ class FrameFolder:
         """Return the frames of the given numbers, in their order, repeats included.
 
         Args:
-            numbers: from 0 to num_frames - 1.
+            numbers: from 0 to num_frames - 1, at least one.
 
         Returns:
-            (N, H, W, 3), RGB.
+            (N, H, W, 3).
 
         Raises:
-            DecodeError: a file is missing or damaged, or of another size than the first.
+            DecodeError: a file is missing or damaged, or of another size than the others.
         """
         images = {int(number): self._read_image(int(number)) for number in dict.fromkeys(numbers)}
         sizes = {image.shape for image in images.values()}
         if len(sizes) > 1:
             raise DecodeError(f"{self.path}: frames of different sizes, {' and '.join(map(str, sorted(sizes)))}")
-        return np.stack([images[int(number)] for number in numbers])
+        frames = np.stack([images[int(number)] for number in numbers])
+        return np.ascontiguousarray(frames[..., ::-1]) if self.bgr else frames
+
+    def _file_path(self, file_number: int) -> str:
+        return join(self.path, self.template.format(file_number))
+
+    def _count_files(self) -> int:
+        files = set(pathmgr.ls(self.path))
+        num_files = next(number for number in count() if self.template.format(self._first + number) not in files)
+        if not num_files:
+            raise DecodeError(f"{self.path}: no file {self.template.format(self._first)} (DATA.IMAGE_TEMPLATE)")
+        return num_files
 
     def _read_image(self, number: int) -> Frames:
-        path = join(self.path, self.template.format(number + 1))
+        path = self._file_path(self._first + number)
         try:
             with pathmgr.open(path, "rb") as file, Image.open(file) as image:
                 return np.asarray(image.convert("RGB"))
-        except OSError as error:
-            raise DecodeError(f"{path}: {_reason(error)} (frame {number + 1} of {self.num_frames})") from error
+        except (OSError, SyntaxError) as error:  # Pillow reports some damaged files as bad syntax
+            raise DecodeError(f"{path}: {_reason(error)} (one of {self.num_frames} frames)") from error
 
 
 def _reason(error: Exception) -> str:
