@@ -1,5 +1,6 @@
 """Work on many files in processes that may die or hang: a lost file never loses the run."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -53,9 +54,24 @@ def map_in_processes(
             worker.kill()
 
 
-def progress_bar(*, total: int, unit: str) -> tqdm:
+def lock(file: IO[Any], *, user: str) -> None:
+    """Keep an open file for this process; the lock goes when the file is closed or the process ends, whatever ends it.
+
+    Raises:
+        BlockingIOError: another process has it; `user` is the word for what it does.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(f"{file.name}: another {user} is at work on it; wait, or name another place") from error
+    except OSError:
+        pass  # a file system without locks
+
+
+def progress_bar(title: str, *, total: int, unit: str) -> tqdm:
     """Return a bar on the standard error, redrawn at once on a terminal and every half minute in a log file."""
-    return tqdm(total=total, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30, smoothing=0.05)
+    interval = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(desc=title, total=total, unit=unit, mininterval=interval, smoothing=0.05)
 
 
 class _Worker(Generic[Item, Result]):

@@ -1,0 +1,240 @@
+"""A manifest: what a probe of every listed video found out. It says which videos to leave out, and why.
+
+It is a CSV file with one row per probe; the last row of a path counts. Rows are added one by one, so that a check that
+is stopped, at any moment, can go on later.
+"""
+
+import csv
+import os
+import stat
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from os.path import join
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
+from slowfast.datasets.records import Video
+from slowfast.utils.paths import pathmgr
+from slowfast.utils.pool import Failure, lock, map_in_processes, progress_bar
+
+# What is wrong with a video that is not ok. The last two are findings of the pool of processes.
+STATUSES = ("missing", "empty", "unreadable", "damaged", "timeout", "crashed")
+# May be the fault of the machine: tried again by the next check, though the file is the same.
+_TRY_AGAIN = {"unreadable", "timeout", "crashed"}
+
+Source = VideoFile | FrameFolder
+
+
+class Entry(NamedTuple):
+    """One row; what is not known is empty."""
+
+    path: str  # as the list has it
+    status: str  # ok, or one of STATUSES
+    reason: str = ""  # in the words of the decoder
+    bytes: str = ""  # size of a file
+    mtime: str = (
+        ""  # when the file or folder was changed, in seconds since 1970; with the size, tells it from a new one
+    )
+    num_frames: int | str = ""
+    fps: str = ""  # as a fraction
+    width: int | str = ""  # pixels
+    height: int | str = ""
+    codec: str = ""
+
+
+class Manifest(NamedTuple):
+    """What training and testing want to know."""
+
+    bad: dict[str, str]  # path, as the list has it -> `status: reason`
+    num_checked: int  # paths, good or bad
+
+
+def read_manifest(path: str) -> Manifest:
+    """Return what a manifest, local or remote, says; in memory are the bad paths, and 8 bytes for each good one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no manifest.
+    """
+    bad: dict[str, str] = {}
+    hashes = array("q")
+    for entry in _read_entries(path):
+        hashes.append(hash(entry[0]))
+        if entry[1] != "ok":
+            bad[entry[0]] = f"{entry[1]}: {entry[2]}" if entry[2] else entry[1]
+        elif bad:
+            bad.pop(entry[0], None)
+    return Manifest(bad, num_checked=len(np.unique(np.asarray(hashes))))
+
+
+def check_videos(
+    annotations: Annotations,
+    manifest_path: Path,
+    *,
+    open_video: Callable[[Video], Source],
+    folder: str,
+    num_workers: int,
+    timeout: float = 60,
+    title: str = "",
+) -> None:
+    """Probe the videos of a list in parallel and add what comes out to the manifest, with a progress bar.
+
+    A video that the manifest knows, and whose size and time of change are the same, is not probed again.
+
+    Args:
+        annotations: the list.
+        manifest_path: made where it is missing.
+        open_video: from a row to its frames; picklable.
+        folder: that the paths in the list are relative to.
+        num_workers: processes.
+        timeout: seconds that one video may take.
+        title: of the progress bar.
+
+    Raises:
+        ValueError: the file at `manifest_path` is something else.
+        BlockingIOError: another check is adding to it.
+    """
+    probe = partial(probe_video, open_video=open_video, folder=folder)
+    with (
+        _open_manifest(manifest_path) as add,
+        progress_bar(title, total=len(annotations), unit="video") as bar,
+    ):
+        known = _known_stamps(str(manifest_path))
+        seen: set[int] = set()
+
+        def videos_to_probe() -> Iterator[Video]:
+            for row in range(len(annotations)):
+                video = annotations[row]
+                key = hash(video.path)
+                is_known = known.get(key) and known[key] == hash(_stamp(join(folder, video.path)))
+                if is_known or key in seen:
+                    bar.update()
+                else:
+                    yield video
+                seen.add(key)
+
+        num_bad = 0
+        for video, outcome in map_in_processes(probe, videos_to_probe(), num_workers=num_workers, timeout=timeout):
+            if isinstance(outcome, Failure):
+                outcome = Entry(video.path, *outcome, *_stamp(join(folder, video.path)))
+            add(outcome)
+            num_bad += outcome.status != "ok"
+            bar.set_postfix(bad=num_bad, refresh=False)
+            bar.update()
+
+
+def probe_video(video: Video, *, open_video: Callable[[Video], Source], folder: str) -> Entry:
+    """Return what opening a video and decoding its first, middle and last frame shows."""
+    path = join(folder, video.path)
+    entry = Entry(video.path, "ok", "", *_stamp(path))
+    if not entry.mtime:
+        return entry._replace(status="missing", reason="no such file or folder")
+    if entry.bytes == "0":
+        return entry._replace(status="empty", reason="0 bytes")
+    try:
+        source = open_video(video)
+    except DecodeError as error:
+        return entry._replace(status="unreadable", reason=_reason(error, path))
+    with source:
+        total = source.num_frames
+        entry = entry._replace(num_frames=total, fps=str(source.fps), codec=source.codec)
+        try:
+            if isinstance(source, FrameFolder):
+                _find_all_files(source)
+            frames = source.read(sorted({0, total // 2, total - 1}))
+        except DecodeError as error:
+            return entry._replace(status="damaged", reason=_reason(error, path))
+    height, width = frames.shape[1:3]
+    return entry._replace(height=height, width=width)
+
+
+def _find_all_files(folder: FrameFolder) -> None:
+    found = FrameFolder(folder.path, template=folder.template).num_frames
+    if found < folder.num_frames:
+        raise DecodeError(f"{folder.path}: frame {found + 1} of {folder.num_frames} is missing")
+
+
+def _reason(error: Exception, path: str) -> str:
+    """The error in one line, without the path that the row has already."""
+    return " ".join(str(error).removeprefix(path).lstrip(":/ ").split())
+
+
+def _stamp(path: str) -> tuple[str, str]:
+    """The size of a file, and when it or a folder was changed; empty where there is none."""
+    try:
+        found = os.stat(pathmgr.get_local_path(path))
+    except OSError:
+        return "", ""
+    return "" if stat.S_ISDIR(found.st_mode) else str(found.st_size), str(found.st_mtime)
+
+
+# ---- The file --------------------------------------------------------------------------------------------------------
+
+_HEADER = ",".join(Entry._fields) + "\n"
+
+
+@contextmanager
+def _open_manifest(path: Path) -> Iterator[Callable[[Entry], None]]:
+    """Give the function that adds a row, which is on its way to the disk when the function returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        lock(file, user="check")
+        file.seek(0)
+        header = file.readline()
+        if not header.endswith("\n") and _HEADER.startswith(header):  # a new file, or a torn one
+            file.truncate(0)
+            file.write(_HEADER)
+            file.flush()
+        elif header != _HEADER:
+            raise _not_a_manifest(str(path))
+        else:
+            _drop_torn_line(path)
+        writer = csv.writer(file, lineterminator="\n")
+
+        def add(entry: Entry) -> None:
+            writer.writerow(entry)
+            file.flush()
+
+        yield add
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a process that was killed had written of its last row."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 2**16, 0))  # no row is longer
+        tail = file.read()
+        file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+
+
+def _read_entries(path: str) -> Iterator[list[str]]:
+    """The rows of a manifest, as they are; a torn last line is left out."""
+    local_path = pathmgr.get_local_path(path)
+    if not os.path.isfile(local_path):
+        raise FileNotFoundError(f"{path}: no such manifest; tools/check_data.py makes one")
+    with open(local_path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.reader(line for line in file if line.endswith("\n"))
+        if next(reader, None) != list(Entry._fields):
+            raise _not_a_manifest(path)
+        for row in reader:
+            if len(row) != len(Entry._fields):
+                raise ValueError(f"{path} line {reader.line_num} is {row}; expected the columns {_HEADER.strip()}")
+            yield row
+
+
+def _known_stamps(manifest_path: str) -> dict[int, int | None]:
+    """From the hash of a path to that of its stamp, None to probe it again: so, 10 million videos fit into memory."""
+    known: dict[int, int | None] = {}
+    for path, status, _, size, mtime, *_ in _read_entries(manifest_path):
+        known[hash(path)] = None if status in _TRY_AGAIN else hash((size, mtime))
+    return known
+
+
+def _not_a_manifest(path: str) -> ValueError:
+    return ValueError(f"{path} is no manifest; name another file, or make one with tools/check_data.py")
