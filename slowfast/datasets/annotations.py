@@ -1,51 +1,85 @@
-"""From one list file to compact columns: a list may have many millions of rows, and loader workers share them."""
+"""From one list file to compact columns: a list may have many millions of rows, which forked workers share."""
 
-from collections.abc import Iterator
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
 
 from slowfast.datasets.records import Video
 from slowfast.utils.paths import pathmgr
 
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+
+MOST_SHOWN = 5  # bad rows of a list that an error shows
+BLOCK_CHARACTERS = 1 << 21  # of a list that are parsed at once
+_NUMBER = r"\d{1,9}"  # fits into 32 bits
+
 
 class Annotations:
-    """The rows of a list file: paths in one buffer, labels and frame counts in arrays."""
+    """The rows of a list: paths in Arrow buffers, labels and frame counts in arrays.
 
-    def __init__(self, paths: list[str], labels: list[int], num_frames: list[int] | None = None) -> None:
-        encoded = [path.encode() for path in paths]
-        self._path_bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._path_ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self.labels = np.array(labels, dtype=np.int64)
-        self.num_frames = None if num_frames is None else np.array(num_frames, dtype=np.int64)
+    Args:
+        paths: of the videos, relative to DATA.PATH_PREFIX.
+        labels: class numbers from 0.
+        num_frames: of each video, where the list says.
+    """
+
+    def __init__(
+        self, paths: Sequence[str] | pa.ChunkedArray, labels: ArrayLike, *, num_frames: ArrayLike | None = None
+    ) -> None:
+        self._paths = paths if isinstance(paths, pa.ChunkedArray) else pa.chunked_array([paths], pa.string())
+        self.labels: NDArray[np.int64] = np.asarray(labels, np.int64)
+        self.num_frames: NDArray[np.int64] | None = None if num_frames is None else np.asarray(num_frames, np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, row: int) -> Video:
-        start = self._path_ends[row - 1] if row else 0
-        path = self._path_bytes[start : self._path_ends[row]].tobytes().decode()
         num_frames = None if self.num_frames is None else int(self.num_frames[row])
-        return Video(path, int(self.labels[row]), num_frames)
+        return Video(self._paths[int(row)].as_py(), int(self.labels[row]), num_frames)
+
+    def rows_of(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows, ascending, whose path is one of `paths`."""
+        return np.flatnonzero(pc.is_in(self._paths, value_set=pa.array(paths, self._paths.type)).to_numpy())
+
+    def select(self, rows: ArrayLike) -> "Annotations":
+        """Return a list of the given rows, in their order."""
+        rows = np.asarray(rows, np.int64)
+        num_frames = None if self.num_frames is None else self.num_frames[rows]
+        paths = self._paths.cast(pa.large_string())  # taking makes one chunk, which may be longer than 2 GB
+        return Annotations(paths.take(pa.array(rows)), self.labels[rows], num_frames=num_frames)
 
 
 def read_path_list(list_path: str, *, separator: str, num_classes: int) -> Annotations:
     """Return the rows of a list of `path<separator>label` lines; the path may contain the separator.
 
+    Args:
+        list_path: UTF-8 text, local or remote, plain or .gz.
+        separator: "": a comma, a semicolon, or tabs and spaces, whichever the first line has before its label.
+        num_classes: labels are below.
+
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: the list is empty, or a line, named by its number, is not a path and a label below num_classes.
+        ValueError: the list is empty, or lines, named by their numbers, are not a path and a label below num_classes.
     """
-    paths, labels = [], []
-    for place, line in _lines(list_path):
-        path, found, label = line.rpartition(separator)
-        if not found or not path.strip():
-            raise ValueError(
-                f"{place} is {line!r}; expected a path and a label with {separator!r} between "
-                "(DATA.PATH_LABEL_SEPARATOR)"
-            )
-        paths.append(path.strip())
-        labels.append(_label(label, num_classes=num_classes, place=place))
-    return Annotations(paths, labels)
+    found = separator or _separator_of(list_path)
+    paths, numbers = _read_columns(
+        list_path,
+        line=(rf"\S\s*{re.escape(found)}\s*" if found else r"\S\s+") + _NUMBER,
+        separator=found,
+        num_numbers=1,
+        num_classes=num_classes,
+        expected=f"a path and a class number with {repr(found) if found else 'tabs or spaces'} between "
+        "(DATA.PATH_LABEL_SEPARATOR)",
+    )
+    return Annotations(paths, numbers[0])
 
 
 def read_frame_list(list_path: str, *, num_classes: int) -> Annotations:
@@ -53,42 +87,125 @@ def read_frame_list(list_path: str, *, num_classes: int) -> Annotations:
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: the list is empty, or a line, named by its number, is not as above or has no frames.
+        ValueError: the list is empty, or lines, named by their numbers, are not as above or have no frames.
     """
-    paths, counts, labels = [], [], []
-    for place, line in _lines(list_path):
-        fields = line.rsplit(None, 2)
-        if len(fields) != 3 or not fields[1].isdecimal() or int(fields[1]) < 1:
-            raise ValueError(f"{place} is {line!r}; expected a folder, its number of frames and a label")
-        paths.append(fields[0])
-        counts.append(int(fields[1]))
-        labels.append(_label(fields[2], num_classes=num_classes, place=place))
-    return Annotations(paths, labels, counts)
+    paths, numbers = _read_columns(
+        list_path,
+        line=rf"\S\s+0{{0,8}}[1-9]\d{{0,8}}\s+{_NUMBER}",
+        separator=None,
+        num_numbers=2,
+        num_classes=num_classes,
+        expected="a folder, its number of frames and a class number",
+    )
+    return Annotations(paths, numbers[1], num_frames=numbers[0])
 
 
 def read_class_names(names_path: str) -> list[str]:
     """Return the names of a file with one class name per line, in the order of the labels."""
-    return [line for _, line in _lines(names_path)]
+    with open_text(names_path, key="DATA.CLASS_NAMES") as file:
+        return [line.strip() for line in file if line.strip()]
 
 
-def _lines(list_path: str) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, each with its place for error messages."""
-    if not pathmgr.isfile(list_path):
-        raise FileNotFoundError(f"{list_path}: no such file; set DATA.PATH_TO_DATA_DIR to the folder of the lists")
-    found = False
-    with pathmgr.open(list_path, "r", encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                found = True
-                yield f"{list_path} line {number}", line.strip()
-    if not found:
+@contextmanager
+def open_text(path: str, *, key: str = "DATA.PATH_TO_DATA_DIR") -> Iterator[TextIO]:
+    """Open UTF-8 text, local or remote, plain or .gz, with any line ends and with or without a byte order mark.
+
+    Args:
+        path: of the file.
+        key: of the config, to look at if the file is not there.
+
+    Raises:
+        OSError, ValueError: the file is missing, cannot be read, or is not such text; the message names it.
+    """
+    try:
+        local_path = pathmgr.get_local_path(path)
+        with (gzip.open if path.endswith(".gz") else open)(local_path, "rt", encoding="utf-8-sig") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file; check {key}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text in UTF-8: {error.reason}") from error
+    except (OSError, EOFError, zlib.error) as error:  # of a server, a disk, or a damaged .gz
+        raise OSError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def reject_bad_rows(list_path: str, reasons: Sequence[str], *, num_bad: int) -> None:
+    """Raise one ValueError for all bad rows of a list, if there are any.
+
+    Args:
+        list_path: of the list.
+        reasons: for some of them at least, which row and what is wrong with it.
+        num_bad: how many there are.
+    """
+    if num_bad == 1:
+        raise ValueError(f"{list_path} {reasons[0]}")
+    if num_bad:
+        raise ValueError("\n    ".join([f"{list_path} has {num_bad} bad rows:", *reasons[:MOST_SHOWN]]))
+
+
+def _separator_of(list_path: str) -> str | None:
+    """What comes before the label in the first line that ends in a number; None for tabs and spaces."""
+    with open_text(list_path) as file:
+        for line in file:
+            if found := re.search(r"([,;\t ])[\t ]*\d+\s*$", line):
+                return None if found[1].isspace() else found[1]
+    return ","
+
+
+def _read_columns(
+    list_path: str, *, line: str, separator: str | None, num_numbers: int, num_classes: int, expected: str
+) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
+    """Split lines from the right, as str.rsplit does.
+
+    Args:
+        list_path: of the list.
+        line: regular expression that the end of a good line matches.
+        separator: None for white space.
+        num_numbers: at the end of a line. The last one is the label.
+        num_classes: labels are below.
+        expected: what a line holds, for messages.
+
+    Returns:
+        the paths (N,) and the numbers (num_numbers, N).
+    """
+    paths, numbers = [], []
+    reasons: list[str] = []
+    num_bad = 0
+    for first, lines in _numbered_blocks(list_path):
+        lines = pc.utf8_trim_whitespace(lines)
+        is_row = pc.match_substring_regex(lines, f"{line}$").to_numpy(zero_copy_only=False)
+        rows = lines.filter(pa.array(is_row))
+        if separator:
+            fields = pc.split_pattern(rows, separator, max_splits=num_numbers, reverse=True)
+        else:
+            fields = pc.utf8_split_whitespace(rows, max_splits=num_numbers, reverse=True)
+        columns = [pc.utf8_trim_whitespace(pc.list_element(fields, index)) for index in range(num_numbers + 1)]
+        paths.append(columns[0])
+        numbers.append(np.stack([column.cast(pa.int32()).to_numpy() for column in columns[1:]]))
+
+        is_bad = ~is_row & (pc.binary_length(lines).to_numpy() > 0)
+        is_bad[is_row] = numbers[-1][-1] >= num_classes
+        num_bad += int(is_bad.sum())
+        for index in np.flatnonzero(is_bad)[: MOST_SHOWN - len(reasons)]:
+            text = lines[int(index)].as_py()
+            if is_row[index]:
+                label = int(re.split(r"\D", text)[-1])
+                problem = f"has the label {label}, but MODEL.NUM_CLASSES={num_classes} counts from 0"
+            else:
+                problem = f"is {text[:200]!r}; expected {expected}"
+            reasons.append(f"line {first + index} {problem}")
+    reject_bad_rows(list_path, reasons, num_bad=num_bad)
+    if not any(len(column) for column in paths):
         raise ValueError(f"{list_path}: the list is empty")
+    return pa.chunked_array(paths), np.concatenate(numbers, axis=1, dtype=np.int64)
 
 
-def _label(text: str, *, num_classes: int, place: str) -> int:
-    if not text.strip().isdecimal():
-        raise ValueError(f"{place} has the label {text.strip()!r}; expected a class number")
-    label = int(text)
-    if label >= num_classes:
-        raise ValueError(f"{place} has the label {label}, but MODEL.NUM_CLASSES={num_classes} counts from 0")
-    return label
+def _numbered_blocks(list_path: str) -> Iterator[tuple[int, pa.Array]]:
+    """Blocks of whole lines, each with the number of its first one; a list of many millions is never held twice."""
+    first = 1
+    with open_text(list_path) as file:
+        while block := file.read(BLOCK_CHARACTERS):
+            block += file.readline()
+            lines = pc.split_pattern(pa.scalar(block.removesuffix("\n")), "\n").values
+            yield first, lines
+            first += len(lines)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+from slowfast.datasets.annotations import VIDEO_SUFFIXES
 
 
 def write_folder_lists(
@@ -33,7 +33,7 @@ def write_folder_lists(
     """
     if not videos.is_dir():
         raise FileNotFoundError(f"{videos}: no such folder")
-    found = {folder.name: _videos_below(folder) for folder in sorted(videos.iterdir()) if folder.is_dir()}
+    found = {folder.name: videos_below(folder) for folder in sorted(videos.iterdir()) if folder.is_dir()}
     names = [name for name, paths in found.items() if paths]
     if not names:
         raise FileNotFoundError(f"{videos}: no class folders with videos ({', '.join(VIDEO_SUFFIXES)})")
@@ -54,7 +54,7 @@ def write_folder_lists(
     return {split: len(lines) for split, lines in rows.items()}
 
 
-def _videos_below(folder: Path) -> list[Path]:
+def videos_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
