@@ -104,6 +104,10 @@ def _machine_problems(cfg: CfgNode) -> Iterator[str]:
 
 
 def _data_problems(cfg: CfgNode) -> Iterator[str]:
+    try:
+        cfg.DATA.LABEL_PATH_TEMPLATE.format("train")
+    except (KeyError, IndexError, ValueError):
+        yield f"DATA.LABEL_PATH_TEMPLATE is {cfg.DATA.LABEL_PATH_TEMPLATE!r}; use a file name, with {{}} for the split"
     for key, values, length in (
         ("DATA.MEAN", cfg.DATA.MEAN, 3),
         ("DATA.STD", cfg.DATA.STD, 3),
