@@ -1,11 +1,15 @@
-"""From videos on disk to the lists that training reads."""
+"""From videos on disk, and from lists as the authors of data sets distribute them, to the lists that training reads."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from os.path import basename, splitext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from slowfast.datasets.annotations import VIDEO_SUFFIXES
+from slowfast.datasets.annotations import VIDEO_SUFFIXES, Annotations
+from slowfast.datasets.decode import FrameFolder
 
 
 def write_folder_lists(
@@ -28,7 +32,7 @@ def write_folder_lists(
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no class folders with videos.
-        FileExistsError: a list is there already.
+        FileExistsError: a list is there already, with other content.
         ValueError: a class has too few videos for one in each split.
     """
     if not videos.is_dir():
@@ -43,19 +47,121 @@ def write_folder_lists(
             if not paths:
                 raise ValueError(f"{videos / name}: {len(found[name])} videos leave none for {split}; add some")
             rows[split] += [f"{path.relative_to(videos)}{separator}{label}\n" for path in paths]
-    targets = {split: lists / f"{split}.csv" for split in rows}
-    for target in targets.values():
-        if target.exists():
-            raise FileExistsError(f"{target} is there already; remove it or choose another folder")
-    lists.mkdir(parents=True, exist_ok=True)
-    for split, target in targets.items():
-        target.write_text("".join(rows[split]), encoding="utf-8")
-    (lists / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    texts = {f"{split}.csv": lines for split, lines in rows.items()}
+    _write_new(lists, {**texts, "classes.txt": [f"{name}\n" for name in names]})
     return {split: len(lines) for split, lines in rows.items()}
 
 
+class Found(NamedTuple):
+    """What became of the videos of an official list."""
+
+    list_path: Path
+    num_listed: int
+    num_missing: int
+
+
+def write_found_lists(
+    annotations: Mapping[str, Annotations],
+    lists: Path,
+    *,
+    videos: Path,
+    class_names: Sequence[str],
+    list_names: Mapping[str, str],
+    frame_template: str | None = None,
+) -> dict[str, Found]:
+    """Write lists of those videos of other lists that are below a folder, wherever they are there.
+
+    A video is found by its path, whatever its suffix, or else by its name alone. What is not found goes to
+    missing_<split>.txt, as it was listed. Lists that are there already must be the same.
+
+    Args:
+        annotations: the other lists, by split.
+        lists: folder that the lists go to, with classes.txt.
+        videos: the folder; the written paths are relative to it.
+        class_names: in the order of the labels.
+        list_names: file name of each list.
+        frame_template: None for lists of `path,label`; the name of frame files for lists of `folder num_frames label`.
+
+    Raises:
+        FileNotFoundError: there are no videos, or none of a list.
+        FileExistsError: a list is there already, with other content.
+        ValueError: two files may be meant by a name.
+    """
+    places = _Places(videos_below(videos) if frame_template is None else _folders_below(videos), videos)
+    texts, found = {"classes.txt": [f"{name}\n" for name in class_names]}, {}
+    for split, rows in annotations.items():
+        lines, missing = [], []
+        for row in range(len(rows)):
+            video = rows[row]
+            place = places.find(video.path)
+            if place is None:
+                missing.append(f"{video.path}\n")
+            elif frame_template is None:
+                lines.append(f"{place},{video.label}\n")
+            else:
+                num_frames = FrameFolder(str(videos / place), template=frame_template).num_frames
+                lines.append(f"{place} {num_frames} {video.label}\n")
+        if not lines:
+            raise FileNotFoundError(
+                f"{videos}: none of the {len(rows)} videos of {split} is there; the first is {rows[0].path}"
+            )
+        texts[list_names[split]] = lines
+        if missing:
+            texts[f"missing_{split}.txt"] = missing
+        found[split] = Found(lists / list_names[split], len(rows), len(missing))
+    _write_new(lists, texts)
+    return found
+
+
+class _Places:
+    """The places of videos below a folder, by path and by name, both without suffix."""
+
+    def __init__(self, paths: Iterable[Path], folder: Path) -> None:
+        self._folder = folder
+        self._by_name: dict[str, list[str]] = {}
+        for path in paths:
+            place = path.relative_to(folder).as_posix()
+            self._by_name.setdefault(basename(_without_suffix(place)), []).append(place)
+        if not self._by_name:
+            raise FileNotFoundError(f"{folder}: no such folder, or no videos in it")
+
+    def find(self, path: str) -> str | None:
+        """Return where a listed video is, or None."""
+        places = self._by_name.get(basename(_without_suffix(path)), [])
+        exact = [place for place in places if place == path]
+        same_path = [place for place in places if _without_suffix(place) == _without_suffix(path)]
+        candidates = exact or same_path or places
+        if len(candidates) > 1:
+            raise ValueError(f"{self._folder}: {path} may be {' or '.join(candidates)}; take away all but one")
+        return candidates[0] if candidates else None
+
+
+def _without_suffix(path: str) -> str:
+    stem, suffix = splitext(path)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else path
+
+
+def _write_new(lists: Path, texts: Mapping[str, Iterable[str]]) -> None:
+    """Write text files, unless one of them is there with another content."""
+    contents = {lists / name: "".join(lines) for name, lines in texts.items()}
+    for path, content in contents.items():
+        if path.exists() and path.read_text(encoding="utf-8") != content:
+            raise FileExistsError(f"{path} is there already, with other rows; remove it or choose another folder")
+    lists.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        path.write_text(content, encoding="utf-8")
+
+
 def videos_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    """Return the video files at any depth below a folder, but for hidden ones, sorted; none if there is no folder."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    """The folders at any depth that hold files, but for hidden ones, which are unfinished."""
+    places = (Path(place) for place, _, names in os.walk(folder) if names)
+    return sorted(place for place in places if place != folder and not place.name.startswith("."))
 
 
 def _split(paths: list[Path], *, shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, list[Path]]:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.datasets.annotations import read_class_names, read_path_list
-from slowfast.datasets.prepare import write_folder_lists
+from slowfast.datasets.annotations import Annotations, read_class_names, read_path_list
+from slowfast.datasets.prepare import Found, write_folder_lists, write_found_lists
 
 SHARES = {"val": 0.2, "test": 0.1}
 
@@ -40,11 +40,14 @@ def test_the_split_is_a_function_of_its_seed(tmp_path: Path) -> None:
     assert one == two != three
 
 
-def test_lists_are_never_overwritten(tmp_path: Path) -> None:
-    videos = make_tree(tmp_path / "videos", a=20)
-    write_folder_lists(videos, tmp_path / "lists", shares=SHARES)
-    with pytest.raises(FileExistsError, match=r"train\.csv is there already"):
-        write_folder_lists(videos, tmp_path / "lists", shares=SHARES)
+def test_lists_are_never_overwritten_by_others(tmp_path: Path) -> None:
+    videos, lists = make_tree(tmp_path / "videos", a=20), tmp_path / "lists"
+    write_folder_lists(videos, lists, shares=SHARES)
+    before = {path.name: path.read_text() for path in lists.iterdir()}
+    write_folder_lists(videos, lists, shares=SHARES)
+    with pytest.raises(FileExistsError, match=r"train\.csv is there already, with other rows"):
+        write_folder_lists(videos, lists, shares=SHARES, seed=1)
+    assert {path.name: path.read_text() for path in lists.iterdir()} == before
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -54,3 +57,63 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         write_folder_lists(make_tree(tmp_path / "empty", a=0), tmp_path, shares=SHARES)
     with pytest.raises(ValueError, match="few/a: 2 videos leave none for train"):
         write_folder_lists(make_tree(tmp_path / "few", a=2), tmp_path, shares=SHARES)
+
+
+# ---- Lists of what is there ------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *paths: str) -> Path:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    return folder
+
+
+def find(tmp_path: Path, *listed: str, frame_template: str | None = None) -> Found:
+    annotations = {"val": Annotations(list(listed), list(range(len(listed))))}
+    return write_found_lists(
+        annotations,
+        tmp_path / "lists",
+        videos=tmp_path / "videos",
+        class_names=["x", "y"],
+        list_names={"val": "val.csv"},
+        frame_template=frame_template,
+    )["val"]
+
+
+def test_videos_are_found_wherever_they_lie_and_whatever_their_suffix(tmp_path: Path) -> None:
+    listed = ["a.mp4", "b c.mp4", "class/d.avi", "class/e.1.avi", "gone.mp4", "class/gone.avi"]
+    touch(tmp_path / "videos", "a.mp4", "deep/er/b c.webm", "class/d.mp4", "other/d.mp4", "e.1.mp4", "._gone.mp4")
+    result = find(tmp_path, *listed)
+    assert result == (tmp_path / "lists/val.csv", 6, 2)
+    assert result.list_path.read_text() == "a.mp4,0\ndeep/er/b c.webm,1\nclass/d.mp4,2\ne.1.mp4,3\n"
+    assert (tmp_path / "lists/missing_val.txt").read_text() == "gone.mp4\nclass/gone.avi\n"
+    assert read_class_names(str(tmp_path / "lists/classes.txt")) == ["x", "y"]
+
+
+def test_a_listed_path_comes_before_others_of_its_name(tmp_path: Path) -> None:
+    touch(tmp_path / "videos", "class/a.avi", "class/a.mp4", "a.avi")
+    assert find(tmp_path, "class/a.avi").list_path.read_text() == "class/a.avi,0\n"
+
+
+def test_a_name_that_may_be_two_files_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "videos", "train/a.mp4", "replacement/a.mp4")
+    with pytest.raises(ValueError, match=r"a\.mp4 may be replacement/a\.mp4 or train/a\.mp4; take away all but one"):
+        find(tmp_path, "a.mp4")
+
+
+def test_frame_folders_are_listed_with_their_number_of_frames(tmp_path: Path) -> None:
+    frames = [f"sub/7.5/{number:05d}.jpg" for number in range(1, 13)]
+    touch(tmp_path / "videos", *frames, "8/00001.jpg", "8/00002.jpg", ".9.part/00001.jpg")
+    result = find(tmp_path, "7.5.webm", "8", "9.webm", frame_template="{:05d}.jpg")
+    assert result.list_path.read_text() == "sub/7.5 12 0\n8 2 1\n"
+    assert (tmp_path / "lists/missing_val.txt").read_text() == "9.webm\n"
+
+
+def test_lists_of_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="videos: no such folder, or no videos in it"):
+        find(tmp_path, "a.mp4")
+    touch(tmp_path / "videos", "other.mp4")
+    with pytest.raises(FileNotFoundError, match=r"none of the 2 videos of val is there; the first is a\.mp4"):
+        find(tmp_path, "a.mp4", "b.mp4")
+    assert not (tmp_path / "lists").exists()
