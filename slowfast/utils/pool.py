@@ -36,7 +36,12 @@ def map_in_processes(
         items: taken one by one, as processes become free.
         num_workers: processes.
         timeout: seconds that one item may take.
+
+    Raises:
+        ValueError: there are to be no processes.
     """
+    if num_workers < 1:
+        raise ValueError(f"{num_workers} processes are to do the work; use 1 or more")
     waiting = iter(items)
     workers = [_Worker(function, timeout=timeout) for _ in range(num_workers)]
     try:
