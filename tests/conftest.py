@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -75,6 +76,66 @@ def motion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("motion")
     make_motion(folder, seed=5, videos_per_class={"train": 4, "val": 2, "test": 3})
     return folder
+
+
+BROKEN = {  # rows of the lists of `broken_folder` -> what is wrong with the file, and what the error says
+    2: ("missing", "no such file"),
+    5: ("empty", "invalid data found"),
+    9: ("truncated", "invalid data found"),
+    13: ("audio", "no video stream"),
+    17: ("corrupt", r"invalid data found .*\(at frame \d+\)"),
+}
+
+
+@pytest.fixture(scope="session")
+def broken_rows() -> dict[int, tuple[str, str]]:
+    """Rows of the lists of `broken_folder` -> what is wrong with the file, and what the error says."""
+    return BROKEN
+
+
+@pytest.fixture(scope="session")
+def broken_folder(motion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 20 videos, five of which are broken in five ways; the same list for all splits."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "classes.txt").write_text((motion_folder / "classes.txt").read_text())
+    lines = (motion_folder / "test.csv").read_text().splitlines()[:20]
+    rows = []
+    for row, line in enumerate(lines):
+        path, label = line.split(",")
+        kind = BROKEN[row][0] if row in BROKEN else "good"
+        rows.append(f"{kind} {row}.mp4,{label}\n")
+        _copy_broken(motion_folder / path, folder / f"{kind} {row}.mp4", kind)
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.csv").write_text("".join(rows))
+    return folder
+
+
+def _copy_broken(source: Path, target: Path, kind: str) -> None:
+    content = bytearray(source.read_bytes())
+    if kind == "audio":
+        write_sound(target)
+    elif kind == "empty":
+        target.touch()
+    elif kind == "truncated":
+        target.write_bytes(content[: len(content) // 2])
+    elif kind == "corrupt":
+        with av.open(str(source)) as container:
+            packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+        for position, size in packets[8:]:
+            content[position + 8 : position + size] = bytes(size - 8)
+        target.write_bytes(content)
+    elif kind == "good":
+        target.write_bytes(content)
+
+
+def write_sound(path: Path) -> None:
+    """Write an mp4 file without pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 @pytest.fixture

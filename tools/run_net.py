@@ -10,13 +10,17 @@ from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.utils import distributed
 
+UNSCORED_STATUS = 3  # exit status of a test that is done, but in which some videos could not be read
 
-def run(cfg: CfgNode) -> None:
-    """Do what the config says, in this process of the job: train, test, or both."""
+
+def run(cfg: CfgNode) -> int:
+    """Do what the config says, in this process of the job: train, test, or both; return the exit status."""
     if cfg.TRAIN.ENABLE:
         train(cfg)
-    if cfg.TEST.ENABLE:
-        evaluate(cfg)
+    if not cfg.TEST.ENABLE:
+        return 0
+    result = evaluate(cfg)
+    return 0 if result.num_scored == result.num_videos or cfg.TEST.ALLOW_UNSCORED else UNSCORED_STATUS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(load_cfg(args.cfg, overrides).dump(), end="")
             return 0
         cfg = load_cfg(args.cfg, overrides, checks=checks)
-        distributed.launch(
+        return distributed.launch(
             run,
             cfg,
             num_processes=cfg.NUM_GPUS,
@@ -61,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

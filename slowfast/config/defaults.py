@@ -33,6 +33,7 @@ _C.TEST.ENABLE = True  # test after training, or alone with TRAIN.ENABLE False
 _C.TEST.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS, for validation and test
 _C.TEST.BATCH_SIZE = 64  # views in one forward pass and machine, shared by its processes
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # weights to test; "": the newest checkpoint in OUTPUT_DIR
+_C.TEST.ALLOW_UNSCORED = False  # end with status 0 although some videos could not be read
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (centre) or 3
 
@@ -48,7 +49,10 @@ _C.DATA.CLASS_NAMES = ""  # file with one class name per line, in order of the l
 _C.DATA.NUM_FRAMES = 8  # frames of a clip
 _C.DATA.SAMPLING_RATE = 8  # a dense clip spans NUM_FRAMES * SAMPLING_RATE frames of the video
 _C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; one clip is centred
-_C.DATA.TARGET_FPS = 0.0  # frames/s that a video is resampled to before clips are taken; 0: its own rate
+_C.DATA.TARGET_FPS = 0.0  # frames/s that a video is resampled to before clips are taken; 0: as the data set has it
+_C.DATA.SHORT_CLIP = "repeat_last"  # a video shorter than a dense clip: repeat_last | loop | error (it is a bad video)
+_C.DATA.MANIFEST = ""  # what tools/check_data.py wrote: bad videos are left out of training, and not scored; "": none
+_C.DATA.MAX_BAD_FRACTION = 0.01  # most training videos, as a share of the list, that may fail in an epoch
 _C.DATA.REVERSE_INPUT_CHANNEL = False  # swap RGB and BGR; data sets of frame folders are BGR, others RGB
 _C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of values in [0, 1]
 _C.DATA.STD = [0.225, 0.225, 0.225]  # per channel, of values in [0, 1]
@@ -63,6 +67,7 @@ _C.DATA.ENSEMBLE_METHOD = "sum"  # over the views of a video: sum of logits, or 
 
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 8  # loader processes per training process; 0: load in the process itself
+_C.DATA_LOADER.TIMEOUT = 300.0  # seconds to wait for a batch before the run ends with an error; 0: forever
 _C.DATA_LOADER.PIN_MEMORY = True  # page-locked host memory, for faster copies to a GPU
 
 # ---- Augmentation ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ CHOICES = {
     "DIST_BACKEND": ("nccl", "gloo"),
     "TRAIN.AMP": ("auto", "off", "bf16", "fp16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "DATA.SHORT_CLIP": ("repeat_last", "loop", "error"),
     "DATA.ENSEMBLE_METHOD": ("sum", "probabilities"),
     "AUG.INTERPOLATION": ("nearest", "bilinear", "bicubic"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
@@ -44,6 +45,7 @@ NOT_NEGATIVE = (
     "DATA.TARGET_FPS",
     "DATA.TEST_SHORT_SIDE",
     "DATA_LOADER.NUM_WORKERS",
+    "DATA_LOADER.TIMEOUT",
     "MIXUP.ALPHA",
     "MIXUP.CUTMIX_ALPHA",
     "SOLVER.COSINE_END_LR",
@@ -54,6 +56,7 @@ NOT_NEGATIVE = (
     "BN.WEIGHT_DECAY",
 )
 PROBABILITIES = (
+    "DATA.MAX_BAD_FRACTION",
     "AUG.RE_PROB",
     "MIXUP.PROB",
     "MIXUP.SWITCH_PROB",

@@ -1,22 +1,25 @@
 """From the config to a loader: which list, which reader, which frames, which transform, which views."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from os.path import join
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
-from torch.utils.data import DataLoader
 
+from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import FrameFolder, VideoFile
 from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names, format_of, list_path
+from slowfast.datasets.loader import VideoLoader
+from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
-from slowfast.datasets.records import Batch, Video
+from slowfast.datasets.records import Video
 from slowfast.datasets.sampling import DenseClips, SegmentClips
 from slowfast.datasets.transforms import RandAugment, TestTransform, TrainTransform
-from slowfast.datasets.video import Transform, VideoDataset, collate
+from slowfast.datasets.video import Transform, VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import rank, share_of, world_size
 
@@ -28,10 +31,13 @@ __all__ = [
     "build_class_names",
     "build_loader",
     "build_mix",
+    "build_opener",
     "find_problems",
     "forward_size",
     "list_path",
 ]
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -54,37 +60,19 @@ def find_problems(cfg: CfgNode) -> list[str]:
         return problems
     needed = {"train": cfg.TRAIN.ENABLE, "val": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
     for split in [split for split in SPLITS if needed[split]]:
+        if cfg.DATA.TARGET_FPS and format_of(cfg, split).is_frames:
+            problems.append(f"DATA.TARGET_FPS is {cfg.DATA.TARGET_FPS}, but frame folders have no frame rate; use 0")
         try:
             build_annotations(cfg, split)
         except (ValueError, OSError) as error:
             problems.append(str(error))
     try:
+        if cfg.DATA.MANIFEST:
+            read_manifest(cfg.DATA.MANIFEST)
         build_class_names(cfg)
     except (ValueError, OSError) as error:
         problems.append(str(error))
     return problems
-
-
-class VideoLoader(DataLoader[Batch]):
-    """A loader that knows its list and its views."""
-
-    dataset: VideoDataset  # type: ignore[assignment]  # of lists of Clips, which collate makes a Batch
-    batch_sampler: RandomViews | AllViews
-
-    @property
-    def num_views(self) -> int:
-        """Views asked for of each video."""
-        return len(self.batch_sampler.views)
-
-    @property
-    def labels(self) -> Tensor:
-        """The labels of all videos of the list, (N,), int64."""
-        return torch.from_numpy(self.dataset.annotations.labels)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next pass over training views."""
-        assert isinstance(self.batch_sampler, RandomViews), "only random views differ from epoch to epoch"
-        self.batch_sampler.set_epoch(epoch)
 
 
 def build_loader(cfg: CfgNode, split: str) -> VideoLoader:
@@ -98,25 +86,25 @@ def build_loader(cfg: CfgNode, split: str) -> VideoLoader:
         FileNotFoundError, ValueError: the list is missing or bad, or has too few videos for one training step.
     """
     form = format_of(cfg, split)
-    annotations = build_annotations(cfg, split)
+    annotations, known_bad = _annotations_to_load(cfg, split)
+    clips = _build_clips(cfg, split, is_segmented=form.is_segmented)
     dataset = VideoDataset(
         annotations,
-        open_video=_build_opener(cfg, is_frames=form.is_frames),
-        clips=_build_clips(cfg, split, is_segmented=form.is_segmented),
+        open_video=build_opener(cfg, split),
+        clips=clips,
         transform=_build_train_transform(cfg) if split == "train" else _build_test_transform(cfg),
-        bgr=form.is_frames != cfg.DATA.REVERSE_INPUT_CHANNEL,
-        target_fps=cfg.DATA.TARGET_FPS,
+        target_fps=cfg.DATA.TARGET_FPS or form.target_fps,
+        refuse_short=cfg.DATA.SHORT_CLIP == "error",
+        known_bad=known_bad,
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
     )
-    workers = cfg.DATA_LOADER.NUM_WORKERS
     return VideoLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=_build_views(cfg, split, num_videos=len(annotations)),
-        collate_fn=collate,
-        num_workers=workers,
+        dataset,
+        _build_views(cfg, split, num_videos=len(annotations)),
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        timeout=cfg.DATA_LOADER.TIMEOUT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
-        worker_init_fn=_use_one_thread,
-        persistent_workers=workers > 0 and split == "train",
-        multiprocessing_context="fork" if workers else None,  # forked workers share the columns of the list
+        keep_workers=split == "train",
     )
 
 
@@ -139,23 +127,38 @@ def build_mix(cfg: CfgNode) -> Mix | None:
     )
 
 
-def _build_opener(cfg: CfgNode, *, is_frames: bool) -> Callable[[Video], VideoFile | FrameFolder]:
-    if is_frames:
-        return partial(_open_frames, prefix=cfg.DATA.PATH_PREFIX, template=cfg.DATA.IMAGE_TEMPLATE)
-    return partial(_open_file, prefix=cfg.DATA.PATH_PREFIX)
+def build_opener(cfg: CfgNode, split: str) -> Callable[[Video], VideoFile | FrameFolder]:
+    """Return what opens a video of a split (train | val | test); it can be sent to other processes."""
+    form = format_of(cfg, split)
+    place = {"prefix": cfg.DATA.PATH_PREFIX, "bgr": form.is_bgr != cfg.DATA.REVERSE_INPUT_CHANNEL}
+    if form.is_frames:
+        return partial(_open_frames, template=cfg.DATA.IMAGE_TEMPLATE, **place)
+    return partial(_open_file, **place)
 
 
-def _open_file(video: Video, *, prefix: str) -> VideoFile:
-    return VideoFile(join(prefix, video.path))
+def _open_file(video: Video, *, prefix: str, bgr: bool) -> VideoFile:
+    return VideoFile(join(prefix, video.path), bgr=bgr)
 
 
-def _open_frames(video: Video, *, prefix: str, template: str) -> FrameFolder:
-    assert video.num_frames is not None, "a frame list gives the number of frames"
-    return FrameFolder(join(prefix, video.path), template=template, num_frames=video.num_frames)
+def _open_frames(video: Video, *, prefix: str, bgr: bool, template: str) -> FrameFolder:
+    return FrameFolder(join(prefix, video.path), template=template, num_frames=video.num_frames, bgr=bgr)
 
 
-def _use_one_thread(worker: int) -> None:
-    torch.set_num_threads(1)  # the workers are the parallelism; more threads would only get in each other's way
+def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[int, str]]:
+    """The list without what DATA.MANIFEST calls bad, to train on; else the whole list and its bad rows with reasons."""
+    annotations = build_annotations(cfg, split)
+    if not cfg.DATA.MANIFEST:
+        return annotations, {}
+    manifest = read_manifest(cfg.DATA.MANIFEST)
+    rows = annotations.rows_of(list(manifest.bad))
+    doing = "are left out of" if split == "train" else "will not be scored in"
+    logger.info("%d of %d videos %s %s: bad in %s", len(rows), len(annotations), doing, split, cfg.DATA.MANIFEST)
+    if split != "train":
+        paths = {int(row): annotations[row].path for row in rows}
+        return annotations, {row: f"{path}: {manifest.bad[path]} (in the manifest)" for row, path in paths.items()}
+    if len(rows) == len(annotations):
+        raise ValueError(f"{cfg.DATA.MANIFEST}: calls all {len(rows)} videos of {list_path(cfg, split)} bad")
+    return annotations.select(np.setdiff1d(np.arange(len(annotations)), rows)), {}
 
 
 def _build_views(cfg: CfgNode, split: str, *, num_videos: int) -> RandomViews | AllViews:
@@ -184,7 +187,8 @@ def _build_clips(cfg: CfgNode, split: str, *, is_segmented: bool) -> DenseClips 
         return SegmentClips(cfg.DATA.NUM_FRAMES, num_clips)
     # The one view of validation is centred, whatever the test does.
     use_offset = cfg.DATA.USE_OFFSET_SAMPLING or split == "val"
-    return DenseClips(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, num_clips, use_offset)
+    loop = cfg.DATA.SHORT_CLIP == "loop"
+    return DenseClips(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, num_clips, use_offset, loop)
 
 
 def _build_train_transform(cfg: CfgNode) -> Transform:

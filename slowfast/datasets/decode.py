@@ -1,6 +1,6 @@
 """Frames by number: VideoFile reads them from a video with PyAV, FrameFolder from a folder of JPEG files.
 
-Both are context managers with `num_frames`, `times`, `codec` and `read(numbers)`. The frames are those that a plain
+Both are context managers with `num_frames`, `fps`, `codec` and `read(numbers)`. The frames are those that a plain
 decode from front to back gives, whatever was read before. Both raise DecodeError, which names the file.
 """
 
@@ -45,6 +45,7 @@ class _Picture(NamedTuple):
     """What a packet says of the frame that it holds."""
 
     time: int | None  # of presentation, in units of the stream's time base
+    duration: int  # in the same units; 0 where the file does not say
     packet: int  # its place in the file
     is_key: bool
 
@@ -122,6 +123,13 @@ class VideoFile:
             return np.arange(self.num_frames) / float(self.fps or 1)
         return (np.array(self._times) - self._times[0]) * float(self._stream.time_base)
 
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """How long each frame is shown, (num_frames,), in seconds, as the file says; 0 where it does not."""
+        if self._times is None or self._stream.time_base is None:
+            return np.zeros(self.num_frames)
+        return np.array([self._duration_at.get(time, 0) for time in self._times]) * float(self._stream.time_base)
+
     def read(self, numbers: Sequence[int]) -> Frames:
         """Return the frames of the given numbers, in their order, repeats included.
 
@@ -170,6 +178,7 @@ class VideoFile:
         self.num_frames = len(times)
         # Without times frames are counted from the start of the file, the only place where decoding can then start.
         self._times = times if _is_ascending(times) else None
+        self._duration_at = {picture.time: picture.duration for picture in pictures}
         self._number_at = {time: number for number, time in enumerate(self._times or [])}
         keys = [
             _Start(self._number_at[picture.time], picture.packet)
@@ -192,7 +201,7 @@ class VideoFile:
             if not packet.is_corrupt:
                 num_whole = place + 1
             if not packet.is_discard and not self._is_invisible(packet):
-                pictures.append(_Picture(packet.pts, place, packet.is_keyframe))
+                pictures.append(_Picture(packet.pts, packet.duration or 0, place, packet.is_keyframe))
         self._kept_packets = kept
         self._num_packets = num_whole  # a file that was cut off may end in a part of a packet
         return [picture for picture in pictures if picture.packet < num_whole]
@@ -321,7 +330,6 @@ class FrameFolder:
 
     fps = Fraction(0)  # a folder does not tell
     codec = "jpeg"
-    times = None
 
     def __init__(self, path: str, *, template: str, num_frames: int | None = None, bgr: bool = False) -> None:
         self.path = path

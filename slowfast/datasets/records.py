@@ -1,4 +1,4 @@
-"""The records that flow from a list file to the model: Video, View, Request, Clip, Batch."""
+"""The records that flow from a list file to the model: Video, View, Request, Clip or Unread, Batch."""
 
 from typing import NamedTuple
 
@@ -42,10 +42,18 @@ class Clip(NamedTuple):
     view: int
 
 
+class Unread(NamedTuple):
+    """A video that was asked for and cannot be read."""
+
+    video: int  # row of the list
+    reason: str  # names the file
+
+
 class Batch(NamedTuple):
-    """Clips stacked along a leading axis."""
+    """Clips stacked along a leading axis, and the videos of which there are none."""
 
     frames: Tensor  # (B, C, T, H, W), float32
     label: Tensor  # (B,), int64, as the others
     video: Tensor
     view: Tensor
+    unread: tuple[Unread, ...]

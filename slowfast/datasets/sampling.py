@@ -1,16 +1,16 @@
-"""Which frames make up a clip. Integer arithmetic only: no files, no tensors, no config.
+"""Which frames make up a clip: numbers in, numbers out, no files, no tensors, no config.
 
 A clip start is counted in *ticks*, 1 / max(num_frames - 1, 1) of a frame: the published dense clips start between two
 frames, and on this grid every start, and so every index, is exact.
 """
 
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Seconds = NDArray[np.float64]
 
 
 class DenseClips(NamedTuple):
@@ -20,12 +20,13 @@ class DenseClips(NamedTuple):
     sampling_rate: int
     num_clips: int  # spread over the video where none is drawn at random
     use_offset: bool  # the last clip ends with the video, and a single one is centred; else equal shares of the slack
+    loop: bool = False  # a video shorter than a clip starts over; else its last frame is repeated
 
     def numbered(self, total_frames: int, clip: int) -> Indices:
         """Return the frames of clip `clip`, from 0, of a video of total_frames.
 
         Returns:
-            (num_frames,), ascending, within the video: a short one repeats its last frame.
+            (num_frames,), within the video.
         """
         slack = self._slack(total_frames)
         if not self.use_offset:
@@ -42,16 +43,22 @@ class DenseClips(NamedTuple):
         return self._starting_at(int(rng.integers(slack_ticks)) if slack_ticks else 0, total_frames)
 
     @property
+    def span(self) -> int:
+        """Frames of the video from the start of a clip to its end."""
+        return self.num_frames * self.sampling_rate
+
+    @property
     def _ticks_per_frame(self) -> int:
         return max(self.num_frames - 1, 1)
 
     def _slack(self, total_frames: int) -> int:
-        return max(total_frames - self.num_frames * self.sampling_rate, 0)
+        return max(total_frames - self.span, 0)
 
     def _starting_at(self, start_ticks: int, total_frames: int) -> Indices:
         # Frame i lies at start + i * (span - 1) / (num_frames - 1); cut off to a whole frame.
-        steps = np.arange(self.num_frames, dtype=np.int64) * (self.num_frames * self.sampling_rate - 1)
-        return ((start_ticks + steps) // self._ticks_per_frame).clip(0, total_frames - 1)
+        steps = np.arange(self.num_frames, dtype=np.int64) * (self.span - 1)
+        numbers = (start_ticks + steps) // self._ticks_per_frame
+        return numbers % total_frames if self.loop else numbers.clip(0, total_frames - 1)
 
 
 class SegmentClips(NamedTuple):
@@ -62,6 +69,11 @@ class SegmentClips(NamedTuple):
 
     num_frames: int
     num_clips: int
+
+    @property
+    def span(self) -> int:
+        """The frames that a video needs for as many different ones in a clip."""
+        return self.num_frames
 
     def numbered(self, total_frames: int, clip: int) -> Indices:
         """Return the frames of clip k of n, from 0: in each segment, the one (k + 1) / (n + 1) into it.
@@ -86,12 +98,37 @@ def segment_bounds(total_frames: int, *, num_frames: int) -> Indices:
     return rounded_up - (is_half & (rounded_up % 2 == 1))
 
 
-def resampled_length(total_frames: int, *, fps: Fraction, target_fps: Fraction) -> int:
-    """Return how many frames a video has at another frame rate, at least 1."""
-    return max(int(total_frames * target_fps / fps), 1)
+def constant_rate(times: Seconds, durations: Seconds, *, fps: float) -> Indices:
+    """Return which frame stands at each tick of a constant frame rate: the files that `ffmpeg -r fps` extracts.
 
+    FFmpeg gives a frame as many ticks as bring the output to the end of the frame, rounded, and lets the output run
+    ahead or behind by 1.1 ticks before it drops a frame or repeats the last one.
 
-def to_native(indices: Indices, total_frames: int, *, fps: Fraction, target_fps: Fraction) -> Indices:
-    """Return the frames that a video shows at the times of the given frames of its resampled version."""
-    ratio = fps / target_fps
-    return (indices * ratio.numerator // ratio.denominator).clip(0, total_frames - 1)
+    Args:
+        times: when each frame is shown, (N,), ascending.
+        durations: of each frame, (N,); 0 where the file does not say.
+        fps: ticks per second.
+
+    Returns:
+        (ticks,), ascending.
+
+    Source: FFmpeg 4.1, ffmpeg.c, video sync method `cfr`.
+    """
+    starts = (times - times[0]) * fps
+    # FFmpeg computes in fixed point, adds half a unit so as not to meet exact halves, and rounds in single precision.
+    starts = np.rint(starts * 65536) / 65536 + (starts > 0) / 131072
+    lengths = np.rint((durations * fps).astype(np.float32)).astype(np.float64)
+    mean_length = fps * (times[-1] - times[0]) / max(len(times) - 1, 1)
+    ticks: list[int] = []
+    last_repeats = [0, 0, 0]
+    for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        late = start - len(ticks)
+        reach = late + (length or min(mean_length, 1.0))
+        if late < 0 < reach:
+            late = 0
+        count = 0 if reach < -1.1 else 1 if reach <= 1.1 else round(reach)
+        repeats = min(round(late - 0.6), count) if count and reach > 1.1 and late > 1.1 else 0
+        ticks += [max(number - 1, 0)] * repeats + [number] * (count - repeats)
+        last_repeats = [*last_repeats[1:], repeats]
+    ticks += [len(times) - 1] * sorted(last_repeats)[1]
+    return np.array(ticks or [0], dtype=np.int64)

@@ -19,6 +19,7 @@ from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
 from slowfast.engine.evaluate import score_split, summarise
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, set_lr
+from slowfast.engine.unread import UnreadVideos
 from slowfast.models import build_model, count_multiply_adds, count_parameters
 from slowfast.models.weights import fill_weights, load_weights
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -47,7 +48,7 @@ def train(cfg: CfgNode) -> None:
     Raises:
         FileNotFoundError: a list or the weights to start from are missing.
         ValueError: a list, the weights or the checkpoint to resume from do not fit the config.
-        DecodeError: a video cannot be read.
+        DecodeError: more videos than DATA.MAX_BAD_FRACTION allows cannot be read.
         FloatingPointError: the loss is not finite.
     """
     start_logging(cfg.OUTPUT_DIR, is_main=is_main())
@@ -66,9 +67,21 @@ def train(cfg: CfgNode) -> None:
     parallel = DistributedDataParallel(model) if world_size() > 1 else model
 
     folder = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR, "tensorboard"))
+    unread = UnreadVideos(len(train_loader.dataset), max_fraction=cfg.DATA.MAX_BAD_FRACTION)
     writer = ScalarWriter(folder if cfg.TENSORBOARD.ENABLE and is_main() else None)
     for epoch in range(first_epoch, cfg.SOLVER.MAX_EPOCH):
-        train_epoch(cfg, parallel, optimizer, scaler, train_loader, epoch=epoch, amp=amp, mix=mix, writer=writer)
+        train_epoch(
+            cfg,
+            parallel,
+            optimizer,
+            scaler,
+            train_loader,
+            epoch=epoch,
+            amp=amp,
+            mix=mix,
+            unread=unread,
+            writer=writer,
+        )
         done = epoch + 1
         is_last = done == cfg.SOLVER.MAX_EPOCH
         copy_buffers_from_main(model)
@@ -94,12 +107,14 @@ def train_epoch(
     epoch: int,
     amp: torch.dtype | None,
     mix: Mix | None,
+    unread: UnreadVideos,
     writer: ScalarWriter,
 ) -> None:
     """Take one step per batch of one epoch, from 0."""
     model.train()
     loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
     loader.set_epoch(epoch)
+    unread.start_epoch()
     num_steps = len(loader)
     progress = Progress(
         loader,
@@ -108,6 +123,7 @@ def train_epoch(
         steps_after=(cfg.SOLVER.MAX_EPOCH - epoch - 1) * num_steps,
     )
     for step, batch in enumerate(progress):
+        unread.add(batch.unread)
         lr = lr_at(cfg, epoch + step / num_steps)
         set_lr(optimizer, lr)
         # Whatever is random in a step is a function of its place, never of what ran before: a resumed run repeats it.
@@ -129,6 +145,7 @@ def train_epoch(
         scaler.update()
 
         if progress.line_is_due():
+            unread.report()
             _log_step(progress, writer, epoch=epoch, lr=lr, loss=loss, grad_norm=grad_norm, logits=logits, label=label)
 
 
@@ -166,13 +183,14 @@ def _log_step(
 def validate(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, epoch: int, writer: ScalarWriter) -> None:
     """Score one centred view of each validation video after epoch `epoch`, from 0, and log the accuracies."""
     start = perf_counter()
-    result = summarise(score_split(cfg, model, loader, title=f"validate epoch {epoch + 1}"), loader.labels)
+    table = score_split(cfg, model, loader, title=f"validate epoch {epoch + 1}")
+    result = summarise(table, loader.labels)
     if not is_main():
         return
     seconds = perf_counter() - start
     logger.info(
-        "validation after epoch %d: top-1 %.2f  top-5 %.2f  (%d videos, %.1fs)",
-        *(epoch + 1, result.top1, result.top5, result.num_videos, seconds),
+        "validation after epoch %d: top-1 %.2f  top-5 %.2f  (scored %d/%d, %.1fs)",
+        *(epoch + 1, result.top1, result.top5, result.num_scored, result.num_videos, seconds),
     )
     log_json_stats({"_type": "val_epoch", "epoch": epoch + 1, "top1": result.top1, "top5": result.top5})
     writer.write({"val/top1": result.top1, "val/top5": result.top5}, step=(epoch + 1))

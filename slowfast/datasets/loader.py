@@ -1,0 +1,99 @@
+"""The loader of one process: batches from worker processes, and errors that say which worker was at which file."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from slowfast.datasets.records import Batch
+from slowfast.datasets.video import VideoDataset, collate
+from slowfast.datasets.views import AllViews, RandomViews
+from slowfast.utils.distributed import rank
+
+
+class LoaderError(OSError):
+    """A worker that died or got stuck; the message names rank, worker and file."""
+
+
+class VideoLoader(DataLoader[Batch]):
+    """Batches of the views that a sampler asks for.
+
+    Args:
+        dataset: where clips come from.
+        views: which are asked for, batch by batch.
+        num_workers: loader processes; 0: load in this process.
+        timeout: seconds to wait for a batch of a worker; 0: forever.
+        pin_memory: whether batches lie in page-locked memory.
+        keep_workers: whether the workers outlive a pass over the data.
+    """
+
+    dataset: VideoDataset  # type: ignore[assignment]  # of lists, of which collate makes a Batch
+    batch_sampler: RandomViews | AllViews
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        views: RandomViews | AllViews,
+        *,
+        num_workers: int,
+        timeout: float,
+        pin_memory: bool,
+        keep_workers: bool,
+    ) -> None:
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=views,
+            collate_fn=collate,
+            num_workers=num_workers,
+            timeout=timeout if num_workers else 0,
+            pin_memory=pin_memory,
+            worker_init_fn=_use_one_thread,
+            persistent_workers=keep_workers and num_workers > 0,
+            multiprocessing_context="fork" if num_workers else None,  # forked workers share the columns of the list
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Iterate over the batches.
+
+        Raises:
+            LoaderError: a worker died, or gave no batch in time.
+        """
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader "):  # raised by the code of the data set, and says so
+                raise
+            raise LoaderError(f"rank {rank()}: {self._what_happened(str(error))}") from error
+
+    @property
+    def num_views(self) -> int:
+        """Views asked for of each video."""
+        return len(self.batch_sampler.views)
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all videos of the list, (N,), int64."""
+        return torch.from_numpy(self.dataset.annotations.labels).long()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, of the next pass over training views."""
+        assert isinstance(self.batch_sampler, RandomViews), "only random views differ from epoch to epoch"
+        self.batch_sampler.set_epoch(epoch)
+
+    def _what_happened(self, message: str) -> str:
+        at_work = [f"worker {worker} at {video.path}" for worker, video in self.dataset.in_work().items()]
+        where = f"; {', '.join(at_work)}" if at_work else ""
+        if "timed out" in message:
+            return (
+                f"no batch came within {self.timeout:.0f} s{where}; if the storage is slow, raise DATA_LOADER.TIMEOUT, "
+                "else look at that file with tools/check_data.py"
+            )
+        return (
+            f"{message.strip()}{where}; a worker that is killed has mostly run out of memory: lower "
+            "DATA_LOADER.NUM_WORKERS or TRAIN.BATCH_SIZE, or give the job more"
+        )
+
+
+def _use_one_thread(worker: int) -> None:
+    torch.set_num_threads(1)  # the workers are the parallelism; more threads would only get in each other's way
