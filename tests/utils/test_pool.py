@@ -84,14 +84,26 @@ def test_no_process_is_left_when_the_caller_stops_or_is_killed(tmp_path: Path) -
     )
     for stop in (signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(
-            [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         assert process.stdout is not None
         workers = [int(process.stdout.readline()) for _ in range(2)]
-        process.send_signal(stop)
+        if stop == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, stop)  # as Ctrl-C does
         process.wait(timeout=10)
         process.stdout.close()
         deadline = time.monotonic() + 10
         while any(Path(f"/proc/{worker}").exists() for worker in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_no_processes_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="0 processes are to do the work; use 1 or more"):
+        list(map_in_processes(work, ["a"], num_workers=0, timeout=1))

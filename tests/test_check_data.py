@@ -1,0 +1,142 @@
+"""The tool in this process, as a user calls it; and once in a process of its own, which is killed."""
+
+import csv
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slowfast.datasets.manifest import read_manifest
+
+Tool = Callable[..., int]
+
+
+@pytest.fixture
+def check_data(repository: Path, tmp_path: Path) -> Tool:
+    """Call the tool for the lists and videos in the test's folder."""
+    main = runpy.run_path(str(repository / "tools/check_data.py"))["main"]
+
+    def call(*arguments: str) -> int:
+        return main(["--cfg", str(repository / "configs/kinetics.yaml"), *settings(tmp_path), *arguments])
+
+    return call
+
+
+def settings(folder: Path) -> list[str]:
+    return ["DATA.PATH_TO_DATA_DIR", str(folder), "DATA.PATH_PREFIX", str(folder / "videos")]
+
+
+@pytest.fixture
+def data(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
+    """Lists of ten videos, of which one of train, val and test is missing, and another of train is empty."""
+    (tmp_path / "videos").mkdir()
+    write_painted(tmp_path / "videos/0.mp4", 8)
+    for number in range(1, 9):
+        os.link(tmp_path / "videos/0.mp4", tmp_path / f"videos/{number}.mp4")
+    (tmp_path / "videos/8.mp4").unlink()
+    (tmp_path / "videos/8.mp4").touch()
+    (tmp_path / "train.csv").write_text("".join(f"{number}.mp4,1\n" for number in (0, 1, 2, 3, 8, 9)))
+    for split in ("val", "test"):
+        (tmp_path / f"{split}.csv").write_text("".join(f"{number}.mp4,2\n" for number in (4, 5, 6, 9)))
+    return tmp_path
+
+
+def test_all_splits_are_checked_and_summed_up(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_data("--workers", "2") == 1
+    printed = capsys.readouterr().out.splitlines()
+    title = ["split", "listed", "ok", "missing", "empty", "unreadable", "damaged", "timeout", "crashed"]
+    assert [line.split() for line in printed[:4]] == [
+        title,
+        ["train", "6", "4", "1", "1", "0", "0", "0", "0"],
+        ["val", "4", "3", "1", "0", "0", "0", "0", "0"],
+        ["test", "4", "3", "1", "0", "0", "0", "0", "0"],
+    ]
+    assert printed[4:8] == [
+        "  train  8.mp4: empty: 0 bytes",
+        "  train  9.mp4: missing: no such file or folder",
+        "  val  9.mp4: missing: no such file or folder",
+        "  test  9.mp4: missing: no such file or folder",
+    ]
+    assert printed[8] == f"manifest: {data}/manifest.csv"
+    assert printed[9].endswith(f"DATA.MANIFEST {data}/manifest.csv")
+    assert read_manifest(str(data / "manifest.csv")).bad.keys() == {"8.mp4", "9.mp4"}
+    assert read_manifest(str(data / "manifest.csv")).num_checked == 9
+
+
+def test_good_videos_end_in_status_0_and_mistakes_in_2(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (data / "val.csv").write_text("0.mp4,1\n")
+    assert check_data("--splits", "val", "--manifest", str(tmp_path / "new/m.csv"), "--workers", "1") == 0
+    assert "DATA.MANIFEST" not in capsys.readouterr().out
+    assert (tmp_path / "new/m.csv").exists()
+    assert check_data("DATA.PATH_TO_DATA_DIR", str(data / "none")) == 2
+    assert "none/train.csv: no such file" in capsys.readouterr().err
+    assert check_data("--manifest", str(data / "val.csv"), "--splits", "val") == 2
+    assert "val.csv is no manifest" in capsys.readouterr().err
+    assert check_data("--workers", "0") == 2
+    assert "use 1 or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        check_data("--splits", "none")
+    assert error.value.code == 2
+
+
+NUM_MANY = 600
+
+
+@pytest.fixture
+def many(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
+    """A list of many videos."""
+    (tmp_path / "videos").mkdir()
+    video = write_painted(tmp_path / "videos/0.mp4", 100)
+    for number in range(1, NUM_MANY):
+        os.link(video, tmp_path / f"videos/{number}.mp4")
+    (tmp_path / "train.csv").write_text("".join(f"{number}.mp4,1\n" for number in range(NUM_MANY)))
+    return tmp_path
+
+
+def wait_for_rows(manifest: Path, num_rows: int) -> None:
+    deadline = time.monotonic() + 60
+    while not manifest.exists() or manifest.read_text().count("\n") <= num_rows:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def assert_all_are_checked_once(manifest: Path) -> None:
+    with manifest.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert sorted(row[0] for row in rows) == sorted(f"{number}.mp4" for number in range(NUM_MANY))
+    assert {row[1] for row in rows} == {"ok"}
+
+
+def test_a_check_that_is_killed_goes_on_where_it_was(many: Path, repository: Path, check_data: Tool) -> None:
+    command = [sys.executable, str(repository / "tools/check_data.py"), "--workers", "1", "--splits", "train"]
+    process = subprocess.Popen([*command, "--cfg", str(repository / "configs/kinetics.yaml"), *settings(many)])
+    wait_for_rows(many / "manifest.csv", 20)
+    process.kill()
+    process.wait()
+    assert 18 < read_manifest(str(many / "manifest.csv")).num_checked < NUM_MANY
+    assert check_data("--splits", "train") == 0
+    assert_all_are_checked_once(many / "manifest.csv")
+
+
+def test_ctrl_c_ends_in_one_line_and_the_check_goes_on(
+    many: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press() -> None:
+        wait_for_rows(many / "manifest.csv", 20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    assert check_data("--splits", "train", "--workers", "1") == 130
+    assert capsys.readouterr().err.endswith("\nstopped; the same command goes on from here\n")
+    assert 18 < read_manifest(str(many / "manifest.csv")).num_checked < NUM_MANY
+    assert check_data("--splits", "train") == 0
+    assert_all_are_checked_once(many / "manifest.csv")

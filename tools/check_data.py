@@ -1,0 +1,87 @@
+"""Probe the videos of a config's lists: `python tools/check_data.py --cfg X [KEY VALUE ...]`.
+
+Each is opened, and its first, middle and last frame are decoded. What comes out is added to a manifest, which training
+and testing use with DATA.MANIFEST. Stopped at any moment, the same command goes on from there.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from slowfast.config import load_cfg
+from slowfast.datasets import SPLITS, build_opener
+from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.formats import build_annotations
+from slowfast.datasets.manifest import STATUSES, Manifest, check_videos, read_manifest
+
+NUM_EXAMPLES = 10  # bad videos that are named
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the videos, print what is wrong, and return the exit status: 0 all are ok, 1 some are not, 2 a mistake."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, metavar="SPLIT", help=" | ".join(SPLITS))
+    parser.add_argument("--manifest", type=Path, help="file to add to; default: DATA.PATH_TO_DATA_DIR/manifest.csv")
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes; default: one a core"
+    )
+    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="that one video may take")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
+    args = parser.parse_intermixed_args(arguments)
+    try:
+        cfg = load_cfg(args.cfg, args.opts)
+        lists = {split: build_annotations(cfg, split) for split in args.splits}
+        manifest_path = args.manifest or Path(cfg.DATA.PATH_TO_DATA_DIR, "manifest.csv")
+        for split, annotations in lists.items():
+            check_videos(
+                annotations,
+                manifest_path,
+                open_video=build_opener(cfg, split),
+                folder=cfg.DATA.PATH_PREFIX,
+                num_workers=args.workers,
+                timeout=args.timeout,
+                title=split,
+            )
+        manifest = read_manifest(str(manifest_path))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    num_bad = _print_summary(lists, manifest)
+    print(f"manifest: {manifest_path}")
+    if num_bad:
+        print(f"training and testing leave the bad videos out with: DATA.MANIFEST {manifest_path}")
+    return 1 if num_bad else 0
+
+
+def _print_summary(lists: Mapping[str, Annotations], manifest: Manifest) -> int:
+    """Print how many videos of each split are in what state, and the first bad ones; return the number of bad ones."""
+    bad = {split: _bad_paths(annotations, manifest) for split, annotations in lists.items()}
+    counts = {split: Counter(manifest.bad[path].split(":")[0] for path in paths) for split, paths in bad.items()}
+    print("".join(f"{title:>12}" for title in ("split", "listed", "ok", *STATUSES)))
+    for split, annotations in lists.items():
+        numbers = [
+            len(annotations),
+            len(annotations) - len(bad[split]),
+            *(counts[split][status] for status in STATUSES),
+        ]
+        print(f"{split:>12}" + "".join(f"{number:12}" for number in numbers))
+    examples = [f"  {split}  {path}: {manifest.bad[path]}" for split, paths in bad.items() for path in paths]
+    print("\n".join(examples[:NUM_EXAMPLES]))
+    if len(examples) > NUM_EXAMPLES:
+        print(f"  ... and {len(examples) - NUM_EXAMPLES} more in the manifest")
+    return len(examples)
+
+
+def _bad_paths(annotations: Annotations, manifest: Manifest) -> list[str]:
+    return [annotations[row].path for row in annotations.rows_of(list(manifest.bad))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
