@@ -4,9 +4,10 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any, Generic, NamedTuple, TypeVar
 
@@ -137,6 +138,7 @@ class _Worker(Generic[Item, Result]):
 def _work(function: Callable[[Any], Any], connection: Connection, folder: str) -> None:
     """Answer items with results, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(folder)  # multiprocessing goes where the parent started, not where it is
     try:
         connection.send(None)
@@ -149,6 +151,14 @@ def _work(function: Callable[[Any], Any], connection: Connection, folder: str) -
             connection.send(result)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
+
+
+def _end_with_parent() -> None:
+    """Stop at once when the parent is gone: it may have been started anew, and be at work on the same file."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _cause_of_death(exit_code: int | None) -> str:

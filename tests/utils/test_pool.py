@@ -78,7 +78,7 @@ def test_no_process_is_left_when_the_caller_stops_or_is_killed(tmp_path: Path) -
         "from slowfast.utils.pool import map_in_processes\n"
         "def work(item):\n"
         "    os.write(1, f'{os.getpid()}\\n'.encode())\n"
-        "    time.sleep(0.5)\n"
+        "    time.sleep(600)\n"
         "if __name__ == '__main__':\n"
         "    list(map_in_processes(work, range(1000), num_workers=2, timeout=60))\n"
     )
