@@ -1,0 +1,309 @@
+"""From videos to smaller videos, or to folders of frames: in parallel, each written whole or not at all.
+
+What comes out is written under a temporary name beside its place, compared with its source, and renamed. So a run that
+is stopped, at any moment, can go on later: whatever has its name already is done.
+"""
+
+import csv
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.frame import PictureType
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+from PIL import Image
+
+from slowfast.datasets.decode import DecodeError, VideoFile
+from slowfast.datasets.prepare import videos_below
+from slowfast.datasets.sampling import constant_rate
+from slowfast.utils.pool import Failure, lock, map_in_processes, progress_bar
+
+# A keyframe at least every 32 frames: a clip starts anywhere, and a decoder only at a keyframe. No B-frame is another's
+# reference, so that a decoder can leave out those that no clip asks for.
+X264_OPTIONS = {"preset": "medium", "g": "32", "b-pyramid": "none", "threads": "1"}
+CHUNK_BYTES = 256 << 20  # of decoded frames in memory
+
+Convert = Callable[..., str]  # of a video, its target and a temporary name beside that; returns a word for the outcome
+
+
+class Conversion(NamedTuple):
+    """What became of the videos."""
+
+    counts: Counter[str]  # by outcome
+    failed_path: Path | None  # CSV file of the videos that failed, with reasons
+
+
+def resize_videos(
+    videos: Path, out: Path, *, short_side: int = 320, crf: int = 18, num_workers: int, timeout: float = 3600
+) -> Conversion:
+    """Write all videos below a folder as H.264 files whose short side is at most `short_side` pixels, without sound.
+
+    All frames and their times are kept. They are turned upright, and both sides made even. An MP4 file of H.264 that is
+    small enough is copied as it is.
+
+    Args:
+        videos: folder of the videos, at any depth.
+        out: folder for the files, at the same places with the suffix .mp4.
+        short_side: pixels, even.
+        crf: quality of x264.
+        num_workers: processes.
+        timeout: seconds that one video may take.
+
+    Raises:
+        FileNotFoundError: there are no videos.
+        FileExistsError: `out` was made with other settings.
+        ValueError: two videos would become one file, or short_side or crf cannot be.
+    """
+    if short_side < 2 or short_side % 2:
+        raise ValueError(f"the short side is to be {short_side} pixels; H.264 needs an even number")
+    if not 0 <= crf <= 51:
+        raise ValueError(f"crf is {crf}; use 0 (best) to 51")
+    convert = partial(_resize, short_side=short_side, crf=crf)
+    settings = {"short_side": short_side, "crf": crf}
+    work = _Work("resize", videos, out, suffix=".mp4", settings=settings)
+    return _convert_all(convert, work, num_workers=num_workers, timeout=timeout)
+
+
+def extract_frames(
+    videos: Path,
+    out: Path,
+    *,
+    fps: float = 30,
+    quality: int = 95,
+    template: str = "{:05d}.jpg",
+    num_workers: int,
+    timeout: float = 3600,
+) -> Conversion:
+    """Write a folder of JPEG files for each video below a folder, at the same place, named as the video without suffix.
+
+    Args:
+        videos: folder of the videos, at any depth.
+        out: folder for the folders.
+        fps: frames per second, taken and repeated as `ffmpeg -r` does; 0 for the frames of the file, each once.
+        quality: of JPEG, 1 to 100.
+        template: file name of frame n, from 1.
+        num_workers: processes.
+        timeout: seconds that one video may take.
+
+    Raises:
+        FileNotFoundError, FileExistsError: as for resize_videos.
+        ValueError: two videos would become one folder, or quality or template cannot be.
+    """
+    if template.format(1) == template.format(2):
+        raise ValueError(f"the template {template!r} gives all frames one name; use {{:05d}} for the number")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"the quality is {quality}; use 1 to 100 (best)")
+    convert = partial(_extract, fps=fps, quality=quality, template=template)
+    settings = {"fps": fps, "quality": quality, "template": template}
+    work = _Work("frames", videos, out, suffix="", settings=settings)
+    return _convert_all(convert, work, num_workers=num_workers, timeout=timeout)
+
+
+# ---- All videos ------------------------------------------------------------------------------------------------------
+
+
+class _Work(NamedTuple):
+    name: str
+    videos: Path
+    out: Path
+    suffix: str  # of what a video becomes
+    settings: Mapping[str, Any]
+
+
+def _convert_all(convert: Convert, work: _Work, *, num_workers: int, timeout: float) -> Conversion:
+    tasks = _tasks(work)
+    work.out.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    failed_path = work.out / f"{work.name}_failed.csv"
+    with (
+        _settings_kept(work),
+        failed_path.open("w", newline="", encoding="utf-8") as failed_file,
+        progress_bar(work.name, total=len(tasks), unit="video") as bar,
+    ):
+        failed = csv.writer(failed_file, lineterminator="\n")
+        failed.writerow(["path", "reason"])
+        attempt = partial(_attempt, convert=convert)
+        for (source, _), outcome in map_in_processes(attempt, tasks, num_workers=num_workers, timeout=timeout):
+            if isinstance(outcome, Failure):
+                failed.writerow([source.relative_to(work.videos), outcome.reason])
+                failed_file.flush()
+            counts["failed" if isinstance(outcome, Failure) else outcome] += 1
+            bar.set_postfix(failed=counts["failed"], refresh=False)
+            bar.update()
+    if not counts["failed"]:
+        failed_path.unlink()
+    return Conversion(+counts, failed_path if counts["failed"] else None)
+
+
+def _tasks(work: _Work) -> list[tuple[Path, Path]]:
+    """Each video and what it becomes."""
+    sources: dict[Path, Path] = {}
+    for source in videos_below(work.videos):
+        target = work.out / source.relative_to(work.videos).with_suffix(work.suffix)
+        if target in sources:
+            raise ValueError(f"{sources[target]} and {source} would both become {target}; rename one")
+        sources[target] = source
+    if not sources:
+        raise FileNotFoundError(f"{work.videos}: no such folder, or no videos in it")
+    return [(source, target) for target, source in sources.items()]
+
+
+@contextmanager
+def _settings_kept(work: _Work) -> Iterator[None]:
+    """Make sure that a folder holds what was made with the same settings, and that no other run adds to it."""
+    settings = json.dumps(work.settings)
+    with (work.out / f"{work.name}.json").open("a+") as file:
+        lock(file, user="run")
+        file.seek(0)
+        before = file.read()
+        if before and before != settings:
+            raise FileExistsError(f"{work.out} was made with {before}, not {settings}; choose another folder")
+        if not before:
+            file.write(settings)
+            file.flush()
+        yield
+
+
+def _attempt(task: tuple[Path, Path], *, convert: Convert) -> str | Failure:
+    source, target = task
+    part = target.with_name(f".{target.name}.part")  # in the same folder, so that a rename is all that is left to do
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove(part)
+    try:
+        return convert(source, target, part=part)
+    except (DecodeError, av.FFmpegError, OSError) as error:
+        _remove(part)
+        return Failure("failed", " ".join(str(error).removeprefix(f"{source}: ").split()))
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    part.unlink(missing_ok=True)
+
+
+# ---- One video -------------------------------------------------------------------------------------------------------
+
+
+def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int) -> str:
+    if _is_whole(target):
+        return "there already"
+    with VideoFile(str(source)) as video:
+        num_frames, fps = video.num_frames, video.fps
+    with av.open(str(source)) as reader:
+        stream = reader.streams.video[0]
+        stream.thread_type = "NONE"  # the processes are the parallelism
+        frames = reader.decode(stream)
+        first = next(frames)
+        size = _resized(first, short_side=short_side)
+        is_mp4 = source.suffix.lower() == ".mp4" and "mp4" in reader.format.name
+        is_fine = is_mp4 and stream.codec_context.name == "h264" and first.format.name == "yuv420p"
+        if is_fine and not first.rotation and size == (first.width, first.height):
+            outcome = "copied"
+            shutil.copyfile(source, part)
+        else:
+            outcome = "resized"
+            _encode(chain([first], frames), part, stream=stream, size=size, fps=fps, crf=crf)
+    with VideoFile(str(part)) as video:
+        if video.num_frames != num_frames:
+            raise DecodeError(f"{source}: only {video.num_frames} of {num_frames} frames can be decoded")
+    part.replace(target)
+    return outcome
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is an MP4 file whose boxes, each of which starts with its size, fill it to its end."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        end, place = path.stat().st_size, 0
+        while place < end:
+            file.seek(place)
+            size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if size == 1:  # the size has 64 bits, and stands here
+                size = int.from_bytes(file.read(8), "big")
+            if size < 8:
+                return size == 0 and kind == b"mdat"  # frames up to the end of the file
+            place += size
+        return place == end > 0
+
+
+def _resized(frame: av.VideoFrame, *, short_side: int) -> tuple[int, int]:
+    """Width and height of a frame when it is upright, at most short_side and even; as near to the shape as can be."""
+    width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+    scale = min(short_side / min(width, height), 1)
+    return max(int(width * scale / 2 + 1e-6) * 2, 2), max(int(height * scale / 2 + 1e-6) * 2, 2)
+
+
+def _encode(
+    frames: Iterable[av.VideoFrame], path: Path, *, stream: VideoStream, size: tuple[int, int], fps: Fraction, crf: int
+) -> None:
+    """Write frames as H.264, with their times from 0 on."""
+    time_base = stream.time_base or 1 / (fps or Fraction(25))
+    step = max(round(1 / (time_base * (fps or 25))), 1)
+    first = last = None
+    with av.open(str(path), "w", format="mp4") as writer:
+        output = writer.add_stream("libx264", rate=fps or 25, options=X264_OPTIONS | {"crf": str(crf)})
+        output.width, output.height = size
+        output.pix_fmt = "yuv420p"
+        encoder = output.codec_context
+        encoder.time_base = time_base
+        for name in ("colorspace", "color_primaries", "color_trc"):
+            setattr(encoder, name, getattr(stream.codec_context, name))
+        encoder.color_range = ColorRange.MPEG
+        for frame in _scaled(frames, time_base=time_base, size=size):
+            if frame.is_corrupt:
+                raise DecodeError(f"{stream.container.name}: a frame is damaged")
+            # Containers without times, as AVI, may repeat one or lack it: such a frame follows after the usual step.
+            if last is not None and (frame.pts is None or frame.pts <= last):
+                frame.pts = last + step
+            last = frame.pts = frame.pts or 0
+            first = last if first is None else first
+            frame.pts -= first
+            frame.time_base = time_base
+            frame.pict_type = PictureType.NONE  # the encoder chooses, not the source
+            writer.mux(output.encode(frame))
+        writer.mux(output.encode(None))
+
+
+def _scaled(frames: Iterable[av.VideoFrame], *, time_base: Fraction, size: tuple[int, int]) -> Iterator[av.VideoFrame]:
+    """The frames upright, in one size and pixel format, through FFmpeg's filters; their own size may change."""
+    kind, graph = None, Graph()
+    for frame in frames:
+        if kind != (frame.width, frame.height, frame.format.name):
+            kind, graph = (frame.width, frame.height, frame.format.name), Graph()
+            turns = [graph.add("transpose", "cclock") for _ in range(frame.rotation // 90 % 4)]
+            graph.link_nodes(
+                graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base),
+                *turns,
+                graph.add("scale", f"{size[0]}:{size[1]}:flags=bicubic:out_range=tv"),
+                graph.add("format", "yuv420p"),
+                graph.add("buffersink"),
+            ).configure()
+        graph.vpush(frame)
+        yield graph.vpull()
+
+
+def _extract(source: Path, target: Path, *, part: Path, fps: float, quality: int, template: str) -> str:
+    if target.is_dir():
+        return "there already"
+    part.mkdir()
+    with VideoFile(str(source)) as video:
+        shown = constant_rate(video.times, video.durations, fps=fps) if fps else np.arange(video.num_frames)
+        chunk = max(CHUNK_BYTES // video.read([0]).nbytes, 1)
+        for start in range(0, len(shown), chunk):
+            for number, frame in enumerate(video.read(shown[start : start + chunk].tolist()), start=start + 1):
+                Image.fromarray(frame).save(part / template.format(number), quality=quality)
+    part.replace(target)
+    return "written"
