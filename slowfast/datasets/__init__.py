@@ -72,7 +72,7 @@ def find_problems(cfg: CfgNode) -> list[str]:
         build_class_names(cfg)
     except (ValueError, OSError) as error:
         problems.append(str(error))
-    return problems
+    return list(dict.fromkeys(problems))  # a file that several splits need is one problem
 
 
 def build_loader(cfg: CfgNode, split: str) -> VideoLoader:

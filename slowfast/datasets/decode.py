@@ -76,8 +76,7 @@ class VideoFile:
         self.path = path
         self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
-        if not pathmgr.isfile(path):
-            raise DecodeError(f"{path}: no such file")
+        self._local_path = self._find()
         self._container = self._open()
         try:
             if not self._container.streams.video:
@@ -159,9 +158,17 @@ class VideoFile:
 
     # ---- Opening -----------------------------------------------------------------------------------------------------
 
+    def _find(self) -> str:
+        try:
+            if not pathmgr.isfile(self.path):
+                raise DecodeError(f"{self.path}: no such file")
+            return pathmgr.get_local_path(self.path)
+        except OSError as error:
+            raise DecodeError(f"{self.path}: {_reason(error)}") from error
+
     def _open(self) -> InputContainer:
         try:
-            return av.open(pathmgr.get_local_path(self.path))
+            return av.open(self._local_path)
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"{self.path}: {_reason(error)}") from error
 
@@ -335,8 +342,6 @@ class FrameFolder:
         self.path = path
         self.template = template
         self.bgr = bgr
-        if not pathmgr.isdir(path):
-            raise DecodeError(f"{path}: no such folder")
         self._first = 0 if pathmgr.isfile(self._file_path(0)) else 1
         self.num_frames = num_frames or self._count_files()
 
@@ -371,7 +376,12 @@ class FrameFolder:
         return join(self.path, self.template.format(file_number))
 
     def _count_files(self) -> int:
-        files = set(pathmgr.ls(self.path))
+        try:
+            files = set(pathmgr.ls(self.path))
+        except FileNotFoundError as error:
+            raise DecodeError(f"{self.path}: no such folder") from error
+        except NotImplementedError as error:
+            raise DecodeError(f"{self.path}: cannot be listed; use a list with the number of frames") from error
         num_files = next(number for number in count() if self.template.format(self._first + number) not in files)
         if not num_files:
             raise DecodeError(f"{self.path}: no file {self.template.format(self._first)} (DATA.IMAGE_TEMPLATE)")
