@@ -4,7 +4,6 @@ Whatever is drawn is drawn once per clip, from the generator that is passed in, 
 """
 
 import math
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,55 +11,42 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
+from slowfast.datasets.boxes import Box, Planes, cut_out, random_box, random_resized_box
+from slowfast.datasets.rand_augment import Operation, RandAugment
+
 ERASED_AREA = (0.02, 1 / 3)  # share of the frame
-ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
-NUM_BOX_DRAWS = 10  # draws of a box that must fit the frame
-
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-
-class Box(NamedTuple):
-    """A rectangle of a frame, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
+ERASED_ASPECT = (0.3, 1 / 0.3)  # width / height
 
 # ---- Functions on a clip ---------------------------------------------------------------------------------------------
 
 
-def normalise(frames: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return (C, T, H, W) float32 of zero mean and unit deviation from (T, H, W, C) uint8; mean and std on [0, 1]."""
-    scale = torch.tensor([1 / (255 * deviation) for deviation in std])
-    shift = torch.tensor([-centre / deviation for centre, deviation in zip(mean, std, strict=True)])
-    return torch.addcmul(shift, frames.float(), scale).permute(3, 0, 1, 2)  # (T, H, W, C) -> (C, T, H, W)
+def normalise(planes: Planes, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return (C, T, H, W) float32 of zero mean and unit deviation, of uint8; mean and std of each channel on [0, 1]."""
+    clip = torch.from_numpy(planes.astype(np.float32, order="C"))
+    for channel, centre, deviation in zip(clip, mean, std, strict=True):
+        channel.mul_(1 / (255 * deviation)).sub_(centre / deviation)
+    return clip
 
 
 def resize(clip: Tensor, height: int, width: int) -> Tensor:
     """Return (C, T, height, width) of (C, T, H, W): bilinear, without antialiasing, as the published models saw it."""
     if clip.shape[2:] == (height, width):
         return clip
-    frames = clip.transpose(0, 1)  # (C, T, H, W) -> (T, C, H, W)
-    resized = F.interpolate(frames, size=(height, width), mode="bilinear", align_corners=False)
-    return resized.transpose(0, 1)
+    return F.interpolate(clip, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def short_side_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
+    """Return the size of a resized frame: the shorter side as given, the longer in proportion, cut off to pixels."""
+    if height <= width:
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
 
 
 def resize_short_side(clip: Tensor, short_side: int) -> Tensor:
-    """Return (C, T, H', W') of (C, T, H, W): the shorter side as given in pixels, the longer in proportion, cut off."""
-    height, width = clip.shape[2:]
-    if height <= width:
-        return resize(clip, short_side, width * short_side // height)
-    return resize(clip, height * short_side // width, short_side)
+    """Return (C, T, H', W') of (C, T, H, W), see `short_side_size`."""
+    return resize(clip, *short_side_size(clip.shape[2], clip.shape[3], short_side=short_side))
 
 
 def uniform_crop(clip: Tensor, size: int, crop: int) -> Tensor:
@@ -90,106 +76,35 @@ def uniform_crop(clip: Tensor, size: int, crop: int) -> Tensor:
     return clip[:, :, top : top + size, left : left + size]
 
 
-def random_resized_box(
-    height: int, width: int, *, scale: Sequence[float], aspect: Sequence[float], rng: np.random.Generator
-) -> Box:
-    """Return a random box of a frame: its share of the area uniform, its aspect uniform in the logarithm.
-
-    Args:
-        height: of the frame.
-        width: of the frame.
-        scale: [min, max] share of the frame's area.
-        aspect: [min, max] width / height of the box.
-        rng: source of the draws.
-
-    Returns:
-        a box inside the frame; the largest central one within `aspect` if no draw fits.
-
-    Source: Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842, sec. 6.
-    """
-    for _ in range(NUM_BOX_DRAWS):
-        area = rng.uniform(scale[0], scale[1]) * height * width
-        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
-        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(rng.integers(height - box_height, endpoint=True))
-            left = int(rng.integers(width - box_width, endpoint=True))
-            return Box(top, left, box_height, box_width)
-    box_width = min(width, round(height * aspect[1]))
-    box_height = min(height, round(width / aspect[0]))
-    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
-
-
-def erase(clip: Tensor, *, mode: str, max_count: int, rng: np.random.Generator) -> Tensor:
-    """Fill one to max_count random boxes, the same in all frames, in place.
-
-    Args:
-        clip: (C, T, H, W), normalised.
-        mode: pixel (noise, new for each pixel and frame) | rand (one colour per frame) | const (the mean).
-        max_count: most boxes; the area of each is divided by their number.
-        rng: source of the draws.
-
-    Returns:
-        `clip`.
+def random_erasures(height: int, width: int, *, max_count: int, rng: np.random.Generator) -> tuple[Box, ...]:
+    """Return one to max_count random boxes of a frame, whose areas are divided by their number.
 
     Source: Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896.
     """
-    C, T, H, W = clip.shape
     count = int(rng.integers(1, max_count, endpoint=True))
-    for _ in range(count):
-        for _ in range(NUM_BOX_DRAWS):
-            area = rng.uniform(*ERASED_AREA) * H * W / count
-            ratio = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
-            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if h < H and w < W:
-                top, left = int(rng.integers(H - h, endpoint=True)), int(rng.integers(W - w, endpoint=True))
-                shape = {"pixel": (C, T, h, w), "rand": (C, T, 1, 1), "const": (C, T, 0, 0)}[mode]
-                noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-                clip[:, :, top : top + h, left : left + w] = noise if noise.numel() else 0.0
-                break
-    return clip
+    area = (ERASED_AREA[0] * height * width / count, ERASED_AREA[1] * height * width / count)
+    largest = (height - 1, width - 1)
+    drawn = [random_box(height, width, area=area, aspect=ERASED_ASPECT, largest=largest, rng=rng) for _ in range(count)]
+    return tuple(box for box in drawn if box is not None)
 
 
-class RandAugment:
-    """RandAugment on uint8 frames, by timm's policies and operations.
+def erase(clip: Tensor, boxes: Sequence[Box], *, mode: str, rng: torch.Generator) -> None:
+    """Fill the boxes, the same in all frames, in place.
 
     Args:
-        policy: in timm's notation, as rand-m7-n4-mstd0.5-inc1: magnitude 7, 4 operations, ...
-        interpolation: of rotations, shears and shifts: a key of INTERPOLATIONS.
-
-    Raises:
-        ValueError: timm does not understand the policy.
-
-    Source: Cubuk et al., RandAugment, arXiv:1909.13719.
+        clip: (C, T, H, W), normalised.
+        boxes: of a frame.
+        mode: pixel (noise, new for each pixel and frame) | rand (one colour per frame) | const (the mean).
+        rng: source of the noise.
     """
-
-    def __init__(self, policy: str, *, interpolation: str) -> None:
-        try:
-            self._policy = rand_augment_transform(policy, {"interpolation": INTERPOLATIONS[interpolation]})
-        except (AssertionError, ValueError, TypeError) as error:
-            raise ValueError(f"{policy!r} is not a RandAugment policy such as rand-m7-n4-mstd0.5-inc1") from error
-
-    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Return the augmented frames, (T, H, W, 3) as given."""
-        policy = self._policy
-        chosen = rng.choice(
-            len(policy.ops), policy.num_layers, replace=policy.choice_weights is None, p=policy.choice_weights
-        )
-        images = [Image.fromarray(frame) for frame in frames]
-        for number in chosen:
-            seed = int(rng.integers(2**32))
-            images = [_replay(policy.ops[number], image, seed=seed) for image in images]
-        return np.stack([np.asarray(image) for image in images])
-
-
-def _replay(operation: object, image: Image.Image, *, seed: int) -> Image.Image:
-    """Apply a timm operation, which draws from Python's global generator, with draws that depend on the seed alone."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        return operation(image)  # type: ignore[operator]
-    finally:
-        random.setstate(state)
+    for box in boxes:
+        rows, columns = box.slices
+        erased = clip[:, :, rows, columns]
+        if mode == "const":
+            erased.zero_()
+        else:
+            shape = erased.shape if mode == "pixel" else (*erased.shape[:2], 1, 1)
+            erased.copy_(torch.randn(shape, generator=rng))
 
 
 # ---- The two recipes -------------------------------------------------------------------------------------------------
@@ -217,9 +132,20 @@ class TestTransform:
         self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
     ) -> list[Tensor]:
         """Return crops of frames (T, H, W, 3), each (3, T, crop_size, crop_size) float32."""
-        clip = normalise(torch.from_numpy(frames), mean=self.mean, std=self.std)
+        clip = normalise(frames.transpose(3, 0, 1, 2), mean=self.mean, std=self.std)
         resized = resize_short_side(clip, self.short_side)
         return [uniform_crop(resized, self.crop_size, crop) for crop in crops]
+
+
+class Augmentation(NamedTuple):
+    """All that is drawn at random for one training clip."""
+
+    operations: tuple[Operation, ...]  # of RandAugment, on whole frames
+    short_side: int | None  # pixels, to which the frame is resized before the box is cut from it; None: not resized
+    box: Box  # the part of the frame that becomes the clip, resized to the crop size
+    flipped: bool  # left-right
+    erased: tuple[Box, ...]  # boxes of the clip
+    noise_seed: int  # of what fills them
 
 
 class TrainTransform:
@@ -236,7 +162,7 @@ class TrainTransform:
         rand_augment: None for none.
         erase_probability: share of the clips with random erasing.
         erase_mode: see `erase`.
-        erase_count: see `erase`.
+        erase_count: most boxes erased per clip.
     """
 
     def __init__(
@@ -271,28 +197,45 @@ class TrainTransform:
     ) -> list[Tensor]:
         """Return a random clip (3, T, crop_size, crop_size), float32, of frames (T, H, W, 3) for each of `crops`."""
         assert rng is not None, "a training request carries a seed"
-        return [self._random_clip(frames, rng) for _ in crops]
+        return [self.apply(frames, self.draw(*frames.shape[1:3], rng=rng)) for _ in crops]
 
-    def _random_clip(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-        if self.rand_augment is not None:
-            frames = self.rand_augment(frames, rng)
-        clip = self._random_crop(torch.from_numpy(frames), rng)
-        if self.flip and rng.random() < 0.5:
-            clip = clip.flip(3)
-        if rng.random() < self.erase_probability:
-            clip = erase(clip.contiguous(), mode=self.erase_mode, max_count=self.erase_count, rng=rng)
-        return clip
-
-    def _random_crop(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
-        """A normalised random crop; what is cut away is never converted to float where the crop comes first."""
+    def draw(self, height: int, width: int, *, rng: np.random.Generator) -> Augmentation:
+        """Return all draws for a clip of frames of this size."""
         size = self.crop_size
+        short_side = None
         if self.scale:
-            _, height, width, _ = frames.shape
             box = random_resized_box(height, width, scale=self.scale, aspect=self.aspect, rng=rng)
-            frames = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
-            return resize(normalise(frames, mean=self.mean, std=self.std), size, size)
-        short_side = round(rng.uniform(self.short_sides[0], self.short_sides[1]))
-        clip = resize_short_side(normalise(frames, mean=self.mean, std=self.std), short_side)
-        top = int(rng.integers(clip.shape[2] - size, endpoint=True))
-        left = int(rng.integers(clip.shape[3] - size, endpoint=True))
-        return clip[:, :, top : top + size, left : left + size]
+        else:
+            short_side = round(rng.uniform(self.short_sides[0], self.short_sides[1]))
+            resized_height, resized_width = short_side_size(height, width, short_side=short_side)
+            top = int(rng.integers(resized_height - size, endpoint=True))
+            box = Box(top, int(rng.integers(resized_width - size, endpoint=True)), size, size)
+        erases = rng.random() < self.erase_probability
+        return Augmentation(
+            operations=self.rand_augment.draw(rng) if self.rand_augment is not None else (),
+            short_side=short_side,
+            box=box,
+            flipped=self.flip and rng.random() < 0.5,
+            erased=random_erasures(size, size, max_count=self.erase_count, rng=rng) if erases else (),
+            noise_seed=int(rng.integers(2**63)),
+        )
+
+    def apply(self, frames: NDArray[np.uint8], augmentation: Augmentation) -> Tensor:
+        """Return the clip (3, T, crop_size, crop_size), float32, that the draws make of frames (T, H, W, 3)."""
+        operations, short_side, box, flipped, erased, noise_seed = augmentation
+        region = box if short_side is None else Box(0, 0, *frames.shape[1:3])
+        if self.rand_augment is None:
+            planes = cut_out(frames.transpose(3, 0, 1, 2), region)
+        else:
+            planes = self.rand_augment.apply(frames, operations, box=region)
+        if short_side is None:
+            # Flipped before it is resized, the mirror image is the same and the copy is one that is made anyway.
+            clip = normalise(planes[..., ::-1] if flipped else planes, mean=self.mean, std=self.std)
+            clip = resize(clip, self.crop_size, self.crop_size)
+        else:
+            rows, columns = box.slices
+            resized = resize_short_side(normalise(planes, mean=self.mean, std=self.std), short_side)
+            clip = resized[:, :, rows, columns]
+            clip = clip.flip(3) if flipped else clip.contiguous()
+        erase(clip, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))
+        return clip

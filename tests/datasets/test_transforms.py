@@ -1,26 +1,29 @@
-import random
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 
+from slowfast.datasets.boxes import Box, random_resized_box
+from slowfast.datasets.rand_augment import Operation, RandAugment
 from slowfast.datasets.transforms import (
-    RandAugment,
+    Augmentation,
     TestTransform,
     TrainTransform,
     erase,
     normalise,
-    random_resized_box,
+    random_erasures,
     resize_short_side,
     uniform_crop,
 )
 
 MEAN, STD = [0.45] * 3, [0.225] * 3
 PUBLISHED_POLICY = "rand-m7-n4-mstd0.5-inc1"
+
+
+def rng_of(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def random_frames(*shape: int, seed: int = 0) -> np.ndarray:
@@ -40,9 +43,18 @@ def test_test_views_equal_the_reference(reference: Callable[[str], Any]) -> None
             assert clip[tuple(map(int, place.split(",")))].item() == pytest.approx(value, abs=1e-5)
 
 
+def test_test_views_are_parts_of_one_resized_frame() -> None:
+    frames = random_frames(2, 40, 71)
+    view = TestTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
+    together = view(frames, crops=[2, 0, 1], rng=None)
+    for clip, crop in zip(together, [2, 0, 1], strict=True):
+        assert torch.equal(clip, view(frames, crops=[crop], rng=None)[0])
+    assert torch.equal(together[0][..., 0], together[2][..., 56 - 32 - 12])  # 56 columns; crops begin at 24, 0, 12
+
+
 def test_normalise_by_hand() -> None:
-    frames = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
-    clip = normalise(frames, mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 0.25])
+    planes = np.array([0, 51, 255], dtype=np.uint8).reshape(3, 1, 1, 1)
+    clip = normalise(planes, mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 0.25])
     assert clip.flatten().tolist() == pytest.approx([-1.0, 0.0, 4.0], abs=1e-6)
 
 
@@ -87,65 +99,48 @@ def test_a_frame_too_long_for_any_box_gives_its_centre() -> None:
     assert box == (0, 494, 10, 12)
 
 
+def test_erased_boxes_have_the_published_areas_and_aspects() -> None:
+    boxes = [box for seed in range(3000) for box in random_erasures(224, 224, max_count=1, rng=rng_of(seed))]
+    assert len(boxes) > 2990
+    assert all(0 <= box.top <= 224 - box.height and 0 <= box.left <= 224 - box.width for box in boxes)
+    shares = np.sort([box.height * box.width / 224**2 for box in boxes])
+    expected = 0.02 + (1 / 3 - 0.02) * (np.arange(len(shares)) + 0.5) / len(shares)
+    assert np.abs(shares - expected).mean() < 0.006
+    logs = np.log([box.width / box.height for box in boxes if box.height * box.width < 0.25 * 224**2])
+    assert abs(logs.mean()) < 0.05
+    assert logs.std() == pytest.approx(2 * np.log(1 / 0.3) / np.sqrt(12), rel=0.05)
+    slack = np.array([box.top / (224 - box.height) for box in boxes])
+    assert np.histogram(slack, bins=4, range=(0, 1))[0] / len(boxes) == pytest.approx([0.25] * 4, abs=0.04)
+
+
+def test_several_erased_boxes_share_the_area() -> None:
+    drawn = [random_erasures(100, 100, max_count=3, rng=rng_of(seed)) for seed in range(900)]
+    assert [sum(len(boxes) == count for boxes in drawn) / 900 for count in (1, 2, 3)] == pytest.approx(
+        [1 / 3] * 3, abs=0.06
+    )
+    for boxes in drawn:
+        assert all(box.height * box.width <= 1e4 / 3 / len(boxes) * 1.05 for box in boxes)
+
+
 @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
-def test_the_same_box_is_erased_in_all_frames(mode: str) -> None:
-    shares, boxes = [], set()
-    for seed in range(300):
-        clip = erase(torch.full((3, 4, 40, 60), 9.0), mode=mode, max_count=1, rng=np.random.default_rng(seed))
-        changed = (clip != 9).all(dim=0)  # (T, H, W)
-        assert torch.equal(changed, changed[:1].expand_as(changed))
-        shares.append(changed[0].float().mean().item())
-        boxes.add(tuple(changed[0].nonzero()[0].tolist()))
-    assert min(shares) > 0.01
-    assert max(shares) < 0.36
-    assert np.mean(shares) == pytest.approx((0.02 + 1 / 3) / 2, rel=0.12)
-    assert len(boxes) > 100
+def test_the_same_boxes_are_erased_in_all_frames(mode: str) -> None:
+    boxes = (Box(3, 5, 10, 20), Box(30, 50, 4, 6))
+    clip = torch.full((3, 4, 40, 60), 9.0)
+    erase(clip, boxes, mode=mode, rng=torch.Generator().manual_seed(1))
+    changed = (clip != 9).all(dim=0)  # (T, H, W)
+    expected = torch.zeros(40, 60, dtype=torch.bool)
+    expected[3:13, 5:25] = expected[30:34, 50:56] = True
+    assert torch.equal(changed, expected.expand_as(changed))
+    distinct = {"pixel": 3 * 4 * 10 * 20, "rand": 3 * 4, "const": 1}[mode]
+    assert len(clip[:, :, 3:13, 5:25].unique()) == pytest.approx(distinct, rel=0.01)
 
 
 def test_erased_pixels_are_noise_of_the_normalised_range() -> None:
     clip = torch.full((3, 8, 64, 64), 99.0)
-    values = erase(clip, mode="pixel", max_count=1, rng=np.random.default_rng(1))
-    values = values[values != 99]
+    erase(clip, [Box(0, 0, 64, 32)], mode="pixel", rng=torch.Generator().manual_seed(1))
+    values = clip[..., :32]
     assert abs(values.mean().item()) < 0.05
     assert values.std().item() == pytest.approx(1, abs=0.05)
-
-
-def test_rand_augment_treats_all_frames_alike() -> None:
-    frames = np.repeat(random_frames(1, 48, 64), 4, axis=0)
-    for seed in range(20):
-        out = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")(frames, np.random.default_rng(seed))
-        assert out.shape == frames.shape
-        assert (out == out[:1]).all()
-
-
-def test_rand_augment_is_a_function_of_its_generator_and_leaves_the_global_one_alone() -> None:
-    augment, frames = RandAugment(PUBLISHED_POLICY, interpolation="bicubic"), random_frames(2, 48, 64)
-    random.seed(3)
-    expected_next = random.random()
-    random.seed(3)
-    first = augment(frames, np.random.default_rng(5))
-    assert random.random() == expected_next
-    assert np.array_equal(augment(frames, np.random.default_rng(5)), first)
-
-
-def test_rand_augment_changes_images_as_timm_does() -> None:
-    # Same distribution of the size of the change, operation by operation being timm's own.
-    image = random_frames(32, 40, seed=1)
-    hparams = {"interpolation": Image.Resampling.BICUBIC}
-    theirs = rand_augment_transform(PUBLISHED_POLICY, hparams)
-    random.seed(0)
-    np.random.seed(0)
-    expected = [np.asarray(theirs(Image.fromarray(image))).mean() for _ in range(1500)]
-    ours = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
-    actual = [ours(image[None], np.random.default_rng(seed)).mean() for seed in range(1500)]
-    assert np.mean(actual) == pytest.approx(np.mean(expected), abs=4)
-    assert np.std(actual) == pytest.approx(np.std(expected), rel=0.1)
-
-
-@pytest.mark.parametrize("policy", ["random", "rand-x9", "m7-n4"])
-def test_a_policy_that_timm_does_not_know_is_refused(policy: str) -> None:
-    with pytest.raises(ValueError, match=f"'{policy}' is not a RandAugment policy"):
-        RandAugment(policy, interpolation="bicubic")
 
 
 def train_transform(**settings: Any) -> TrainTransform:
@@ -192,3 +187,70 @@ def test_random_crops_without_area_jitter_show_the_frame_at_the_drawn_scale() ->
         for seed in range(200)
     ]
     assert sorted({round(step, 3) for step in steps}) == [round(4 * 40 / width, 3) for width in (32, 30, 29, 28, 26)]
+
+
+def test_a_clip_is_the_resized_box_flipped_and_erased() -> None:
+    # Rows and columns of 2x2 equal pixels: halved in size, each becomes one pixel, whatever the interpolation.
+    cells = np.random.default_rng(0).integers(0, 256, (2, 20, 25, 3), dtype=np.uint8)
+    frames = cells.repeat(2, axis=1).repeat(2, axis=2)
+    transform = train_transform(mean=[0.0] * 3, std=[1 / 255] * 3, erase_mode="const")
+    drawn = Augmentation((), None, Box(4, 10, 32, 32), False, (Box(0, 0, 5, 4),), 0)
+    expected = torch.from_numpy(cells[:, 2:18, 5:21].transpose(3, 0, 1, 2).astype(np.float32))
+    plain = transform.apply(frames, drawn._replace(erased=()))
+    assert torch.allclose(plain, expected, atol=1e-4)
+    assert torch.allclose(transform.apply(frames, drawn._replace(erased=(), flipped=True)), expected.flip(3), atol=1e-4)
+    expected[:, :, :5, :4] = 0
+    assert torch.allclose(transform.apply(frames, drawn), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale": [], "aspect": []}])
+def test_clips_lie_in_one_piece_in_memory(settings: dict[str, Any]) -> None:
+    transform = train_transform(flip=True, **settings)
+    clips = transform(random_frames(2, 30, 40), crops=[1] * 8, rng=rng_of(0))
+    assert all(clip.is_contiguous() and clip.dtype == torch.float32 for clip in clips)
+
+
+def test_the_operations_of_rand_augment_are_done_before_the_box_is_cut_out() -> None:
+    frames = random_frames(2, 30, 40)
+    transform = train_transform(rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic"))
+    moved = Augmentation((Operation("TranslateXRel", 0.25), Operation("Invert")), None, Box(2, 5, 20, 20), False, (), 0)
+    unmoved = moved._replace(operations=(Operation("Invert"),), box=Box(2, 15, 20, 20))  # a quarter of 40 columns
+    assert torch.equal(transform.apply(frames, moved), transform.apply(frames, unmoved))
+
+
+def test_copies_of_a_clip_are_augmented_independently() -> None:
+    transform = train_transform(
+        flip=True, erase_probability=0.25, rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+    )
+    frames, rng = random_frames(2, 30, 40), rng_of(0)
+    pairs = [transform(frames, crops=[1, 1], rng=rng) for _ in range(20)]
+    assert not any(torch.equal(first, second) for first, second in pairs)
+
+
+def test_draws_have_the_published_rates() -> None:
+    transform = train_transform(
+        crop_size=224,
+        flip=True,
+        erase_probability=0.25,
+        rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic"),
+    )
+    rng = rng_of(0)
+    drawn = [transform.draw(256, 340, rng=rng) for _ in range(4000)]
+    assert np.mean([one.flipped for one in drawn]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([len(one.erased) for one in drawn]) == pytest.approx(0.25, abs=0.03)
+    assert np.mean([len(one.operations) for one in drawn]) == pytest.approx(4 * 0.5, abs=0.06)
+    assert len({one.noise_seed for one in drawn}) == 4000
+    # What is drawn for one part says nothing about another one.
+    flips = np.array([one.flipped for one in drawn], float)
+    areas = np.array([one.box.height * one.box.width for one in drawn], float)
+    assert abs(np.corrcoef(flips, areas)[0, 1]) < 0.06
+
+
+def test_a_draw_says_all_about_its_clip() -> None:
+    transform = train_transform(
+        flip=True, erase_probability=1.0, rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+    )
+    frames = random_frames(2, 30, 40)
+    for seed in range(5):
+        drawn = transform.draw(30, 40, rng=rng_of(seed))
+        assert torch.equal(transform.apply(frames, drawn), transform(frames, crops=[1], rng=rng_of(seed))[0])
