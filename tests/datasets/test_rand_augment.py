@@ -1,6 +1,5 @@
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,8 +62,8 @@ def by_timm(operation: Operation, *, interpolation: str = "bicubic") -> np.ndarr
     if name in ("Posterize", "Solarize", "SolarizeAdd"):
         arguments = [int(argument)]
     options: dict[str, Any] = {"fillcolor": (128,) * 3, "resample": PILLOW[interpolation]}
-    function: Callable[..., Image.Image] = NAME_TO_OP[name]
-    images = [function(Image.fromarray(frame), *arguments, **options) for frame in FRAMES]
+    functions: dict[str, Any] = NAME_TO_OP
+    images = [functions[name](Image.fromarray(frame), *arguments, **options) for frame in FRAMES]
     return np.stack([np.asarray(image) for image in images]).transpose(3, 0, 1, 2)
 
 
