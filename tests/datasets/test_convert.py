@@ -210,15 +210,19 @@ def test_two_videos_never_become_one(videos: Path, tmp_path: Path, write_painted
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none: no such folder, or no videos in it"):
-        resize(tmp_path / "none", tmp_path / "out")
+        resize(tmp_path / "none", tmp_path.parent / "out")
     with pytest.raises(ValueError, match=r"321 pixels; H\.264 needs an even number"):
-        resize(tmp_path, tmp_path / "out", short_side=321)
+        resize(tmp_path, tmp_path.parent / "out", short_side=321)
     with pytest.raises(ValueError, match="crf is 60; use 0"):
-        resize(tmp_path, tmp_path / "out", crf=60)
+        resize(tmp_path, tmp_path.parent / "out", crf=60)
+    with pytest.raises(ValueError, match=r"small lies in .*, whose videos are to be read; choose another folder"):
+        resize(tmp_path, tmp_path / "small")
+    with pytest.raises(ValueError, match=r"the frame rate is -1; use frames per second"):
+        extract_frames(tmp_path, tmp_path.parent / "out", fps=-1, num_workers=1)
     with pytest.raises(ValueError, match=r"'frame\.jpg' gives all frames one name"):
-        extract_frames(tmp_path, tmp_path / "out", template="frame.jpg", num_workers=1)
+        extract_frames(tmp_path, tmp_path.parent / "out", template="frame.jpg", num_workers=1)
     with pytest.raises(ValueError, match="quality is 0; use 1 to 100"):
-        extract_frames(tmp_path, tmp_path / "out", quality=0, num_workers=1)
+        extract_frames(tmp_path, tmp_path.parent / "out", quality=0, num_workers=1)
 
 
 def test_frames_at_a_constant_rate_are_those_that_ffmpeg_would_extract(
