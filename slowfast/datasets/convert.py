@@ -30,8 +30,8 @@ from slowfast.datasets.sampling import constant_rate
 from slowfast.utils.pool import Failure, lock, map_in_processes, progress_bar
 
 # For clips that start anywhere: a keyframe, where decoding can start, at least every 32 frames; no B-frame that another
-# one refers to, so that a decoder can leave out what is not asked for; and none of the tools of H.264 that decode slowly.
-# A clip of 16 of 64 frames then decodes about three times as fast as with x264's own settings, from files half as large
+# one refers to, so that a decoder can leave out what is not asked for; none of the tools of H.264 that decode slowly. A
+# clip of 16 of 64 frames then decodes about three times as fast as with x264's own settings, from files half as large
 # again.
 X264_OPTIONS = {"preset": "medium", "tune": "fastdecode", "g": "32", "b-pyramid": "none", "threads": "1"}
 CHUNK_BYTES = 256 << 20  # of decoded frames in memory
