@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,18 @@ def test_good_videos_end_in_status_0_and_mistakes_in_2(
     with pytest.raises(SystemExit) as error:
         check_data("--splits", "none")
     assert error.value.code == 2
+
+
+def test_a_manifest_is_a_local_file(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(data / "cache"))
+    with ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(data))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://localhost:{server.server_port}"
+        assert check_data("DATA.PATH_TO_DATA_DIR", address, "--workers", "1") == 2
+        server.shutdown()
+    assert f"{address} cannot hold the manifest; name a local file with --manifest" in capsys.readouterr().err
 
 
 NUM_MANY = 600

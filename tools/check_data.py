@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cfg = load_cfg(args.cfg, args.opts)
         lists = {split: build_annotations(cfg, split) for split in args.splits}
+        if not args.manifest and "://" in cfg.DATA.PATH_TO_DATA_DIR:
+            raise ValueError(f"{cfg.DATA.PATH_TO_DATA_DIR} cannot hold the manifest; name a local file with --manifest")
         manifest_path = args.manifest or Path(cfg.DATA.PATH_TO_DATA_DIR, "manifest.csv")
         for split, annotations in lists.items():
             check_videos(

@@ -2,9 +2,11 @@ import csv
 import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from slowfast.datasets.records import Video
 
 def open_file(video: Video, *, folder: Path) -> VideoFile:
     return VideoFile(str(folder / video.path))
+
+
+def open_remote(video: Video, *, address: str) -> VideoFile:
+    return VideoFile(f"{address}/{video.path}")
 
 
 def open_frames(video: Video, *, folder: Path) -> FrameFolder:
@@ -92,6 +98,18 @@ def test_what_a_probe_finds(videos: Path) -> None:
     assert damaged.reason
     assert str(videos) not in damaged.reason
     assert damaged.num_frames == 40
+
+
+def test_remote_videos_are_probed(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    with ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(videos))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://localhost:{server.server_port}"
+        probe = partial(probe_video, open_video=partial(open_remote, address=address), folder=address)
+        found = [probe(Video(path, 0, None)) for path in ("a class/one, two.mp4", "empty.mp4", "none.mp4")]
+        server.shutdown()
+    assert [entry.status for entry in found] == ["ok", "empty", "missing"]
+    assert (found[0].bytes, found[0].num_frames) == (str((videos / "a class/one, two.mp4").stat().st_size), 40)
 
 
 def test_frame_folders_are_probed_for_every_file_and_a_damaged_one(tmp_path: Path) -> None:
