@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from slowfast.datasets.records import Batch
-from slowfast.datasets.video import VideoDataset, collate
+from slowfast.datasets.video import VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import rank
 
@@ -28,7 +28,7 @@ class VideoLoader(DataLoader[Batch]):
         keep_workers: whether the workers outlive a pass over the data.
     """
 
-    dataset: VideoDataset  # type: ignore[assignment]  # of lists, of which collate makes a Batch
+    dataset: VideoDataset
     batch_sampler: RandomViews | AllViews
 
     def __init__(
@@ -42,9 +42,9 @@ class VideoLoader(DataLoader[Batch]):
         keep_workers: bool,
     ) -> None:
         super().__init__(
-            dataset,  # type: ignore[arg-type]
+            dataset,
             batch_sampler=views,
-            collate_fn=collate,
+            collate_fn=_as_it_is,
             num_workers=num_workers,
             timeout=timeout if num_workers else 0,
             pin_memory=pin_memory,
@@ -93,6 +93,10 @@ class VideoLoader(DataLoader[Batch]):
             f"{message.strip()}{where}; a worker that is killed has mostly run out of memory: lower "
             "DATA_LOADER.NUM_WORKERS or TRAIN.BATCH_SIZE, or give the job more"
         )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch  # the data set makes whole batches
 
 
 def _use_one_thread(worker: int) -> None:

@@ -1,4 +1,4 @@
-"""The records that flow from a list file to the model: Video, View, Request, Clip or Unread, Batch."""
+"""The records that flow from a list file to the model: Video, View, Request, Unread, Batch."""
 
 from typing import NamedTuple
 
@@ -33,15 +33,6 @@ class Request(NamedTuple):
     seed: tuple[int, ...] | None
 
 
-class Clip(NamedTuple):
-    """What the model sees of one view."""
-
-    frames: Tensor  # (C, T, H, W), float32, normalised
-    label: int
-    video: int
-    view: int
-
-
 class Unread(NamedTuple):
     """A video that was asked for and cannot be read."""
 
@@ -50,7 +41,7 @@ class Unread(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips stacked along a leading axis, and the videos of which there are none."""
+    """What the model sees of several views, one clip each, and the videos that cannot be seen."""
 
     frames: Tensor  # (B, C, T, H, W), float32
     label: Tensor  # (B,), int64, as the others

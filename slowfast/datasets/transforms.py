@@ -22,12 +22,22 @@ ERASED_ASPECT = (0.3, 1 / 0.3)  # width / height
 # ---- Functions on a clip ---------------------------------------------------------------------------------------------
 
 
-def normalise(planes: Planes, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return (C, T, H, W) float32 of zero mean and unit deviation, of uint8; mean and std of each channel on [0, 1]."""
-    clip = torch.from_numpy(planes.astype(np.float32, order="C"))
-    for channel, centre, deviation in zip(clip, mean, std, strict=True):
-        channel.mul_(1 / (255 * deviation)).sub_(centre / deviation)
-    return clip
+def to_float(planes: Planes) -> Tensor:
+    """Return (C, T, H, W) float32, in one piece, of uint8 in any order: NumPy turns bytes faster than floats."""
+    return torch.from_numpy(np.ascontiguousarray(planes).astype(np.float32))
+
+
+def normalise(clip: Tensor, *, mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+    """Write (C, T, H, W), of values from 0 to 255, to `out` with zero mean and unit deviation.
+
+    Args:
+        clip: float32, in any order.
+        mean: of each channel, on [0, 1].
+        std: of each channel, on [0, 1].
+        out: of the same shape.
+    """
+    for values, result, centre, deviation in zip(clip, out, mean, std, strict=True):
+        torch.mul(values, 1 / (255 * deviation), out=result).sub_(centre / deviation)
 
 
 def resize(clip: Tensor, height: int, width: int) -> Tensor:
@@ -129,12 +139,12 @@ class TestTransform:
         self.std = std
 
     def __call__(
-        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
-    ) -> list[Tensor]:
-        """Return crops of frames (T, H, W, 3), each (3, T, crop_size, crop_size) float32."""
-        clip = normalise(frames.transpose(3, 0, 1, 2), mean=self.mean, std=self.std)
-        resized = resize_short_side(clip, self.short_side)
-        return [uniform_crop(resized, self.crop_size, crop) for crop in crops]
+        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
+    ) -> None:
+        """Write crops of frames (T, H, W, 3) to `out`, (len(crops), 3, T, crop_size, crop_size) float32."""
+        resized = resize_short_side(to_float(frames.transpose(3, 0, 1, 2)), self.short_side)
+        for crop, clip in zip(crops, out, strict=True):
+            normalise(uniform_crop(resized, self.crop_size, crop), mean=self.mean, std=self.std, out=clip)
 
 
 class Augmentation(NamedTuple):
@@ -193,11 +203,12 @@ class TrainTransform:
         self.erase_count = erase_count
 
     def __call__(
-        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
-    ) -> list[Tensor]:
-        """Return a random clip (3, T, crop_size, crop_size), float32, of frames (T, H, W, 3) for each of `crops`."""
+        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
+    ) -> None:
+        """Write a random clip of frames (T, H, W, 3) for each of `crops` to `out`, (len(crops), 3, T, S, S) float32."""
         assert rng is not None, "a training request carries a seed"
-        return [self.apply(frames, self.draw(*frames.shape[1:3], rng=rng)) for _ in crops]
+        for clip in out:
+            self.apply(frames, self.draw(*frames.shape[1:3], rng=rng), out=clip)
 
     def draw(self, height: int, width: int, *, rng: np.random.Generator) -> Augmentation:
         """Return all draws for a clip of frames of this size."""
@@ -220,8 +231,8 @@ class TrainTransform:
             noise_seed=int(rng.integers(2**63)),
         )
 
-    def apply(self, frames: NDArray[np.uint8], augmentation: Augmentation) -> Tensor:
-        """Return the clip (3, T, crop_size, crop_size), float32, that the draws make of frames (T, H, W, 3)."""
+    def apply(self, frames: NDArray[np.uint8], augmentation: Augmentation, *, out: Tensor) -> None:
+        """Write the clip (3, T, crop_size, crop_size), float32, that the draws make of frames (T, H, W, 3) to `out`."""
         operations, short_side, box, flipped, erased, noise_seed = augmentation
         region = box if short_side is None else Box(0, 0, *frames.shape[1:3])
         if self.rand_augment is None:
@@ -229,13 +240,10 @@ class TrainTransform:
         else:
             planes = self.rand_augment.apply(frames, operations, box=region)
         if short_side is None:
-            # Flipped before it is resized, the mirror image is the same and the copy is one that is made anyway.
-            clip = normalise(planes[..., ::-1] if flipped else planes, mean=self.mean, std=self.std)
-            clip = resize(clip, self.crop_size, self.crop_size)
+            clip = resize(to_float(planes[..., ::-1] if flipped else planes), self.crop_size, self.crop_size)
         else:
             rows, columns = box.slices
-            resized = resize_short_side(normalise(planes, mean=self.mean, std=self.std), short_side)
-            clip = resized[:, :, rows, columns]
-            clip = clip.flip(3) if flipped else clip.contiguous()
-        erase(clip, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))
-        return clip
+            clip = resize_short_side(to_float(planes), short_side)[:, :, rows, columns]
+            clip = clip.flip(3) if flipped else clip
+        normalise(clip, mean=self.mean, std=self.std, out=out)
+        erase(out, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))

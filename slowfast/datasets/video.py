@@ -1,5 +1,6 @@
-"""The data set: a request for views of a video becomes a list of clips, whatever the data and the purpose."""
+"""The data set: requests for views of videos become a batch of clips, whatever the data and the purpose."""
 
+import math
 from collections.abc import Callable, Sequence
 from multiprocessing.sharedctypes import RawArray
 from typing import Protocol
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
-from slowfast.datasets.records import Batch, Clip, Request, Unread, Video, View
+from slowfast.datasets.records import Batch, Request, Unread, Video, View
 from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips, constant_rate
 
 MAX_REPLACEMENTS = 10  # videos that are tried in place of one that cannot be read
@@ -22,14 +23,19 @@ NOTHING = -1  # in the place of a video: a worker that reads none
 class Transform(Protocol):
     """From the decoded frames of a temporal clip to what the model sees of it."""
 
+    crop_size: int  # pixels, height and width of what it gives
+
     def __call__(
-        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None
-    ) -> list[Tensor]:
-        """Return one (3, T, H', W') float32 per crop of frames (T, H, W, 3); draws only where there is a generator."""
+        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
+    ) -> None:
+        """Write, of frames (T, H, W, 3), one clip per crop to `out`, (len(crops), 3, T, crop_size, crop_size) float32.
+
+        It draws only where there is a generator.
+        """
         ...
 
 
-class VideoDataset(Dataset[list[Clip | Unread]]):
+class VideoDataset(Dataset[Batch]):
     """Clips of annotated videos. Each request opens and decodes its video once, however many views it asks for.
 
     Args:
@@ -67,33 +73,55 @@ class VideoDataset(Dataset[list[Clip | Unread]]):
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, request: Request) -> list[Clip | Unread]:
-        """Return the clips of the views of a request, in its order.
+    def __getitem__(self, request: Request) -> Batch:
+        """Return the views of one request, see `__getitems__`."""
+        return self.__getitems__([request])
 
-        A video that cannot be read is reported as Unread. Where the request carries a seed, clips of another video,
-        which depends on that seed alone, follow in its place; where it does not, in validation and test, nothing does.
+    def __getitems__(self, requests: Sequence[Request]) -> Batch:
+        """Return the views of several requests, in their order; each clip is written once, to its place in the batch.
+
+        A video that cannot be read is reported as Unread. Where the request carries a seed, another video, which depends
+        on that seed alone, takes its place; where it does not, in validation and test, none does.
 
         Raises:
             DecodeError: none of the videos that were tried in place of one can be read.
         """
-        try:
-            return list(self._read(request))
-        except DecodeError as error:
-            unread = Unread(request.video, str(error))
-        return [unread] if request.seed is None else [unread, *self._read_another(request)]
+        num_views = sum(len(request.views) for request in requests)
+        size = self.transform.crop_size
+        frames = _allocate(num_views, 3, self.clips.num_frames, size, size)
+        done: list[tuple[int, View]] = []  # row and view of each clip so far
+        unread: list[Unread] = []
+        for request in requests:
+            out = frames[len(done) : len(done) + len(request.views)]
+            try:
+                row = self._read(request, out=out)
+            except DecodeError as error:
+                unread.append(Unread(request.video, str(error)))
+                if request.seed is None:
+                    continue
+                row = self._read_another(request, out=out)
+            done += [(row, view) for view in request.views]
+        rows = [row for row, _ in done]
+        return Batch(
+            frames[: len(done)],
+            label=torch.tensor([int(self.annotations.labels[row]) for row in rows], dtype=torch.int64),
+            video=torch.tensor(rows, dtype=torch.int64),
+            view=torch.tensor([view.number for _, view in done], dtype=torch.int64),
+            unread=tuple(unread),
+        )
 
     def in_work(self) -> dict[int, Video]:
         """Return the video that each worker is reading just now, by the number of the worker."""
         return {worker: self.annotations[row] for worker, row in enumerate(self._in_work) if row != NOTHING}
 
-    def _read_another(self, request: Request) -> list[Clip]:
-        """The clips of a video that takes the place of that of a training request."""
+    def _read_another(self, request: Request, *, out: Tensor) -> int:
+        """Write the clips of a video that takes the place of that of a training request; returns its row."""
         assert request.seed is not None
         for attempt in range(MAX_REPLACEMENTS):
             seed = (*request.seed, attempt)
             row = int(np.random.default_rng(seed).integers(len(self)))
             try:
-                return self._read(request._replace(video=row, seed=seed))
+                return self._read(request._replace(video=row, seed=seed), out=out)
             except DecodeError as error:
                 last = error
         raise DecodeError(
@@ -101,35 +129,35 @@ class VideoDataset(Dataset[list[Clip | Unread]]):
             "tools/check_data.py"
         ) from last
 
-    def _read(self, request: Request) -> list[Clip]:
+    def _read(self, request: Request, *, out: Tensor) -> int:
+        """Write the clips of a request to `out`; returns the row of the video."""
         if request.video in self.known_bad:
             raise DecodeError(self.known_bad[request.video])
         worker = get_worker_info()
         if worker is not None:
             self._in_work[worker.id] = request.video
         try:
-            return self._read_views(self.annotations[request.video], request)
+            self._read_views(request, out=out)
         finally:
             if worker is not None:
                 self._in_work[worker.id] = NOTHING
+        return request.video
 
-    def _read_views(self, video: Video, request: Request) -> list[Clip]:
+    def _read_views(self, request: Request, *, out: Tensor) -> None:
         rng = None if request.seed is None else np.random.default_rng(request.seed)
-        with self.open_video(video) as source:
+        with self.open_video(self.annotations[request.video]) as source:
             # One draw per temporal clip: augmented copies of a video show the same frames.
             clips = sorted({view.clip for view in request.views})
             numbers = self.frame_numbers(source, clips=clips, rng=rng)
             wanted = np.unique(np.concatenate(numbers))
             frames = source.read(wanted.tolist())
-        result: dict[View, Clip] = {}
         for clip, clip_numbers in zip(clips, numbers, strict=True):
             places = np.searchsorted(wanted, clip_numbers)
             taken = frames if np.array_equal(places, np.arange(len(frames))) else frames[places]
-            views = [view for view in request.views if view.clip == clip]
-            seen = self.transform(taken, crops=[view.crop for view in views], rng=rng)
-            for view, tensor in zip(views, seen, strict=True):
-                result[view] = Clip(tensor, video.label, request.video, view.number)
-        return [result[view] for view in request.views]
+            # The views of a clip are neighbours in a request, so that its crops are a part of the batch.
+            first = next(place for place, view in enumerate(request.views) if view.clip == clip)
+            crops = [view.crop for view in request.views if view.clip == clip]
+            self.transform(taken, crops=crops, rng=rng, out=out[first : first + len(crops)])
 
     def frame_numbers(
         self, source: VideoFile | FrameFolder, *, clips: Sequence[int], rng: np.random.Generator | None
@@ -151,13 +179,10 @@ class VideoDataset(Dataset[list[Clip | Unread]]):
         return [shown[self.clips.numbered(len(shown), clip)] for clip in clips]
 
 
-def collate(items: Sequence[list[Clip | Unread]]) -> Batch:
-    """Return the clips of several requests as one batch, in order; without any clip, its tensors are empty."""
-    clips = [part for item in items for part in item if isinstance(part, Clip)]
-    return Batch(
-        frames=torch.stack([clip.frames for clip in clips]) if clips else torch.empty(0),
-        label=torch.tensor([clip.label for clip in clips], dtype=torch.int64),
-        video=torch.tensor([clip.video for clip in clips], dtype=torch.int64),
-        view=torch.tensor([clip.view for clip in clips], dtype=torch.int64),
-        unread=tuple(part for item in items for part in item if isinstance(part, Unread)),
-    )
+def _allocate(*shape: int) -> Tensor:
+    """An empty float32 tensor for a batch: of a worker in memory that the main process can see, so that it is not copied
+    again; else from NumPy, which asks for large pages."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
+    return torch.empty(0).set_(storage).view(shape)

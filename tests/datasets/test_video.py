@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from slowfast.datasets import DATASETS, build_annotations, build_class_names, bu
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.motion import make_motion
-from slowfast.datasets.records import Clip, Request, Video, View
+from slowfast.datasets.records import Request, Video, View
 from slowfast.datasets.sampling import DenseClips, constant_rate
 from slowfast.datasets.transforms import TestTransform
 from slowfast.datasets.video import VideoDataset
@@ -71,14 +71,14 @@ def test_all_views_of_a_video_take_one_open_and_one_read(
         transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
     )
     views = tuple(View(index, clip=index // 3, crop=index % 3) for index in range(9))
-    taken = cast(list[Clip], dataset[Request(0, views, seed=None)])
+    batch = dataset[Request(0, views, seed=None)]
     assert len(reads) == 1
-    assert [(clip.label, clip.video, clip.view) for clip in taken] == [(2, 0, index) for index in range(9)]
+    assert (batch.label.tolist(), batch.video.tolist(), batch.view.tolist()) == ([2] * 9, [0] * 9, list(range(9)))
     # The left crop shows the two lowest bits of each frame's number, the right crop the two highest.
-    for clip in taken:
-        numbers = clips.numbered(100, views[clip.view].clip)
-        first_bit = {0: 0, 1: 3, 2: 6}[views[clip.view].crop]
-        shown = (clip.frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
+    for view, frames in zip(views, batch.frames, strict=True):
+        numbers = clips.numbered(100, view.clip)
+        first_bit = {0: 0, 1: 3, 2: 6}[view.crop]
+        shown = (frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
         assert shown.tolist() == ((numbers >> first_bit) % 4).tolist()
 
 
@@ -115,7 +115,7 @@ def test_frame_folders_take_one_frame_per_segment(tmp_path: Path, tiny_cfg: Tiny
     # 32 frames, 4 segments of 7.75, two clips: a third and two thirds of a segment, 2 and 5 frames, into each.
     assert dataset.clips.numbered(32, 0).tolist() == [2, 10, 18, 25]
     assert dataset.clips.numbered(32, 1).tolist() == [5, 13, 21, 28]
-    assert len(dataset[Request(0, (View(0, 0, 1), View(1, 1, 1)), seed=None)]) == 2
+    assert len(dataset[Request(0, (View(0, 0, 1), View(1, 1, 1)), seed=None)].frames) == 2
 
 
 def test_validation_takes_one_centred_view(tiny_cfg: TinyCfg) -> None:
@@ -136,8 +136,7 @@ def test_a_target_frame_rate_resamples_before_clips_are_taken(
         transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
         target_fps=25,
     )
-    (clip,) = cast(list[Clip], dataset[Request(0, (View(0, 0, 0),), seed=None)])
-    frames = clip.frames
+    (frames,) = dataset[Request(0, (View(0, 0, 0),), seed=None)].frames
     # At 25 frames/s the clip takes 0, 6, 12, 19 of 50 frames. Of these 4 frames, the two lowest bits:
     shown = (frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
     ticks = constant_rate(np.arange(100) / 50, np.full(100, 0.02), fps=25)
