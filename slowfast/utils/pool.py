@@ -131,7 +131,7 @@ class _Worker(Generic[Item, Result]):
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join()
+        self._process.join(5)  # one that waits for a dead file server cannot be ended
         self.connection.close()
 
 
