@@ -136,7 +136,7 @@ class VideoFile:
             numbers: from 0 to num_frames - 1, at least one.
 
         Returns:
-            (N, H, W, 3), turned upright where the file says how the camera was held.
+            (N, H, W, 3), turned upright where the file says how the camera was held; in memory, channel by channel.
 
         Raises:
             DecodeError: a frame is damaged, or missing from the file.
@@ -147,14 +147,15 @@ class VideoFile:
         wanted = sorted(places)
         if not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
             raise DecodeError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}")
-        result: Frames | None = None
+        planes: Frames | None = None
         for number, frame in self._decode(wanted):
             image = self._to_image(frame)
-            if result is None:
-                result = np.empty((len(numbers), *image.shape), dtype=np.uint8)
-            result[places[number]] = image
-        assert result is not None
-        return result
+            if planes is None:
+                planes = _empty_planes(len(numbers), image)
+            for place in places[number]:
+                planes[:, place] = image.transpose(2, 0, 1)
+        assert planes is not None
+        return planes.transpose(1, 2, 3, 0)
 
     # ---- Opening -----------------------------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class FrameFolder:
             numbers: from 0 to num_frames - 1, at least one.
 
         Returns:
-            (N, H, W, 3).
+            (N, H, W, 3); in memory, channel by channel.
 
         Raises:
             DecodeError: a file is missing or damaged, or of another size than the others.
@@ -369,8 +370,11 @@ class FrameFolder:
         sizes = {image.shape for image in images.values()}
         if len(sizes) > 1:
             raise DecodeError(f"{self.path}: frames of different sizes, {' and '.join(map(str, sorted(sizes)))}")
-        frames = np.stack([images[int(number)] for number in numbers])
-        return np.ascontiguousarray(frames[..., ::-1]) if self.bgr else frames
+        planes = _empty_planes(len(numbers), next(iter(images.values())))
+        for place, number in enumerate(numbers):
+            image = images[int(number)].transpose(2, 0, 1)
+            planes[:, place] = image[::-1] if self.bgr else image
+        return planes.transpose(1, 2, 3, 0)
 
     def _file_path(self, file_number: int) -> str:
         return join(self.path, self.template.format(file_number))
@@ -394,6 +398,11 @@ class FrameFolder:
                 return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError) as error:  # Pillow reports some damaged files as bad syntax
             raise DecodeError(f"{path}: {_reason(error)} (one of {self.num_frames} frames)") from error
+
+
+def _empty_planes(num_frames: int, image: Frames) -> Frames:
+    """Room for frames like an image (H, W, 3), as (3, N, H, W): the order in which the model sees a clip."""
+    return np.empty((3, num_frames, *image.shape[:2]), dtype=np.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -23,8 +23,8 @@ ERASED_ASPECT = (0.3, 1 / 0.3)  # width / height
 
 
 def to_float(planes: Planes) -> Tensor:
-    """Return (C, T, H, W) float32, in one piece, of uint8 in any order: NumPy turns bytes faster than floats."""
-    return torch.from_numpy(np.ascontiguousarray(planes).astype(np.float32))
+    """Return (C, T, H, W) float32, in one piece, of uint8 in any order."""
+    return torch.from_numpy(planes.astype(np.float32, order="C"))
 
 
 def normalise(clip: Tensor, *, mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
@@ -37,7 +37,7 @@ def normalise(clip: Tensor, *, mean: Sequence[float], std: Sequence[float], out:
         out: of the same shape.
     """
     for values, result, centre, deviation in zip(clip, out, mean, std, strict=True):
-        torch.mul(values, 1 / (255 * deviation), out=result).sub_(centre / deviation)
+        torch.add(torch.tensor(-centre / deviation), values, alpha=1 / (255 * deviation), out=result)
 
 
 def resize(clip: Tensor, height: int, width: int) -> Tensor:

@@ -80,8 +80,8 @@ class VideoDataset(Dataset[Batch]):
     def __getitems__(self, requests: Sequence[Request]) -> Batch:
         """Return the views of several requests, in their order; each clip is written once, to its place in the batch.
 
-        A video that cannot be read is reported as Unread. Where the request carries a seed, another video, which depends
-        on that seed alone, takes its place; where it does not, in validation and test, none does.
+        A video that cannot be read is reported as Unread. Where the request carries a seed, another video, which
+        depends on that seed alone, takes its place; where it does not, in validation and test, none does.
 
         Raises:
             DecodeError: none of the videos that were tried in place of one can be read.
@@ -152,8 +152,7 @@ class VideoDataset(Dataset[Batch]):
             wanted = np.unique(np.concatenate(numbers))
             frames = source.read(wanted.tolist())
         for clip, clip_numbers in zip(clips, numbers, strict=True):
-            places = np.searchsorted(wanted, clip_numbers)
-            taken = frames if np.array_equal(places, np.arange(len(frames))) else frames[places]
+            taken = _take(frames, np.searchsorted(wanted, clip_numbers))
             # The views of a clip are neighbours in a request, so that its crops are a part of the batch.
             first = next(place for place, view in enumerate(request.views) if view.clip == clip)
             crops = [view.crop for view in request.views if view.clip == clip]
@@ -179,10 +178,18 @@ class VideoDataset(Dataset[Batch]):
         return [shown[self.clips.numbered(len(shown), clip)] for clip in clips]
 
 
+def _take(frames: NDArray[np.uint8], places: Indices) -> NDArray[np.uint8]:
+    """Frames (T, H, W, 3) at the given places: a view where these follow each other, as they mostly do."""
+    first, last = places[0], places[-1]
+    if np.array_equal(places, np.arange(first, last + 1)):
+        return frames[first : last + 1]
+    return frames.transpose(3, 0, 1, 2)[:, places].transpose(1, 2, 3, 0)  # stays channel by channel in memory
+
+
 def _allocate(*shape: int) -> Tensor:
-    """An empty float32 tensor for a batch: of a worker in memory that the main process can see, so that it is not copied
-    again; else from NumPy, which asks for large pages."""
+    """An empty float32 tensor for a batch."""
     if get_worker_info() is None:
-        return torch.from_numpy(np.empty(shape, dtype=np.float32))
+        return torch.empty(shape)
+    # A worker's batch is made where the main process can see it, so that it is not copied once more.
     storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
     return torch.empty(0).set_(storage).view(shape)
