@@ -75,23 +75,23 @@ def find_problems(cfg: CfgNode) -> list[str]:
     return list(dict.fromkeys(problems))  # a file that several splits need is one problem
 
 
-def build_loader(cfg: CfgNode, split: str) -> VideoLoader:
+def build_loader(cfg: CfgNode, split: str, *, annotations: Annotations | None = None) -> VideoLoader:
     """Return the loader of this process for a split: random views to train, one centred view to validate, all to test.
 
     Args:
         cfg: the config.
         split: train | val | test.
+        annotations: in place of the list of the split.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or bad, or has too few videos for one training step.
     """
     form = format_of(cfg, split)
-    annotations, known_bad = _annotations_to_load(cfg, split)
-    clips = _build_clips(cfg, split, is_segmented=form.is_segmented)
+    annotations, known_bad = _annotations_to_load(cfg, split) if annotations is None else (annotations, {})
     dataset = VideoDataset(
         annotations,
         open_video=build_opener(cfg, split),
-        clips=clips,
+        clips=_build_clips(cfg, split, is_segmented=form.is_segmented),
         transform=_build_train_transform(cfg) if split == "train" else _build_test_transform(cfg),
         target_fps=cfg.DATA.TARGET_FPS or form.target_fps,
         refuse_short=cfg.DATA.SHORT_CLIP == "error",

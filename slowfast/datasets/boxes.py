@@ -25,6 +25,12 @@ class Box(NamedTuple):
         """Its rows and columns."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
+    def scaled(self, rows: float, columns: float) -> "Box":
+        """Return the rectangle after a resize by these factors, in whole pixels."""
+        top, bottom = (round(row * rows) for row in (self.top, self.top + self.height))
+        left, right = (round(column * columns) for column in (self.left, self.left + self.width))
+        return Box(top, left, bottom - top, right - left)
+
     def within(self, outer: "Box") -> "Box":
         """Return the same rectangle, counted from the top left corner of another one."""
         return self._replace(top=self.top - outer.top, left=self.left - outer.left)

@@ -59,23 +59,20 @@ def resize_short_side(clip: Tensor, short_side: int) -> Tensor:
     return resize(clip, *short_side_size(clip.shape[2], clip.shape[3], short_side=short_side))
 
 
-def uniform_crop(clip: Tensor, size: int, crop: int) -> Tensor:
-    """Return one of three square crops spread along the longer side.
+def uniform_box(height: int, width: int, *, size: int, crop: int) -> Box:
+    """Return one of three square boxes spread along the longer side of a frame.
 
     Args:
-        clip: (C, T, H, W).
-        size: side of the crop in pixels, at most min(H, W).
+        height: of the frame.
+        width: of the frame.
+        size: side of the box in pixels, at most that of the frame.
         crop: 0 left or top, 1 centre, 2 right or bottom.
 
-    Returns:
-        (C, T, size, size), a view of `clip`.
-
     Raises:
-        ValueError: the frame is smaller than the crop, or there is no such crop.
+        ValueError: the frame is smaller than the box, or there is no such crop.
 
     Source: Wang et al., Non-local Neural Networks, arXiv:1711.07971, sec. 4.1.
     """
-    height, width = clip.shape[2:]
     if size > min(height, width) or crop not in (0, 1, 2):
         raise ValueError(f"there is no crop {crop} of {size}x{size} pixels in a frame of {height}x{width}")
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
@@ -83,7 +80,7 @@ def uniform_crop(clip: Tensor, size: int, crop: int) -> Tensor:
         top = (0, top, height - size)[crop]
     else:
         left = (0, left, width - size)[crop]
-    return clip[:, :, top : top + size, left : left + size]
+    return Box(top, left, size, size)
 
 
 def random_erasures(height: int, width: int, *, max_count: int, rng: np.random.Generator) -> tuple[Box, ...]:
@@ -144,7 +141,14 @@ class TestTransform:
         """Write crops of frames (T, H, W, 3) to `out`, (len(crops), 3, T, crop_size, crop_size) float32."""
         resized = resize_short_side(to_float(frames.transpose(3, 0, 1, 2)), self.short_side)
         for crop, clip in zip(crops, out, strict=True):
-            normalise(uniform_crop(resized, self.crop_size, crop), mean=self.mean, std=self.std, out=clip)
+            rows, columns = uniform_box(*resized.shape[2:], size=self.crop_size, crop=crop).slices
+            normalise(resized[:, :, rows, columns], mean=self.mean, std=self.std, out=clip)
+
+    def box(self, height: int, width: int, *, crop: int) -> Box:
+        """Return the part of a frame of this size that a crop shows, to the nearest pixel."""
+        resized_height, resized_width = short_side_size(height, width, short_side=self.short_side)
+        box = uniform_box(resized_height, resized_width, size=self.crop_size, crop=crop)
+        return box.scaled(height / resized_height, width / resized_width)
 
 
 class Augmentation(NamedTuple):
@@ -156,6 +160,13 @@ class Augmentation(NamedTuple):
     flipped: bool  # left-right
     erased: tuple[Box, ...]  # boxes of the clip
     noise_seed: int  # of what fills them
+
+    def box_in(self, height: int, width: int) -> Box:
+        """Return the part of a frame of this size that becomes the clip, to the nearest pixel."""
+        if self.short_side is None:
+            return self.box
+        resized_height, resized_width = short_side_size(height, width, short_side=self.short_side)
+        return self.box.scaled(height / resized_height, width / resized_width)
 
 
 class TrainTransform:

@@ -55,8 +55,11 @@ class RandomViews(Sampler[list[Request]]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
         for step in range(len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
-            videos = order[start : start + self.batch_size].tolist()
-            yield [Request(video, self.views, seed=(self.seed, self.epoch, video)) for video in videos]
+            yield [self.request(video) for video in order[start : start + self.batch_size].tolist()]
+
+    def request(self, video: int) -> Request:
+        """Return what is asked of a video in the epoch that was chosen."""
+        return Request(video, self.views, seed=(self.seed, self.epoch, video))
 
 
 class AllViews(Sampler[list[Request]]):
@@ -90,4 +93,8 @@ class AllViews(Sampler[list[Request]]):
 
     def __iter__(self) -> Iterator[list[Request]]:
         for videos in self.batches:
-            yield [Request(video, self.views, seed=None) for video in videos]
+            yield [self.request(video) for video in videos]
+
+    def request(self, video: int) -> Request:
+        """Return what is asked of a video."""
+        return Request(video, self.views, seed=None)

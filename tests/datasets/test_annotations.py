@@ -1,8 +1,4 @@
 import gzip
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -150,27 +146,6 @@ def test_a_missing_list_is_named(tmp_path: Path) -> None:
         read_class_names(str(tmp_path / "none.txt"))
     with pytest.raises(OSError, match=rf"{tmp_path}: Is a directory"):
         read_path_list(str(tmp_path), separator=",", num_classes=4)
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a web server for the folder `web`."""
-    (tmp_path / "web").mkdir()
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-        thread.join()
-
-
-def test_lists_may_be_remote(server: str, tmp_path: Path) -> None:
-    write(tmp_path / "web/train.csv", "a.mp4,0\n")
-    assert videos_of(read_path_list(f"{server}/train.csv", separator="", num_classes=1)) == [Video("a.mp4", 0, None)]
-    with pytest.raises(OSError, match=rf"{server}/none\.csv: .*404"):
-        read_path_list(f"{server}/none.csv", separator="", num_classes=1)
 
 
 def test_class_names_come_in_the_order_of_the_labels(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from slowfast.datasets.transforms import (
     random_erasures,
     resize_short_side,
     to_float,
-    uniform_crop,
+    uniform_box,
 )
 
 MEAN, STD = [0.45] * 3, [0.225] * 3
@@ -86,15 +86,23 @@ def test_the_long_side_is_cut_off_to_whole_pixels(height: int, width: int, shape
 
 
 def test_crops_lie_left_centre_right_or_top_centre_bottom() -> None:
-    wide = torch.arange(7.0).expand(1, 1, 4, 7)
-    assert [uniform_crop(wide, 4, crop)[0, 0, 0, 0].item() for crop in range(3)] == [0, 2, 3]
-    assert [uniform_crop(wide.transpose(2, 3), 4, crop)[0, 0, 0, 0].item() for crop in range(3)] == [0, 2, 3]
+    assert [uniform_box(4, 7, size=4, crop=crop) for crop in range(3)] == [(0, 0, 4, 4), (0, 2, 4, 4), (0, 3, 4, 4)]
+    assert [uniform_box(7, 4, size=4, crop=crop) for crop in range(3)] == [(0, 0, 4, 4), (2, 0, 4, 4), (3, 0, 4, 4)]
+
+
+def test_the_box_of_a_view_is_told_in_pixels_of_the_frame() -> None:
+    view = TestTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
+    # A frame of 64x100 becomes 32x50; its right crop begins at column 18 of these.
+    assert view.box(64, 100, crop=2) == (0, 36, 64, 64)
+    drawn = Augmentation((), 32, Box(0, 18, 16, 16), False, (), 0)
+    assert drawn.box_in(64, 100) == (0, 36, 32, 32)
+    assert drawn._replace(short_side=None).box_in(64, 100) == (0, 18, 16, 16)
 
 
 @pytest.mark.parametrize(("size", "crop"), [(5, 0), (4, 3)])
 def test_a_crop_that_is_not_there_is_refused(size: int, crop: int) -> None:
     with pytest.raises(ValueError, match=f"there is no crop {crop} of {size}x{size} pixels in a frame of 4x7"):
-        uniform_crop(torch.zeros(1, 1, 4, 7), size, crop)
+        uniform_box(4, 7, size=size, crop=crop)
 
 
 def test_random_boxes_have_the_published_areas_and_aspects() -> None:
