@@ -325,7 +325,7 @@ def stage_seconds(load: Callable[[int], object], *, repeats: int) -> dict[str, f
     total = sum(own for _, _, own, _, _ in stats.values())
     found = {}
     for stage, functions in STAGES.items():
-        codes = [function.__code__ for function in functions]  # type: ignore[attr-defined]
+        codes = [function.__code__ for function in functions]
         keys = [(code.co_filename, code.co_firstlineno, code.co_name) for code in codes]
         found[stage] = sum(stats[key][3] for key in keys if key in stats)  # with all that these functions call
     return {stage: value / repeats for stage, value in (found | {"rest": total - sum(found.values())}).items()}

@@ -16,9 +16,10 @@ from slowfast.datasets.formats import DATASETS, build_annotations, build_class_n
 from slowfast.datasets.loader import VideoLoader
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
+from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.records import Video
 from slowfast.datasets.sampling import DenseClips, SegmentClips
-from slowfast.datasets.transforms import RandAugment, TestTransform, TrainTransform
+from slowfast.datasets.transforms import TestTransform, TrainTransform
 from slowfast.datasets.video import Transform, VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import rank, share_of, world_size
@@ -54,7 +55,7 @@ def find_problems(cfg: CfgNode) -> list[str]:
     if cfg.AUG.ENABLE and cfg.AUG.AA_TYPE:
         try:
             RandAugment(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             problems.append(f"AUG.AA_TYPE: {error}")
     if problems:
         return problems
