@@ -17,6 +17,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video import VideoStream
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -79,15 +80,11 @@ class VideoFile:
         self._local_path = self._find()
         self._container = self._open()
         try:
-            if not self._container.streams.video:
-                raise DecodeError(f"{path}: no video stream")
-            self._stream = self._container.streams.video[0]
-            self._decoder = self._stream.codec_context
-            self._decoder.thread_type = "NONE"  # threads of FFmpeg in a loader worker can deadlock
-            self._decoder.thread_count = 1
-            self._decoder.open()  # while it drops nothing: some decoders look just once at what they may drop
-            self._size = (self._decoder.width, self._decoder.height)
+            self._open_decoder()
             self._make_frame_table()
+        except av.FFmpegError as error:
+            self.close()
+            raise DecodeError(f"{path}: {_reason(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -169,9 +166,21 @@ class VideoFile:
 
     def _open(self) -> InputContainer:
         try:
-            return av.open(self._local_path)
+            return av.open(self._local_path, metadata_errors="ignore")  # a title need not be readable
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"{self.path}: {_reason(error)}") from error
+
+    def _open_decoder(self) -> None:
+        stream = self._container.streams.best("video")  # not a cover picture, if there is anything else
+        if not isinstance(stream, VideoStream):
+            raise DecodeError(f"{self.path}: no video stream")
+        if stream.codec_context is None:
+            raise DecodeError(f"{self.path}: FFmpeg has no decoder for it")
+        self._stream, self._decoder = stream, stream.codec_context
+        self._decoder.thread_type = "NONE"  # threads of FFmpeg in a loader worker can deadlock
+        self._decoder.thread_count = 1
+        self._decoder.open()  # while it drops nothing: some decoders look just once at what they may drop
+        self._size = (self._decoder.width, self._decoder.height)
 
     def _make_frame_table(self) -> None:
         """Number the frames by the times of their packets, or, where these do not tell, by decoding them once."""
@@ -216,9 +225,12 @@ class VideoFile:
 
     def _demux(self, container: InputContainer) -> Iterator[av.Packet]:
         try:
-            yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
+            stream = container.streams[self._stream.index]
+            yield from (packet for packet in container.demux(stream) if packet.size)
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"{self.path}: {_reason(error)}") from error
+        except IndexError as error:  # PyAV, where damage looks like one more stream
+            raise DecodeError(f"{self.path}: a packet belongs to no stream") from error
 
     def _is_invisible(self, packet: av.Packet) -> bool:
         """Whether a packet holds a picture that only serves as a reference for others (VP8: RFC 6386, 9.1)."""

@@ -277,6 +277,27 @@ def test_bgr_frames_have_their_channels_reversed(tmp_path: Path) -> None:
         assert np.array_equal(rgb.read([5, 50]), bgr.read([5, 50])[..., ::-1])
 
 
+@pytest.mark.parametrize("kind", ["h264.mp4", "h264 open groups.ts", "mpeg4.avi", "vp9 hidden references.webm"])
+def test_whatever_is_wrong_with_a_file_is_a_decode_error(kind: str, tmp_path: Path) -> None:
+    path = KINDS[kind](tmp_path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for attempt in range(60):
+        content = bytearray(whole)
+        end = 2000 if attempt % 2 else len(whole)  # every second time, in the header
+        for place in rng.integers(0, min(end, len(whole)), rng.integers(1, 30)):
+            content[place] = rng.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            with VideoFile(str(path)) as video:
+                video.read(rng.integers(0, video.num_frames, 5).tolist())
+            outcomes.append(True)
+        except DecodeError:
+            outcomes.append(False)
+    assert set(outcomes) == {True, False}
+
+
 @pytest.mark.parametrize("place", [10, 50, 51, 52])
 @pytest.mark.parametrize("kind", ["h264.mp4", "h264 one group.mp4", "hevc open groups.mp4", "mpeg4.mp4", "mpeg4.avi"])
 def test_damage_is_reported_and_nothing_that_came_of_it_is_shown(kind: str, place: int, tmp_path: Path) -> None:
