@@ -14,7 +14,7 @@ setup(
         "torch>=2.14.1",
         "torchvision>=0.29.1",
         "numpy>=1.26",
-        "av>=14.2",
+        "av>=16.0",
         "pillow>=10.0",
         "pyarrow>=18.0",
         "fvcore>=0.1.5.post20221221",
