@@ -69,7 +69,7 @@ def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_pa
         "SOLVER.LR_POLICY is 'cosin'; choose from cosine, steps_with_relative_lrs",
         "TRAIN.BATCH_SIZE is 8, which NUM_GPUS=7 processes cannot share equally; use a multiple of 7",
         "MODEL.MODEL_NAME is 'Unifomer'; choose from Uniformer",
-        "none/train.csv: no such file; set DATA.PATH_TO_DATA_DIR",
+        "none/train.csv: no such file; check DATA.PATH_TO_DATA_DIR",
         "NUM_GPUS is 7, but this machine has",
     ):
         assert message in result.stderr
@@ -81,7 +81,7 @@ def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_pa
     [
         ({"TRAIN__ENABLE": False}, "FileNotFoundError: there are no weights to test"),
         ({"TRAIN__CHECKPOINT_FILE_PATH": "/none.pth"}, "FileNotFoundError: /none.pth: no such checkpoint"),
-        ({"DATA__PATH_PREFIX": "/none"}, "DecodeError: /none/train/"),
+        ({"DATA__PATH_PREFIX": "/none"}, "no such file; check DATA.PATH_PREFIX"),
         ({"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""}, "line 6 has the label 5, but MODEL.NUM_CLASSES=5"),
         ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 processes with 64 videos per step"),
     ],
