@@ -125,8 +125,8 @@ class VideoDataset(Dataset[Batch]):
             except DecodeError as error:
                 last = error
         raise DecodeError(
-            f"{MAX_REPLACEMENTS} videos in a row cannot be read, the last because of {last}; check DATA.PATH_PREFIX, or "
-            "the videos with tools/check_data.py"
+            f"{MAX_REPLACEMENTS} videos in a row cannot be read, the last because of {last}; check DATA.PATH_PREFIX, "
+            "or the videos with tools/check_data.py"
         ) from last
 
     def _read(self, request: Request, *, out: Tensor) -> int:
