@@ -220,12 +220,15 @@ def _read_entries(path: str) -> Iterator[list[str]]:
         raise FileNotFoundError(f"{path}: no such manifest; tools/check_data.py makes one")
     with open(local_path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.reader(line for line in file if line.endswith("\n"))
-        if next(reader, None) != list(Entry._fields):
-            raise _not_a_manifest(path)
-        for row in reader:
-            if len(row) != len(Entry._fields):
-                raise ValueError(f"{path} line {reader.line_num} is {row}; expected the columns {_HEADER.strip()}")
-            yield row
+        try:
+            if next(reader, None) != list(Entry._fields):
+                raise _not_a_manifest(path)
+            for row in reader:
+                if len(row) != len(Entry._fields):
+                    raise ValueError(f"{path} line {reader.line_num} is {row}; expected the columns {_HEADER.strip()}")
+                yield row
+        except csv.Error as error:  # as of bytes that are no text
+            raise _not_a_manifest(path) from error
 
 
 def _known_stamps(manifest_path: str) -> dict[int, int | None]:
