@@ -121,6 +121,20 @@ def test_too_many_bad_videos_end_the_training(broken_cfg: Callable[..., CfgNode]
         train(broken_cfg(DATA__MAX_BAD_FRACTION=0.2, LOG_PERIOD=100))
 
 
+def test_bad_videos_are_counted_over_all_processes(
+    broken_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path
+) -> None:
+    cfg = broken_cfg(DATA__MAX_BAD_FRACTION=0.2, LOG_PERIOD=100, TEST__ENABLE=False)
+    (tmp_path / "given.yaml").write_text(cfg.dump())
+    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", str(tmp_path / "given.yaml")]
+    done = subprocess.run(
+        [*command, "NUM_GPUS", "2", "DIST_BACKEND", "gloo"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "5 of 20 training videos could not be read in this epoch" in done.stderr
+    assert done.stdout.count("another video takes the place") == 5  # named by one process alone
+
+
 def save_random_weights(cfg: CfgNode, path: Path) -> Path:
     torch.manual_seed(3)
     save_checkpoint(path, {"model_state": build_model(cfg).state_dict()})
