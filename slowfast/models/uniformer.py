@@ -33,9 +33,22 @@ def to_volume(tokens: Tensor, thw: Sequence[int]) -> Tensor:
     return tokens.unflatten(1, tuple(thw)).permute(0, 4, 1, 2, 3)
 
 
-def depthwise(dim: int, size: int) -> nn.Conv3d:
-    """Return a size x size x size convolution of each channel by itself that keeps the shape."""
-    return nn.Conv3d(dim, dim, size, padding=size // 2, groups=dim)
+class Depthwise(nn.Conv3d):
+    """A convolution of each channel by itself, which keeps the size in time and space.
+
+    On a CPU it stays in float32 under autocast: there, oneDNN's gradients of its weights in bfloat16 are now and then
+    made of uninitialised memory.
+    """
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__(dim, dim, size, padding=size // 2, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved x, (B, C, T, H, W) as given."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class Pointwise(nn.Conv3d):
@@ -124,11 +137,11 @@ class CBlock(nn.Module):
 
     def __init__(self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float) -> None:
         super().__init__()
-        self.pos_embed = depthwise(dim, 3)
+        self.pos_embed = Depthwise(dim, 3)
         self.norm1 = nn.BatchNorm3d(dim)
         self.conv1 = Pointwise(dim, dim)
         self.conv2 = Pointwise(dim, dim)
-        self.attn = depthwise(dim, 5)
+        self.attn = Depthwise(dim, 5)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.BatchNorm3d(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=Pointwise, dropout=dropout)
@@ -147,7 +160,7 @@ class SABlock(nn.Module):
         self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float, attention: Callable[[int], Attention]
     ) -> None:
         super().__init__()
-        self.pos_embed = depthwise(dim, 3)
+        self.pos_embed = Depthwise(dim, 3)
         self.norm1 = BlockNorm(dim)
         self.attn = attention(dim)
         self.drop_path = DropPath(drop_path)

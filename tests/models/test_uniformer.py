@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slowfast.config import CfgNode, default_cfg
 from slowfast.models import build_model, count_multiply_adds, count_parameters
-from slowfast.models.uniformer import UniFormer
+from slowfast.models.uniformer import Depthwise, UniFormer
 
 SIZES: dict[str, dict[str, Any]] = {"s": {"depths": (3, 4, 8, 3)}, "b": {"depths": (5, 8, 20, 7)}}
 TINY: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "head_dim": 8}
@@ -236,3 +236,18 @@ def test_clips_of_a_batch_do_not_touch_each_other_in_evaluation() -> None:
     model = UniFormer(**TINY).eval()
     frames = torch.randn(3, 3, 4, 32, 32)
     torch.testing.assert_close(model(frames)[1:2], model(frames[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_in_bfloat16_on_a_cpu_do_not_depend_on_what_lay_in_memory() -> None:
+    torch.manual_seed(0)
+    convolution = Depthwise(16, 3)
+    frames = torch.randn(8, 16, 2, 4, 4).to(memory_format=torch.channels_last_3d)
+    gradients = []
+    for size in range(1000, 60_000, 2000):
+        leftovers = [torch.full((size,), torch.nan) for _ in range(20)]
+        del leftovers
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = convolution(frames).sum()
+        gradients.append(torch.autograd.grad(loss, convolution.weight)[0])
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert gradients[0].isfinite().all()
