@@ -208,7 +208,8 @@ def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int
     with VideoFile(str(source)) as video:
         num_frames, fps = video.num_frames, video.fps
     with av.open(str(source)) as reader:
-        stream = reader.streams.video[0]
+        stream = reader.streams.best("video")  # the one that VideoFile reads
+        assert isinstance(stream, VideoStream)
         stream.thread_type = "NONE"  # the processes are the parallelism
         frames = reader.decode(stream)
         first = next(frames)

@@ -271,6 +271,25 @@ def test_the_times_of_frames_are_those_that_were_written(suffix: str, tmp_path: 
         assert video.times == pytest.approx((np.array(IRREGULAR) - IRREGULAR[0]) / 1000, abs=1e-3)
 
 
+def test_a_picture_that_comes_before_the_video_is_not_taken_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        picture: Any = container.add_stream("mjpeg", rate=1)
+        video: Any = container.add_stream("libx264", rate=25)
+        picture.width = picture.height = 64
+        video.width, video.height = 8 * BAR, HEIGHT
+        picture.pix_fmt, video.pix_fmt = "yuvj420p", "yuv420p"
+        for stream, images in ((picture, paint(1, width=64, height=64)), (video, paint(30))):
+            for image in images:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "mjpeg"
+    with VideoFile(str(path)) as opened:
+        assert (opened.codec, opened.num_frames) == ("h264", 30)
+        assert opened.read([29]).shape == (1, HEIGHT, 8 * BAR, 3)
+
+
 def test_bgr_frames_have_their_channels_reversed(tmp_path: Path) -> None:
     path = KINDS["h264.mp4"](tmp_path)
     with VideoFile(str(path)) as rgb, VideoFile(str(path), bgr=True) as bgr:
