@@ -16,6 +16,7 @@ setup(
         "numpy>=1.26",
         "av>=16.0",
         "pillow>=10.0",
+        "numba>=0.60",
         "pyarrow>=18.0",
         "fvcore>=0.1.5.post20221221",
         "yacs>=0.1.8",

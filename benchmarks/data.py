@@ -38,8 +38,8 @@ from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.loader import set_up_loading
 from slowfast.datasets.motion import write_video
 from slowfast.datasets.rand_augment import RandAugment
+from slowfast.datasets.resize import resize_into
 from slowfast.datasets.sampling import DenseClips
-from slowfast.datasets.transforms import normalise, resize, to_float
 from slowfast.datasets.video import _allocate
 
 REPOSITORY = Path(__file__).parents[1]
@@ -225,7 +225,7 @@ STAGES: dict[str, tuple[Callable[..., object], ...]] = {  # what is done in each
     "decode": (VideoFile._decode_from, plain_decode_next),
     "convert": (VideoFile._to_image, plain_convert),
     "augment": (RandAugment.apply, plain_augment),
-    "resize": (to_float, resize, normalise, plain_normalise, plain_resize),
+    "resize": (resize_into, plain_normalise, plain_resize),
     "collate": (_allocate, stack_views),
 }
 

@@ -21,6 +21,8 @@ MOST_SHOWN = 5  # bad rows of a list that an error shows
 BLOCK_CHARACTERS = 1 << 21  # of a list that are parsed at once
 _NUMBER = r"\d{1,9}"  # fits into 32 bits
 
+pa.set_memory_pool(pa.system_memory_pool())  # mimalloc, Arrow's default, is slower here and keeps what it has freed
+
 
 class Annotations:
     """The rows of a list: paths in Arrow buffers, labels and frame counts in arrays.
@@ -35,8 +37,8 @@ class Annotations:
         self, paths: Sequence[str] | pa.ChunkedArray, labels: ArrayLike, *, num_frames: ArrayLike | None = None
     ) -> None:
         self._paths = paths if isinstance(paths, pa.ChunkedArray) else pa.chunked_array([paths], pa.string())
-        self.labels: NDArray[np.int64] = np.asarray(labels, np.int64)
-        self.num_frames: NDArray[np.int64] | None = None if num_frames is None else np.asarray(num_frames, np.int64)
+        self.labels: NDArray[np.int32] = np.asarray(labels, np.int32)
+        self.num_frames: NDArray[np.int32] | None = None if num_frames is None else np.asarray(num_frames, np.int32)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -154,7 +156,7 @@ def _separator_of(list_path: str) -> str | None:
 
 def _read_columns(
     list_path: str, *, line: str, separator: str | None, num_numbers: int, num_classes: int, expected: str
-) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
+) -> tuple[pa.ChunkedArray, NDArray[np.int32]]:
     """Split lines from the right, as str.rsplit does.
 
     Args:
@@ -197,7 +199,7 @@ def _read_columns(
     reject_bad_rows(list_path, reasons, num_bad=num_bad)
     if not any(len(column) for column in paths):
         raise ValueError(f"{list_path}: the list is empty")
-    return pa.chunked_array(paths), np.concatenate(numbers, axis=1, dtype=np.int64)
+    return pa.chunked_array(paths), np.concatenate(numbers, axis=1)
 
 
 def _numbered_blocks(list_path: str) -> Iterator[tuple[int, pa.Array]]:

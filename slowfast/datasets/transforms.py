@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast.datasets.boxes import Box, Planes, cut_out, random_box, random_resized_box
+from slowfast.datasets.boxes import Box, cut_out, random_box, random_resized_box
 from slowfast.datasets.rand_augment import Operation, RandAugment
+from slowfast.datasets.resize import resize_into
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the frame
 ERASED_ASPECT = (0.3, 1 / 0.3)  # width / height
@@ -22,41 +22,11 @@ ERASED_ASPECT = (0.3, 1 / 0.3)  # width / height
 # ---- Functions on a clip ---------------------------------------------------------------------------------------------
 
 
-def to_float(planes: Planes) -> Tensor:
-    """Return (C, T, H, W) float32, in one piece, of uint8 in any order."""
-    return torch.from_numpy(planes.astype(np.float32, order="C"))
-
-
-def normalise(clip: Tensor, *, mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
-    """Write (C, T, H, W), of values from 0 to 255, to `out` with zero mean and unit deviation.
-
-    Args:
-        clip: float32, in any order.
-        mean: of each channel, on [0, 1].
-        std: of each channel, on [0, 1].
-        out: of the same shape.
-    """
-    for values, result, centre, deviation in zip(clip, out, mean, std, strict=True):
-        torch.add(torch.tensor(-centre / deviation), values, alpha=1 / (255 * deviation), out=result)
-
-
-def resize(clip: Tensor, height: int, width: int) -> Tensor:
-    """Return (C, T, height, width) of (C, T, H, W): bilinear, without antialiasing, as the published models saw it."""
-    if clip.shape[2:] == (height, width):
-        return clip
-    return F.interpolate(clip, size=(height, width), mode="bilinear", align_corners=False)
-
-
 def short_side_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     """Return the size of a resized frame: the shorter side as given, the longer in proportion, cut off to pixels."""
     if height <= width:
         return short_side, width * short_side // height
     return height * short_side // width, short_side
-
-
-def resize_short_side(clip: Tensor, short_side: int) -> Tensor:
-    """Return (C, T, H', W') of (C, T, H, W), see `short_side_size`."""
-    return resize(clip, *short_side_size(clip.shape[2], clip.shape[3], short_side=short_side))
 
 
 def uniform_box(height: int, width: int, *, size: int, crop: int) -> Box:
@@ -139,10 +109,11 @@ class TestTransform:
         self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
     ) -> None:
         """Write crops of frames (T, H, W, 3) to `out`, (len(crops), 3, T, crop_size, crop_size) float32."""
-        resized = resize_short_side(to_float(frames.transpose(3, 0, 1, 2)), self.short_side)
+        planes = frames.transpose(3, 0, 1, 2)
+        size = short_side_size(*planes.shape[2:], short_side=self.short_side)
         for crop, clip in zip(crops, out, strict=True):
-            rows, columns = uniform_box(*resized.shape[2:], size=self.crop_size, crop=crop).slices
-            normalise(resized[:, :, rows, columns], mean=self.mean, std=self.std, out=clip)
+            window = uniform_box(*size, size=self.crop_size, crop=crop)
+            resize_into(clip, planes, size=size, window=window, mean=self.mean, std=self.std)
 
     def box(self, height: int, width: int, *, crop: int) -> Box:
         """Return the part of a frame of this size that a crop shows, to the nearest pixel."""
@@ -251,10 +222,8 @@ class TrainTransform:
         else:
             planes = self.rand_augment.apply(frames, operations, box=region)
         if short_side is None:
-            clip = resize(to_float(planes[..., ::-1] if flipped else planes), self.crop_size, self.crop_size)
+            size, window = (self.crop_size, self.crop_size), Box(0, 0, self.crop_size, self.crop_size)
         else:
-            rows, columns = box.slices
-            clip = resize_short_side(to_float(planes), short_side)[:, :, rows, columns]
-            clip = clip.flip(3) if flipped else clip
-        normalise(clip, mean=self.mean, std=self.std, out=out)
+            size, window = short_side_size(*planes.shape[2:], short_side=short_side), box
+        resize_into(out, planes, size=size, window=window, flipped=flipped, mean=self.mean, std=self.std)
         erase(out, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))

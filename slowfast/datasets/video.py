@@ -189,7 +189,7 @@ def _take(frames: NDArray[np.uint8], places: Indices) -> NDArray[np.uint8]:
 def _allocate(*shape: int) -> Tensor:
     """An empty float32 tensor for a batch."""
     if get_worker_info() is None:
-        return torch.empty(shape)
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))  # in huge pages, where the system has them
     # A worker's batch is made where the main process can see it, so that it is not copied once more.
     storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
     return torch.empty(0).set_(storage).view(shape)

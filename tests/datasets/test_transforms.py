@@ -12,10 +12,8 @@ from slowfast.datasets.transforms import (
     TestTransform,
     TrainTransform,
     erase,
-    normalise,
     random_erasures,
-    resize_short_side,
-    to_float,
+    short_side_size,
     uniform_box,
 )
 
@@ -71,18 +69,11 @@ def test_test_views_are_parts_of_one_resized_frame() -> None:
     assert torch.equal(together[0][..., 0], together[2][..., 56 - 32 - 12])  # 56 columns; crops begin at 24, 0, 12
 
 
-def test_normalise_by_hand() -> None:
-    planes = np.array([0, 51, 255], dtype=np.uint8).reshape(3, 1, 1, 1)
-    result = torch.empty(3, 1, 1, 1)
-    normalise(to_float(planes), mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 0.25], out=result)
-    assert result.flatten().tolist() == pytest.approx([-1.0, 0.0, 4.0], abs=1e-6)
-
-
 @pytest.mark.parametrize(
     ("height", "width", "shape"), [(240, 320, (112, 149)), (320, 240, (149, 112)), (9, 9, (112, 112))]
 )
 def test_the_long_side_is_cut_off_to_whole_pixels(height: int, width: int, shape: tuple[int, int]) -> None:
-    assert resize_short_side(torch.zeros(3, 1, height, width), 112).shape[2:] == shape
+    assert short_side_size(height, width, short_side=112) == shape
 
 
 def test_crops_lie_left_centre_right_or_top_centre_bottom() -> None:

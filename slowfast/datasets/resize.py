@@ -1,0 +1,114 @@
+"""From uint8 frames to the clip of the model in one pass: resize, crop, flip and normalise, compiled by numba.
+
+With torch's own functions, most of the time goes into writing whole frames in float32, to be read again by the next
+step. Here each pixel of the result is made once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slowfast.datasets.boxes import Box, Planes
+
+
+def resize_into(
+    out: Tensor,
+    planes: Planes,
+    *,
+    size: tuple[int, int],
+    window: Box,
+    flipped: bool = False,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    """Write a window of the resized frames to `out`, with zero mean and unit deviation.
+
+    Bilinear, without antialiasing, pixel centres aligned: to rounding, what torch's `interpolate` gives with
+    `align_corners=False`, as the published models saw it.
+
+    Args:
+        out: (C, T, window.height, window.width) float32.
+        planes: (C, T, H, W), values from 0 to 255; fast where the pixels of a row are neighbours in memory.
+        size: height and width to which the frames are resized.
+        window: the part of the resized frame that is wanted.
+        flipped: whether the window is written left-right.
+        mean: of each channel, on [0, 1].
+        std: of each channel, on [0, 1].
+    """
+    rows = _neighbours(planes.shape[2], size[0], window.top, window.height)
+    columns = _neighbours(planes.shape[3], size[1], window.left, window.width)
+    first, last = columns.before[0], columns.after[-1]
+    planes = planes[..., first : last + 1]
+    order = slice(None, None, -1 if flipped else 1)
+    columns = _Neighbours(
+        before=np.ascontiguousarray(columns.before[order] - first),
+        after=np.ascontiguousarray(columns.after[order] - first),
+        share=np.ascontiguousarray(columns.share[order]),
+    )
+    scale = 1 / (255 * np.array(std, dtype=np.float32))
+    shift = np.array(mean, dtype=np.float32) / -np.array(std, dtype=np.float32)
+    _resize(planes, *rows, *columns, scale, shift, out.numpy())
+
+
+class _Neighbours(NamedTuple):
+    """The two rows (or columns) between which each one of the result lies: (N,) each."""
+
+    before: NDArray[np.uint32]
+    after: NDArray[np.uint32]
+    share: NDArray[np.float32]  # of the second, from 0 to 1
+
+
+def _neighbours(length: int, resized: int, start: int, count: int) -> _Neighbours:
+    """For `count` pixels from `start` on, of `length` pixels that become `resized`; in float32, as torch has it."""
+    step = np.float32(length) / np.float32(resized)
+    half = np.float32(0.5)
+    centres = np.maximum((np.arange(start, start + count, dtype=np.float32) + half) * step - half, np.float32(0))
+    before = np.minimum(centres.astype(np.uint32), np.uint32(length - 1))
+    after = np.minimum(before + np.uint32(1), np.uint32(length - 1))
+    return _Neighbours(before, after, (centres - before).astype(np.float32))
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile at import, so that forked workers find it there; after the first time, numba reads it from its cache."""
+    indices, floats = types.uint32[::1], types.float32[::1]
+    planes = types.Array(types.uint8, 4, "A", readonly=True)
+    rows_and_columns = (indices, indices, floats) * 2
+    signature = types.void(planes, *rows_and_columns, floats, floats, types.float32[:, :, :, :])
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(signature, cache=True, **options)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
+        return njit(signature, **options)(function)
+
+
+@_compiled
+def _resize(
+    planes: Planes,
+    above: NDArray[np.uint32],
+    below: NDArray[np.uint32],
+    share_below: NDArray[np.float32],
+    left: NDArray[np.uint32],
+    right: NDArray[np.uint32],
+    share_right: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    num_channels, num_frames, _, width = planes.shape
+    mixed = np.empty(width, np.float32)
+    for c in range(num_channels):
+        for t in range(num_frames):
+            for y in range(len(above)):
+                upper, lower = planes[c, t, above[y]], planes[c, t, below[y]]
+                lower_weight = share_below[y] * scale[c]
+                upper_weight = scale[c] - lower_weight
+                for x in range(width):
+                    mixed[x] = upper_weight * upper[x] + lower_weight * lower[x] + shift[c]
+                line = out[c, t, y]
+                for x in range(len(left)):
+                    start = mixed[left[x]]
+                    line[x] = start + share_right[x] * (mixed[right[x]] - start)
