@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slowfast", "slowfast.*"]),
-    package_data={"slowfast.datasets": ["class_names/*.txt"]},
+    package_data={"slowfast.datasets": ["class_names/*.txt"], "slowfast.models": ["zoo.yaml"]},
     install_requires=[
         "torch>=2.14.1",
         "torchvision>=0.29.1",

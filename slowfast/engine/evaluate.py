@@ -19,7 +19,7 @@ from slowfast.datasets.records import Batch, Unread
 from slowfast.engine.optim import amp_dtype, autocast
 from slowfast.models import build_model
 from slowfast.models.weights import load_weights
-from slowfast.utils.checkpoint import newest_checkpoint
+from slowfast.models.zoo import weights_to_test
 from slowfast.utils.distributed import device, gather_over_ranks, is_main, sum_over_ranks, wait_for_all, world_size
 from slowfast.utils.metrics import accuracy_by_class, hits_at
 from slowfast.utils.progress import Progress, log_json_stats, start_logging
@@ -167,21 +167,6 @@ def score_split(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, title: s
         if len(table.unread) > MAX_NAMED:
             logger.warning("%s: not scored: %d more", title, len(table.unread) - MAX_NAMED)
     return table
-
-
-def weights_to_test(cfg: CfgNode) -> str:
-    """Return the file whose weights are tested.
-
-    Raises:
-        FileNotFoundError: there is none; random weights are never tested.
-    """
-    path = cfg.TEST.CHECKPOINT_FILE_PATH or newest_checkpoint(cfg.OUTPUT_DIR)
-    if not path:
-        raise FileNotFoundError(
-            f"there are no weights to test: TEST.CHECKPOINT_FILE_PATH is empty and {cfg.OUTPUT_DIR}/checkpoints holds "
-            "no checkpoint; train first, or name a file"
-        )
-    return str(path)
 
 
 def evaluate(cfg: CfgNode) -> Result:

@@ -22,6 +22,7 @@ from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, 
 from slowfast.engine.unread import UnreadVideos
 from slowfast.models import build_model, count_multiply_adds, count_parameters
 from slowfast.models.weights import fill_weights, load_weights
+from slowfast.models.zoo import weights_to_start
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
 from slowfast.utils.distributed import (
     copy_buffers_from_main,
@@ -245,8 +246,8 @@ def _restore(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, scaler: torch
     """Load the newest checkpoint or the weights to start from, if any; returns the first epoch to train, from 0."""
     newest = newest_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else None
     if newest is None:
-        if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-            load_weights(model, cfg.TRAIN.CHECKPOINT_FILE_PATH, may_replace_head=True)
+        if path := weights_to_start(cfg):
+            load_weights(model, path, may_replace_head=True)
         return 0
     state = load_checkpoint(newest)
     missing = [name for name in ("epoch", "optimizer_state", "scaler_state") if name not in state]

@@ -8,16 +8,18 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from slowfast.models import zoo
 from slowfast.models.uniformer import build_uniformer
 
 MODELS: dict[str, Callable[[CfgNode], nn.Module]] = {"Uniformer": build_uniformer}
 
 
 def find_problems(cfg: CfgNode) -> list[str]:
-    """Return what is wrong with the name of the model; an empty list if nothing is."""
+    """Return what is wrong with the name of the model and the weights it needs; an empty list if nothing is."""
+    problems = zoo.find_problems(cfg)
     if cfg.MODEL.MODEL_NAME not in MODELS:
-        return [f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}; choose from {', '.join(MODELS)}"]
-    return []
+        problems.append(f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}; choose from {', '.join(MODELS)}")
+    return problems
 
 
 def build_model(cfg: CfgNode) -> nn.Module:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,9 @@ import torch
 
 from slowfast.config import CfgNode
 from slowfast.datasets.records import Unread
-from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarise, weights_to_test
+from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarise
 from slowfast.models import build_model
+from slowfast.models.zoo import weights_to_test
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
 
 TinyCfg = Callable[..., CfgNode]
@@ -105,10 +107,11 @@ def save_random_weights(cfg: CfgNode) -> Path:
     return path
 
 
-def test_named_weights_come_before_the_newest_checkpoint(tiny_cfg: TinyCfg) -> None:
+def test_named_weights_come_before_the_newest_checkpoint(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
     path = save_random_weights(tiny_cfg())
     assert weights_to_test(tiny_cfg()) == str(path)
-    assert weights_to_test(tiny_cfg(TEST__CHECKPOINT_FILE_PATH="/x/y.pth")) == "/x/y.pth"
+    other = shutil.copy(path, tmp_path / "y.pth")
+    assert weights_to_test(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=other)) == str(other)
 
 
 def scores_in(cfg: CfgNode) -> tuple[np.ndarray, np.ndarray]:
