@@ -2,24 +2,54 @@
 
 from collections.abc import Callable
 from math import prod
+from typing import NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowfast.models import zoo
+from slowfast.models import torchvision_video, zoo
 from slowfast.models.uniformer import build_uniformer
 
-MODELS: dict[str, Callable[[CfgNode], nn.Module]] = {"Uniformer": build_uniformer}
+
+def _nothing_wrong(cfg: CfgNode) -> list[str]:
+    return []
+
+
+class Model(NamedTuple):
+    """What MODEL.MODEL_NAME can name."""
+
+    build: Callable[[CfgNode], nn.Module]  # with random weights
+    find_problems: Callable[[CfgNode], list[str]] = _nothing_wrong  # with its keys, one sentence each
+
+
+MODELS = {
+    "Uniformer": Model(build_uniformer),
+    **dict.fromkeys(
+        torchvision_video.NAMES,
+        Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems),
+    ),
+}
+
+
+def add_model(name: str, model: Model) -> None:
+    """Make a model of one's own known to MODEL.MODEL_NAME.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in MODELS:
+        raise ValueError(f"there is a model {name!r} already; choose another name")
+    MODELS[name] = model
 
 
 def find_problems(cfg: CfgNode) -> list[str]:
-    """Return what is wrong with the name of the model and the weights it needs; an empty list if nothing is."""
+    """Return what is wrong with the model of a config: its name, keys or weights; an empty list if nothing is."""
     problems = zoo.find_problems(cfg)
     if cfg.MODEL.MODEL_NAME not in MODELS:
-        problems.append(f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}; choose from {', '.join(MODELS)}")
-    return problems
+        return [*problems, f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}; choose from {', '.join(MODELS)}"]
+    return problems + MODELS[cfg.MODEL.MODEL_NAME].find_problems(cfg)
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -27,7 +57,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
     Its forward takes (B, C, T, H, W) float32 frames to (B, MODEL.NUM_CLASSES) logits.
     """
-    return MODELS[cfg.MODEL.MODEL_NAME](cfg)
+    return MODELS[cfg.MODEL.MODEL_NAME].build(cfg)
 
 
 def count_parameters(model: nn.Module) -> int:

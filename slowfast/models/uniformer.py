@@ -11,6 +11,8 @@ arXiv:2201.04676.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -318,3 +320,32 @@ def build_uniformer(cfg: CfgNode) -> UniFormer:
         overlap_time=cfg.UNIFORMER.STD,
         recomputed=cfg.MODEL.CHECKPOINT_NUM if cfg.MODEL.USE_CHECKPOINT else (0, 0, 0, 0),
     )
+
+
+_PARAMETERS = {  # of UniFormer, by the key of its section
+    "EMBED_DIM": "dims",
+    "DEPTH": "depths",
+    "HEAD_DIM": "head_dim",
+    "MLP_RATIO": "mlp_ratio",
+    "QKV_BIAS": "qkv_bias",
+    "QKV_SCALE": "qkv_scale",
+    "DROPOUT_RATE": "dropout",
+    "ATTENTION_DROPOUT_RATE": "attention_dropout",
+    "DROP_DEPTH_RATE": "drop_path",
+    "SPLIT": "split",
+    "STD": "overlap_time",
+}
+
+
+def changed_keys(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys that UniFormer alone reads and that ask for another than the default, with their values."""
+    defaults = signature(UniFormer).parameters
+    pairs = {f"UNIFORMER.{key}": (cfg.UNIFORMER[key], defaults[name].default) for key, name in _PARAMETERS.items()}
+    pairs["UNIFORMER.PRETRAIN_NAME"] = (cfg.UNIFORMER.PRETRAIN_NAME, "")
+    pairs["MODEL.USE_CHECKPOINT"] = (cfg.MODEL.USE_CHECKPOINT, False)
+    pairs["MODEL.CHECKPOINT_NUM"] = (cfg.MODEL.CHECKPOINT_NUM, defaults["recomputed"].default)
+    return {
+        key: value
+        for key, (value, default) in pairs.items()
+        if (tuple(value) if isinstance(value, list) else value) != default
+    }
