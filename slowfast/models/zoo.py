@@ -27,7 +27,7 @@ class Published(NamedTuple):
     dataset: str  # whose classes its head tells apart
     top1: float  # published, percent
     experiment: str = ""  # that made it, under exp/
-    sha256: str = ""  # of the file; "": not known
+    sha256: str = ""  # of the file, or its first digits; "": not known
 
 
 @cache
@@ -67,9 +67,9 @@ def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, 
             f"{key} is {weights!r}, but {problem}; download it from {entry.page}, and set MODEL.WEIGHTS_DIR or the "
             f"environment variable {WEIGHTS_DIR} to the folder that holds {entry.file}"
         )
-    if entry.sha256 and _sha256(path) != entry.sha256:
+    if entry.sha256 and not _sha256(path).startswith(entry.sha256):
         raise ValueError(
-            f"{path}: is not the published {weights}, whose sha256 is {entry.sha256}; "
+            f"{path}: is not the published {weights}, whose sha256 starts with {entry.sha256}; "
             f"download it again from {entry.page}"
         )
     return path

@@ -18,6 +18,7 @@ from slowfast.engine.train import train
 from slowfast.models import build_model, count_multiply_adds, count_parameters
 from slowfast.models.torchvision_video import NAMES, build_mvit
 from slowfast.models.weights import load_weights
+from slowfast.models.zoo import published
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
 
 BASELINES = [
@@ -43,7 +44,9 @@ def cfg_of(repository: Path) -> Callable[..., CfgNode]:
 
     def load(name: str, *overrides: str) -> CfgNode:
         checks = [find_problems, models.find_problems]
-        return load_cfg(str(repository / f"configs/models/{name}.yaml"), ["TEST.ENABLE", "False", *overrides], checks=checks)
+        return load_cfg(
+            str(repository / f"configs/models/{name}.yaml"), ["TEST.ENABLE", "False", *overrides], checks=checks
+        )
 
     return load
 
@@ -82,6 +85,20 @@ def test_the_config_takes_the_clips_that_torchvision_measured_with(name: str, cf
     assert float(measured["frame_rate"]) == cfg.DATA.TARGET_FPS
     assert (int(measured["clip_len"]), 1) == (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE)
     assert (int(measured["clips_per_video"]), 1) == (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)
+
+
+def test_published_files_and_accuracies_are_those_that_torchvision_states() -> None:
+    stated = {
+        Path(weights.url).name: (weights.url, weights.meta["_metrics"]["Kinetics-400"]["acc@1"])
+        for name in BASELINES
+        for weights in get_model_weights(name)
+    }
+    others = {name: entry for name, entry in published().items() if not name.startswith("uniformer_")}
+    assert others.keys() == {*BASELINES, "swin3d_b_22k"}
+    assert {entry.file: (entry.page, entry.top1) for entry in others.values()} == stated
+    for name, entry in others.items():
+        assert entry.file.startswith(name.removesuffix("_22k"))
+        assert entry.file.endswith(f"-{entry.sha256}.pth")  # as torch.hub verifies them
 
 
 @pytest.mark.parametrize("name", ["mvit_v1_b", "mvit_v2_s"])
@@ -178,7 +195,9 @@ def test_every_key_of_uniformer_alone_is_refused() -> None:
 def test_a_baseline_trains_and_is_tested_as_torchvision_would_score_it(
     tiny_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
-    uniformer = {f"UNIFORMER__{key}": value for key, value in default_cfg().UNIFORMER.items() if value not in (None, "")}
+    uniformer = {
+        f"UNIFORMER__{key}": value for key, value in default_cfg().UNIFORMER.items() if value not in (None, "")
+    }
     cfg = tiny_cfg(MODEL__MODEL_NAME="mc3_18", DATA__ENSEMBLE_METHOD="probabilities", SOLVER__MAX_EPOCH=1, **uniformer)
     assert models.find_problems(cfg) == []
     train(cfg)
