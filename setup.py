@@ -23,6 +23,7 @@ setup(
         "iopath>=0.1.10",
         "pyyaml>=6.0",
         "timm>=1.0.9",
+        "safetensors>=0.4.5",
         "simplejson>=3.19",
         "tensorboard>=2.14",
         "tqdm>=4.66",
