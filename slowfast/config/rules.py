@@ -157,6 +157,8 @@ def _model_problems(cfg: CfgNode) -> Iterator[str]:
         yield f"UNIFORMER.EMBED_DIM is {dims}; stages 3 and 4 need multiples of UNIFORMER.HEAD_DIM={head_dim}"
     if any(number > depth for number, depth in zip(recomputed, depths, strict=False)):
         yield f"MODEL.CHECKPOINT_NUM is {recomputed}, more blocks than UNIFORMER.DEPTH={depths} has"
+    if not all(isinstance(pattern, str) for pattern in cfg.MODEL.ALLOWED_MISMATCH):
+        yield f"MODEL.ALLOWED_MISMATCH is {cfg.MODEL.ALLOWED_MISMATCH}; use a list of patterns, like ['head.*']"
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "cross_entropy":
         yield (
             "MODEL.LOSS_FUNC is 'cross_entropy', which takes one label per clip, but MIXUP.ENABLE mixes labels; "

@@ -12,7 +12,14 @@ from fvcore.common.config import CfgNode
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import FrameFolder, VideoFile
-from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names, format_of, list_path
+from slowfast.datasets.formats import (
+    DATASETS,
+    build_annotations,
+    build_class_names,
+    format_of,
+    known_class_names,
+    list_path,
+)
 from slowfast.datasets.loader import VideoLoader
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
@@ -35,6 +42,7 @@ __all__ = [
     "build_opener",
     "find_problems",
     "forward_size",
+    "known_class_names",
     "list_path",
 ]
 

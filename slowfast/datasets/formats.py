@@ -145,7 +145,12 @@ def build_annotations(cfg: CfgNode, split: str) -> Annotations:
 
 
 def build_class_names(cfg: CfgNode) -> list[str]:
-    """Return the names of the classes in the order of their labels: of DATA.CLASS_NAMES or of the data set, or numbers.
+    """Return the names of the classes in the order of their labels, as `known_class_names`, or numbers."""
+    return known_class_names(cfg) or [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
+
+
+def known_class_names(cfg: CfgNode) -> list[str]:
+    """Return the names of the classes in the order of their labels: of DATA.CLASS_NAMES or of the data set, or [].
 
     Raises:
         FileNotFoundError: the file of names is missing.
@@ -162,7 +167,7 @@ def _class_names(cfg: CfgNode, form: Format) -> list[str]:
         train_list, _ = _find_list(cfg, form, split="train")
         origin, names = f"the data set of {train_list}", form.class_names(train_list, num_classes)
     else:
-        return [str(label) for label in range(num_classes)]
+        return []
     if len(set(names)) < len(names):
         raise ValueError(
             f"{origin}: the class {next(name for name in names if names.count(name) > 1)!r} is there twice"

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from importlib.resources import files
 from os.path import dirname, join, relpath, split, splitext
 from typing import Any, NamedTuple
 
 from slowfast.datasets.annotations import VIDEO_SUFFIXES, Annotations, open_text, read_class_names, reject_bad_rows
+from slowfast.utils.class_names import letters
 from slowfast.utils.paths import pathmgr
 
 _LABELS_V2 = ("something-something-v2-labels.json", "labels.json")
@@ -239,14 +239,14 @@ def _exists(path: str) -> bool:
 def _annotations(rows: Iterable[Row | str], *, list_path: str, class_names: Sequence[str]) -> Annotations:
     """The rows as columns; a str in place of a row says what is wrong with it."""
     exact = {name: label for label, name in enumerate(class_names)}
-    spellings = Counter(map(_letters, class_names))
-    loose = {_letters(name): label for name, label in exact.items() if spellings[_letters(name)] == 1}
+    spellings = Counter(map(letters, class_names))
+    loose = {letters(name): label for name, label in exact.items() if spellings[letters(name)] == 1}
     paths, labels, reasons = [], [], []
     for row in rows:
         if isinstance(row, str):
             reasons.append(row)
             continue
-        label = exact.get(row.class_name, loose.get(_letters(row.class_name)))
+        label = exact.get(row.class_name, loose.get(letters(row.class_name)))
         if label is None:
             reasons.append(f"{row.place} has the class {row.class_name!r}, none of the {len(class_names)} class names")
         else:
@@ -256,12 +256,6 @@ def _annotations(rows: Iterable[Row | str], *, list_path: str, class_names: Sequ
     if not paths:
         raise ValueError(f"{list_path}: the list is empty")
     return Annotations(paths, labels)
-
-
-@lru_cache(maxsize=1 << 12)
-def _letters(name: str) -> str:
-    """The letters and digits of a class name in lower case: data sets differ in how they spell the rest."""
-    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _fill(video_template: str, fields: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast.datasets import VideoLoader, build_class_names, build_loader, forward_size
+from slowfast.datasets import VideoLoader, build_class_names, build_loader, forward_size, known_class_names
 from slowfast.datasets.records import Batch, Unread
 from slowfast.engine.optim import amp_dtype, autocast
 from slowfast.models import build_model
@@ -186,7 +186,7 @@ def evaluate(cfg: CfgNode) -> Result:
     start_logging(cfg.OUTPUT_DIR, is_main=is_main())
     path = weights_to_test(cfg)
     model = build_model(cfg)
-    load_weights(model, path)
+    load_weights(model, path, allowed=cfg.MODEL.ALLOWED_MISMATCH, class_names=known_class_names(cfg))
     loader = build_loader(cfg, "test")
     views = f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} clips x {cfg.TEST.NUM_SPATIAL_CROPS} crops"
     logger.info(

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import logging
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from slowfast.datasets import VideoLoader, build_loader, build_mix
+from slowfast.datasets import VideoLoader, build_loader, build_mix, known_class_names
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
 from slowfast.engine.evaluate import score_split, summarise
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, set_lr
 from slowfast.engine.unread import UnreadVideos
 from slowfast.models import build_model, count_multiply_adds, count_parameters
-from slowfast.models.weights import fill_weights, load_weights
+from slowfast.models.weights import fill_weights, head_names, load_weights
 from slowfast.models.zoo import weights_to_start
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
 from slowfast.utils.distributed import (
@@ -236,6 +237,7 @@ def _state(
     return {
         "epoch": epochs_done,
         "model_state": model.state_dict(),
+        "class_names": known_class_names(cfg),
         "optimizer_state": optimizer.state_dict(),
         "scaler_state": scaler.state_dict(),
         "cfg": cfg.dump(),
@@ -244,20 +246,30 @@ def _state(
 
 def _restore(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> int:
     """Load the newest checkpoint or the weights to start from, if any; returns the first epoch to train, from 0."""
+    match: dict[str, Any] = {"allowed": cfg.MODEL.ALLOWED_MISMATCH, "class_names": known_class_names(cfg)}
     newest = newest_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else None
     if newest is None:
         if path := weights_to_start(cfg):
-            load_weights(model, path, may_replace_head=True)
+            load_weights(model, path, may_replace_head=True, **match)
         return 0
     state = load_checkpoint(newest)
     missing = [name for name in ("epoch", "optimizer_state", "scaler_state") if name not in state]
     if missing:
         raise ValueError(f"{newest}: cannot be resumed from, it has no {', '.join(missing)}; use another OUTPUT_DIR")
-    fill_weights(model, state, path=str(newest))
+    report = fill_weights(model, state, path=str(newest), **match)
     try:
         optimizer.load_state_dict(state["optimizer_state"])
+        _reorder_head(model, optimizer, report.class_order)
     except ValueError as error:
         raise ValueError(f"{newest}: was trained with another optimizer ({error}); use another OUTPUT_DIR") from error
     scaler.load_state_dict(state["scaler_state"])
     logger.info("resuming after epoch %d from %s", state["epoch"], newest)
     return int(state["epoch"])
+
+
+def _reorder_head(model: nn.Module, optimizer: Optimizer, class_order: Sequence[int]) -> None:
+    """Bring the rows of the optimizer's means into the order that those of the head were brought into, if they were."""
+    for parameter in map(model.get_parameter, head_names(model) if class_order else ()):
+        for mean in optimizer.state[parameter].values():
+            if isinstance(mean, Tensor) and mean.shape == parameter.shape:
+                mean.copy_(mean[[*class_order]])

@@ -1,69 +1,154 @@
-"""From a weight file to a model: find the tensors, inflate 2-D ones, and load all of them or raise."""
+"""From a weight file to a model: find the tensors, inflate 2-D ones, bring the head into the order of the classes.
+
+All that a file has for a model is loaded, but for what may differ, or nothing is; a report says what became of what.
+"""
 
 import logging
-from typing import Any
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.class_names import describe_difference, find_order
 
 logger = logging.getLogger(__name__)
 
-# Where the files that circulate keep the tensors; a bare dict of tensors has none of them.
-_WRAPPERS = ("model_state", "model", "state_dict")
-_HEAD = ("head.weight", "head.bias")
-_MOST_NAMES = 5  # in an error message
+# Where the files that circulate keep the tensors, the surest first; a bare dict of tensors has none of them.
+_WRAPPERS = ("model_state", "model", "state_dict", "module", "net", "network", "weights", "params")
+# What saving one model inside another puts before its names.
+_PREFIX = re.compile(r"(?:module|model|net|network|backbone|encoder|_orig_mod)\.")
+_COUNTER = "num_batches_tracked"  # of BatchNorm: older files lack it, and nothing depends on it
+_MOST_NAMES = 5  # in a message
 
 
-def load_weights(model: nn.Module, path: str, *, may_replace_head: bool = False) -> None:
+class Report(NamedTuple):
+    """What became of the weights: by name, the share that each has in the numbers of the model."""
+
+    loaded: Mapping[str, float]
+    inflated: Mapping[str, float]  # those of `loaded` that were 2-D
+    dropped: Mapping[str, float]  # of another size, or a head for other classes: the model keeps its own
+    missing: Mapping[str, float]  # from the file: the model keeps its own
+    unexpected: Mapping[str, float]  # unknown to the model; the shares are of the file
+    class_order: Sequence[int] = ()  # rows of the file's head in the order of the model's; () where it is the same
+
+    def __str__(self) -> str:
+        counts = {"loaded": self.loaded, "of them inflated over time": self.inflated}
+        names = {"dropped": self.dropped, "missing": self.missing, "unexpected": self.unexpected}
+        return ", ".join(
+            [
+                *(f"{len(shares)} {title}{_percent(shares)}" for title, shares in counts.items()),
+                *(f"{len(shares)} {title}{_percent(shares)}{_some([*shares])}" for title, shares in names.items()),
+            ]
+        )
+
+
+def load_weights(
+    model: nn.Module,
+    path: str,
+    *,
+    may_replace_head: bool = False,
+    allowed: Sequence[str] = (),
+    class_names: Sequence[str] = (),
+) -> Report:
     """Load a file of weights into a model; otherwise as `fill_weights`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: as `fill_weights`, or the file is damaged.
     """
-    fill_weights(model, load_checkpoint(path), path=path, may_replace_head=may_replace_head)
+    return fill_weights(
+        model,
+        load_checkpoint(path),
+        path=path,
+        may_replace_head=may_replace_head,
+        allowed=allowed,
+        class_names=class_names,
+    )
 
 
-def fill_weights(model: nn.Module, state: dict[str, Any], *, path: str, may_replace_head: bool = False) -> None:
+def fill_weights(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    *,
+    path: str,
+    may_replace_head: bool = False,
+    allowed: Sequence[str] = (),
+    class_names: Sequence[str] = (),
+) -> Report:
     """Fill a model with the weights in the content of a file, and log what was done.
 
     Args:
         model: filled in place, and not touched at all if this raises.
-        state: our checkpoint, or published weights: a bare dict of tensors, or one under model_state, model or
-            state_dict, names with or without `module.` before them. 2-D convolutions are inflated over time.
+        state: our checkpoint, or published weights: tensors by name, or such a dict inside others, with or without
+            `module.` and the like before the names. 2-D convolutions are inflated over time.
         path: of the file, for messages.
-        may_replace_head: keep the random head of the model where the file has one of another size, or none.
+        may_replace_head: keep the random head of the model where the file has one of another size or for other
+            classes, or none.
+        allowed: shell patterns of names of weights that may be missing, unexpected, or of another size.
+        class_names: of the data, in the order of the labels. A file with the same ones in another order has the rows
+            of its head reordered; one without names, or for data without names, is taken as it is.
 
     Raises:
-        ValueError: there are no weights, or they are not all of this model's and of its sizes.
+        ValueError: there are no weights, or they are not all of this model and of its sizes, or for other classes.
     """
-    weights = _find_tensors(state, path=path)
     target = model.state_dict()
-    inflated = []
-    for name in weights.keys() & target.keys():
-        if weights[name].dim() == 4 and target[name].dim() == 5:
-            weights[name] = inflate(weights[name], target[name].shape[2])
-            inflated.append(name)
-    # A count of training steps that older files lack; nothing in evaluation or training depends on it.
-    missing = [name for name in target if name not in weights and not name.endswith("num_batches_tracked")]
+    weights = _strip_prefixes(_tensors_in(state), known=target.keys())
+    if not weights:
+        raise ValueError(f"{path}: holds no weights; found {', '.join(map(str, state))[:200] or 'nothing'}")
+    inflated = [name for name in weights.keys() & target.keys() if weights[name].dim() == 4 == target[name].dim() - 1]
+    weights |= {name: inflate(weights[name], target[name].shape[2]) for name in inflated}
+
+    missing = [name for name in target if name not in weights and not name.endswith(_COUNTER)]
     unexpected = [name for name in weights if name not in target]
-    resized = [name for name in weights if name in target and weights[name].shape != target[name].shape]
-    if may_replace_head and (replaced := [name for name in _HEAD if name in {*missing, *resized}]):
-        logger.info("%s: the head keeps its random weights: that of the file does not fit", path)
-        for name in replaced:
-            weights[name] = target[name]
-        missing, resized = ([name for name in names if name not in _HEAD] for names in (missing, resized))
-    if missing or unexpected or resized:
-        sizes = [f"{name} {tuple(weights[name].shape)} for {tuple(target[name].shape)}" for name in resized]
+    resized = [name for name in target if name in weights and weights[name].shape != target[name].shape]
+
+    order, difference = _compare_classes(state.get("class_names"), class_names)
+    head = head_names(model)
+    own_head = head if may_replace_head and (difference or {*head} & {*missing, *resized}) else []
+    if difference and not own_head:
+        raise ValueError(f"{path} {difference}; check DATA.CLASS_NAMES")
+    may_differ = {*own_head, *(name for name in (*target, *weights) if any(fnmatchcase(name, p) for p in allowed))}
+    if not may_differ.issuperset([*missing, *unexpected, *resized]):
         raise ValueError(
-            f"{path} is not of this model: {len(missing)} of {len(target)} weights are missing{_some(missing)}, "
-            f"{len(unexpected)} are unknown{_some(unexpected)}, {len(resized)} have another size{_some(sizes)}; "
-            "check MODEL and UNIFORMER keys"
+            _describe_mismatch(
+                path,
+                missing=[name for name in missing if name not in may_differ],
+                unexpected=[name for name in unexpected if name not in may_differ],
+                sizes={name: (weights[name], target[name]) for name in resized if name not in may_differ},
+                num_weights=len(target),
+                head=head,
+            )
         )
-    model.load_state_dict({name: weights.get(name, tensor) for name, tensor in target.items()})
-    logger.info("%s: loaded %d weights, %d of them inflated over time", path, len(weights), len(inflated))
+
+    dropped = [name for name in target if name in weights and name in {*resized, *own_head}]
+    loaded = {name: weights[name] for name in target if name in weights and name not in dropped}
+    if order and not own_head:
+        loaded |= {name: loaded[name][order] for name in head if name in loaded}
+        logger.info("%s has the data's classes in another order: the rows of its head are reordered", path)
+    if own_head:
+        reason = difference or "has a head of another size, or none"
+        logger.info("%s %s; the head keeps its random weights", path, reason)
+    model.load_state_dict(loaded, strict=False)
+    report = Report(
+        loaded=_shares(loaded, target),
+        inflated=_shares([name for name in inflated if name in loaded], target),
+        dropped=_shares(dropped, target),
+        missing=_shares(missing, target),
+        unexpected=_shares(unexpected, weights),
+        class_order=[] if own_head else order,
+    )
+    logger.info("%s: of %d weights, %s", path, len(target), report)
+    return report
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Return the names of the weight and the bias of the last layer, whose rows stand for the classes."""
+    names = [name for name, _ in model.named_parameters()]
+    layer = names[-1].rpartition(".")[0]
+    return [name for name in names if name.rpartition(".")[0] == layer]
 
 
 def inflate(weight: Tensor, num_frames: int) -> Tensor:
@@ -76,17 +161,67 @@ def inflate(weight: Tensor, num_frames: int) -> Tensor:
     return weight[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames
 
 
-def _find_tensors(state: dict[str, Any], *, path: str) -> dict[str, Tensor]:
+def _tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in the first dict that a wrapper leads to, at any depth, or in this one."""
     for wrapper in _WRAPPERS:
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-            break
-    tensors = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise ValueError(f"{path}: holds no weights; found {', '.join(map(str, state))[:200] or 'nothing'}")
-    return tensors
+        if isinstance(state.get(wrapper), Mapping) and (tensors := _tensors_in(state[wrapper])):
+            return tensors
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def _some(names: list[str]) -> str:
+def _strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> dict[str, Tensor]:
+    """The weights, less as many prefixes of wrappers as makes most of their names known."""
+    best = weights
+    while any(map(_PREFIX.match, weights)):
+        weights = {_PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name: weights[name] for name in weights}
+        if len(weights) == len(best) and len(weights.keys() & known) > len(best.keys() & known):
+            best = weights
+    return dict(best)
+
+
+def _compare_classes(names: Any, wanted: Sequence[str]) -> tuple[list[int], str]:
+    """The order in which a file's classes are the data's, [] if it is theirs or unknown; and how they differ, or ""."""
+    if not wanted or not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return [], ""
+    order = find_order(names, wanted)
+    if order is None:
+        return [], f"was trained on other classes: {describe_difference(names, wanted)}"
+    return [] if order == sorted(order) else order, ""
+
+
+def _shares(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    total = sum(tensor.numel() for tensor in tensors.values())
+    return {name: tensors[name].numel() / total for name in names}
+
+
+def _describe_mismatch(
+    path: str,
+    *,
+    missing: list[str],
+    unexpected: list[str],
+    sizes: dict[str, tuple[Tensor, Tensor]],
+    num_weights: int,
+    head: list[str],
+) -> str:
+    """What is wrong with a file; sizes: its tensor and the model's of each name."""
+    if sizes.keys() <= {*head} and not missing and not unexpected:
+        (ours, theirs), *_ = sizes.values()
+        return (
+            f"{path} has a head for {len(ours)} classes, but the model has one for {len(theirs)}; "
+            "check MODEL.NUM_CLASSES"
+        )
+    resized = [f"{name} {tuple(ours.shape)} for {tuple(theirs.shape)}" for name, (ours, theirs) in sizes.items()]
+    return (
+        f"{path} is not of this model: {len(missing)} of {num_weights} weights are missing{_some(missing)}, "
+        f"{len(unexpected)} are unknown{_some(unexpected)}, {len(resized)} have another size{_some(resized)}; "
+        "check MODEL and UNIFORMER keys, or allow it with MODEL.ALLOWED_MISMATCH"
+    )
+
+
+def _percent(shares: Mapping[str, float]) -> str:
+    return f", {100 * sum(shares.values()):.2f}%" if shares else ""
+
+
+def _some(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > _MOST_NAMES else ""
     return f" ({', '.join(names[:_MOST_NAMES])}{more})" if names else ""
