@@ -16,7 +16,7 @@ from PIL import Image
 
 from slowfast import datasets, models
 from slowfast.config import find_problems, load_cfg
-from slowfast.datasets.annotations import read_class_names
+from slowfast.datasets.labels import read_class_names
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.motion import write_video
 

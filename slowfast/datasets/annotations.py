@@ -102,12 +102,6 @@ def read_frame_list(list_path: str, *, num_classes: int) -> Annotations:
     return Annotations(paths, numbers[1], num_frames=numbers[0])
 
 
-def read_class_names(names_path: str) -> list[str]:
-    """Return the names of a file with one class name per line, in the order of the labels."""
-    with open_text(names_path, key="DATA.CLASS_NAMES") as file:
-        return [line.strip() for line in file if line.strip()]
-
-
 @contextmanager
 def open_text(path: str, *, key: str = "DATA.PATH_TO_DATA_DIR") -> Iterator[TextIO]:
     """Open UTF-8 text, local or remote, plain or .gz, with any line ends and with or without a byte order mark.

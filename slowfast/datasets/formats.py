@@ -7,7 +7,8 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 
 from slowfast.datasets import official
-from slowfast.datasets.annotations import Annotations, read_class_names, read_frame_list, read_path_list
+from slowfast.datasets.annotations import Annotations, read_frame_list, read_path_list
+from slowfast.datasets.labels import read_class_names
 
 
 class Source(NamedTuple):

@@ -10,7 +10,8 @@ from importlib.resources import files
 from os.path import dirname, join, relpath, split, splitext
 from typing import Any, NamedTuple
 
-from slowfast.datasets.annotations import VIDEO_SUFFIXES, Annotations, open_text, read_class_names, reject_bad_rows
+from slowfast.datasets.annotations import VIDEO_SUFFIXES, Annotations, open_text, reject_bad_rows
+from slowfast.datasets.labels import read_class_names
 from slowfast.utils.class_names import letters
 from slowfast.utils.paths import pathmgr
 

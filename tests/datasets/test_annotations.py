@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from slowfast.datasets import annotations
-from slowfast.datasets.annotations import Annotations, read_class_names, read_frame_list, read_path_list
+from slowfast.datasets.annotations import Annotations, read_frame_list, read_path_list
 from slowfast.datasets.records import Video
 
 
@@ -142,15 +142,8 @@ def test_a_bad_frame_list_names_the_line(tmp_path: Path, line: str) -> None:
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file; check DATA\.PATH_TO_DATA_DIR"):
         read_path_list(str(tmp_path / "none.csv"), separator=",", num_classes=4)
-    with pytest.raises(FileNotFoundError, match=r"none\.txt: no such file; check DATA\.CLASS_NAMES"):
-        read_class_names(str(tmp_path / "none.txt"))
     with pytest.raises(OSError, match=rf"{tmp_path}: Is a directory"):
         read_path_list(str(tmp_path), separator=",", num_classes=4)
-
-
-def test_class_names_come_in_the_order_of_the_labels(tmp_path: Path) -> None:
-    path = write(tmp_path / "classes.txt", "\ufeffzumba\r\nabseiling \r\n\r\n")
-    assert read_class_names(path) == ["zumba", "abseiling"]
 
 
 def test_rows_are_found_by_their_paths() -> None:

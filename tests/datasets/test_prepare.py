@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.datasets.annotations import Annotations, read_class_names, read_path_list
+from slowfast.datasets.annotations import Annotations, read_path_list
+from slowfast.datasets.labels import read_class_names
 from slowfast.datasets.prepare import Found, write_folder_lists, write_found_lists
 
 SHARES = {"val": 0.2, "test": 0.1}
