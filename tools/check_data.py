@@ -16,6 +16,7 @@ from slowfast.datasets import SPLITS, build_opener
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.formats import build_annotations
 from slowfast.datasets.manifest import STATUSES, Manifest, check_videos, read_manifest
+from slowfast.utils import plugins
 
 NUM_EXAMPLES = 10  # bad videos that are named
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check the videos, print what is wrong, and return the exit status: 0 all are ok, 1 some are not, 2 a mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
+    plugins.add_argument(parser)
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, metavar="SPLIT", help=" | ".join(SPLITS))
     parser.add_argument("--manifest", type=Path, help="file to add to; default: DATA.PATH_TO_DATA_DIR/manifest.csv")
     parser.add_argument(
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
     args = parser.parse_intermixed_args(arguments)
     try:
+        plugins.import_plugins(args.imports)
         cfg = load_cfg(args.cfg, args.opts)
         lists = {split: build_annotations(cfg, split) for split in args.splits}
         if not args.manifest and "://" in cfg.DATA.PATH_TO_DATA_DIR:

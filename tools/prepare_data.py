@@ -14,6 +14,7 @@ from slowfast.datasets import SPLITS
 from slowfast.datasets.convert import Conversion, extract_frames, resize_videos
 from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names
 from slowfast.datasets.prepare import write_folder_lists, write_found_lists
+from slowfast.utils import plugins
 
 RECIPE = Path(__file__).parents[1] / "configs/recipe.yaml"
 
@@ -46,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     split.set_defaults(run=_split)
 
     lists = commands.add_parser("lists", help="lists from official annotations", description=_lists.__doc__)
-    lists.add_argument("--dataset", required=True, choices=DATASETS, metavar="NAME", help=" | ".join(DATASETS))
+    lists.add_argument("--dataset", required=True, metavar="NAME", help=" | ".join(DATASETS))
+    plugins.add_argument(lists)
     lists.add_argument("--annotations", required=True, metavar="FOLDER", help="of the annotations as distributed")
     lists.add_argument("--videos", required=True, type=Path, metavar="FOLDER", help="of the videos, or frame folders")
     lists.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, metavar="SPLIT", help=" | ".join(SPLITS))
@@ -89,7 +91,10 @@ def _lists(args: argparse.Namespace) -> int:
 
     They may lie at any depth below the folder, and have another suffix. What is missing is listed in missing_*.txt.
     """
+    plugins.import_plugins(args.imports)
     name = args.dataset
+    if name not in DATASETS:
+        raise ValueError(f"--dataset is {name!r}; choose from {', '.join(DATASETS)}")
     overrides = ["TRAIN.DATASET", name, "TEST.DATASET", name, "DATA.PATH_TO_DATA_DIR", args.annotations, *args.opts]
     cfg = load_cfg(str(RECIPE), overrides)
     as_frames = args.frames or DATASETS[name].is_frames

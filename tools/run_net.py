@@ -8,7 +8,7 @@ from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
-from slowfast.utils import distributed
+from slowfast.utils import distributed, plugins
 
 UNSCORED_STATUS = 3  # exit status of a test that is done, but in which some videos could not be read
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Load the config, start the processes, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
+    plugins.add_argument(parser)
     parser.add_argument("--print-config", action="store_true", help="print the effective config tree and stop")
     parser.add_argument("--init_method", default="", help="tcp://host:port of shard 0, with NUM_SHARDS above 1")
     parser.add_argument("--num_shards", type=int, help="the same as NUM_SHARDS")
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     checks = [find_problems, models.find_problems, datasets.find_problems, find_machine_problems]
     try:
+        plugins.import_plugins(args.imports)
         if args.print_config:
             print(load_cfg(args.cfg, overrides).dump(), end="")
             return 0

@@ -9,6 +9,7 @@ from slowfast.config import load_cfg
 from slowfast.datasets import SPLITS, build_loader
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.formats import format_of
+from slowfast.utils import plugins
 from slowfast.visualization.views import draw_sheet, format_looks, look_at
 
 # One video in this process, whatever machine the config is for.
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, write the contact sheets, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
+    plugins.add_argument(parser)
     parser.add_argument("--split", action="append", choices=SPLITS, help="train, val or test; can be repeated; all")
     parser.add_argument("--row", type=int, default=0, help="of the list, from 0")
     parser.add_argument("--video", help="a file or frame folder, in place of a row of the list")
@@ -28,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     given = None if args.video is None else Annotations([str(Path(args.video).absolute())], [0])
     try:
+        plugins.import_plugins(args.imports)
         cfg = load_cfg(args.cfg, [*args.opts, *ALONE])
         for split in args.split or SPLITS:
             loader = build_loader(cfg, split, annotations=given)

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from slowfast.config.defaults import RETIRED, default_cfg
+from slowfast.config.defaults import RETIRED, add_section, default_cfg
 from slowfast.config.rules import find_problems
 
-__all__ = ["CfgNode", "default_cfg", "find_problems", "load_cfg"]
+__all__ = ["CfgNode", "add_section", "default_cfg", "find_problems", "load_cfg"]
 
 logger = logging.getLogger(__name__)
 

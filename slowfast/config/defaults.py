@@ -3,6 +3,9 @@
 A key lives here only while some code reads it; the change that stops reading a key moves it to `RETIRED`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from fvcore.common.config import CfgNode
 
 _C = CfgNode()
@@ -164,3 +167,25 @@ RETIRED = {
 def default_cfg() -> CfgNode:
     """Return a fresh, unfrozen copy of the default tree."""
     return _C.clone()
+
+
+def add_section(name: str, defaults: Mapping[str, Any]) -> None:
+    """Add a section of keys of one's own to every config that is loaded from now on.
+
+    Args:
+        name: of the section, in upper case.
+        defaults: of its keys, in upper case: strings, numbers, bools or lists of them. A value in a config must have
+            the type of the default; where that is None, it is a number or null.
+
+    Raises:
+        ValueError: the section is there already, a name is not in upper case, or a default is of another type.
+    """
+    if name in _C or any(key.split(".")[0] == name for key in RETIRED):
+        raise ValueError(f"there is a config section or key {name} already; choose another name")
+    for part in (name, *defaults):
+        if not (part.isidentifier() and part.isupper()):
+            raise ValueError(f"the config section {name} has the name {part!r}; use upper case, digits and _")
+    for key, default in defaults.items():
+        if not isinstance(default, bool | int | float | str | list | None):
+            raise ValueError(f"{name}.{key} is {default!r} by default; use a string, a number, a bool, a list or None")
+    _C[name] = CfgNode(dict(defaults))

@@ -14,6 +14,9 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import FrameFolder, VideoFile
 from slowfast.datasets.formats import (
     DATASETS,
+    Format,
+    Source,
+    add_dataset,
     build_annotations,
     build_class_names,
     format_of,
@@ -34,7 +37,10 @@ from slowfast.utils.distributed import rank, share_of, world_size
 __all__ = [
     "DATASETS",
     "SPLITS",
+    "Format",
+    "Source",
     "VideoLoader",
+    "add_dataset",
     "build_annotations",
     "build_class_names",
     "build_loader",

@@ -113,6 +113,17 @@ DATASETS = {
 }
 
 
+def add_dataset(name: str, form: Format) -> None:
+    """Make a data set of one's own known to TRAIN.DATASET and TEST.DATASET.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in DATASETS:
+        raise ValueError(f"there is a data set {name!r} already; choose another name")
+    DATASETS[name] = form
+
+
 def format_of(cfg: CfgNode, split: str) -> Format:
     """Return the format of the data set that a split (train | val | test) is of."""
     return DATASETS[cfg.TRAIN.DATASET if split == "train" else cfg.TEST.DATASET]

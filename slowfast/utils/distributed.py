@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from slowfast.utils.plugins import import_again, imported_plugins
+
 # Long enough for the slowest validation or checkpoint of another rank.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
@@ -98,7 +100,8 @@ def launch(
     # On one machine this process holds the meeting point, so that its port is free for certain.
     store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     address = init_method if store is None else f"tcp://127.0.0.1:{store.port}"
-    arguments = (processes_here, num_shards, shard_id, address, backend, torch.get_num_threads(), job, args)
+    plugins, num_threads = imported_plugins(), torch.get_num_threads()
+    arguments = (plugins, processes_here, num_shards, shard_id, address, backend, num_threads, job, args)
     try:
         mp.spawn(_run_spawned, arguments, nprocs=processes_here)
     except mp.ProcessExitedException as error:
@@ -114,6 +117,7 @@ def _started_by_torchrun() -> bool:
 
 def _run_spawned(
     local_rank: int,
+    plugins: tuple[str, ...],
     per_machine: int,
     num_shards: int,
     shard_id: int,
@@ -123,6 +127,7 @@ def _run_spawned(
     job: Callable[..., int],
     args: tuple[Any, ...],
 ) -> None:
+    import_again(plugins)
     torch.set_num_threads(num_threads)
     place = Place(shard_id * per_machine + local_rank, per_machine * num_shards, local_rank, per_machine, address)
     store = None

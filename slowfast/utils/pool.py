@@ -13,6 +13,8 @@ from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from slowfast.utils.plugins import import_again, imported_plugins
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -97,7 +99,8 @@ class _Worker(Generic[Item, Result]):
         context = get_context("forkserver")
         context.set_forkserver_preload([getattr(self._function, "func", self._function).__module__])
         self.connection, far_end = context.Pipe()
-        self._process = context.Process(target=_work, args=(self._function, far_end, os.getcwd()), daemon=True)
+        arguments = (self._function, far_end, os.getcwd(), imported_plugins())
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         far_end.close()
         self._is_ready = False
@@ -135,11 +138,12 @@ class _Worker(Generic[Item, Result]):
         self.connection.close()
 
 
-def _work(function: Callable[[Any], Any], connection: Connection, folder: str) -> None:
+def _work(function: Callable[[Any], Any], connection: Connection, folder: str, plugins: tuple[str, ...]) -> None:
     """Answer items with results, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(folder)  # multiprocessing goes where the parent started, not where it is
+    import_again(plugins)
     try:
         connection.send(None)
         while True:
