@@ -79,8 +79,12 @@ def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"TRAIN__ENABLE": False}, "FileNotFoundError: there are no weights to test"),
-        ({"TRAIN__CHECKPOINT_FILE_PATH": "/none.pth"}, "FileNotFoundError: /none.pth: no such checkpoint"),
+        ({"TRAIN__ENABLE": False}, "there are no weights to test: TEST.CHECKPOINT_FILE_PATH is empty"),
+        (
+            {"UNIFORMER__PRETRAIN_NAME": "uniformer_small_in1k", "MODEL__WEIGHTS_DIR": "/none"},
+            "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k', but /none has no file uniformer_small_in1k.pth; "
+            "download it from https://",
+        ),
         ({"DATA__PATH_PREFIX": "/none"}, "no such file; check DATA.PATH_PREFIX"),
         ({"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""}, "line 6 has the label 5, but MODEL.NUM_CLASSES=5"),
         ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 processes with 64 videos per step"),

@@ -12,8 +12,10 @@ from fvcore.common.config import CfgNode
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from slowfast.config import default_cfg
+from slowfast.models import MODELS, build_model
 from slowfast.models.uniformer import UniFormer
-from slowfast.models.weights import Report, head_names, inflate, load_weights
+from slowfast.models.weights import Report, fill_weights, head_names, inflate, load_weights
 
 
 def tiny(num_classes: int = 5, **settings: Any) -> UniFormer:
@@ -200,6 +202,32 @@ class WithHead(nn.Sequential):
             inner.add_module(name, nn.Sequential(nn.Dropout()) if name == "head" else nn.Sequential())
             inner = inner.get_submodule(name)
         inner.add_module(last, nn.Conv3d(4, num_classes, 1) if head.startswith("classifier") else nn.Linear(4, 5))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_last_layer_of_every_model_has_a_row_for_each_class(name: str) -> None:
+    cfg = default_cfg()
+    cfg.merge_from_list(["MODEL.MODEL_NAME", name, "MODEL.NUM_CLASSES", 7])
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert [len(model.get_parameter(head)) for head in head_names(model)] == [7, 7]
+
+
+@pytest.mark.parametrize("other", ["r3d_18", "mvit_v2_s", "UniFormer-B"])
+def test_published_models_are_told_apart(other: str) -> None:
+    cfg = default_cfg()
+    with torch.device("meta"):
+        small = build_model(cfg)
+        if other == "UniFormer-B":
+            cfg.UNIFORMER.DEPTH = [5, 8, 20, 7]
+        else:
+            cfg.MODEL.MODEL_NAME = other
+        state = build_model(cfg).state_dict()
+    known = small.state_dict().keys()
+    num_missing = len([name for name in known - state.keys() if not name.endswith("num_batches_tracked")])
+    counts = rf"{num_missing} of {len(known)} weights are missing.*, {len(state.keys() - known)} are unknown"
+    with pytest.raises(ValueError, match=rf"x\.pth is not of this model: {counts}"):
+        fill_weights(small, state, path="x.pth")
 
 
 @pytest.mark.parametrize("head", ["fc", "head", "head.1", "classifier.1", "decoder.classes"])
