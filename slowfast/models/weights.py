@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from slowfast.models.zoo import published_class_names
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.class_names import describe_difference, find_order
 
@@ -59,9 +60,18 @@ def load_weights(
         FileNotFoundError: there is no such file.
         ValueError: as `fill_weights`, or the file is damaged.
     """
+    state = load_checkpoint(path)
+    if "class_names" not in state:
+        state["class_names"] = published_class_names(path)
+    if state["class_names"] and not class_names:
+        logger.warning(
+            "%s was trained on named classes, but the data has no names to compare them with; unless its labels are in "
+            "the same order, set DATA.CLASS_NAMES",
+            path,
+        )
     return fill_weights(
         model,
-        load_checkpoint(path),
+        state,
         path=path,
         may_replace_head=may_replace_head,
         allowed=allowed,

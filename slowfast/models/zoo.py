@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from os.path import expanduser, join
+from os.path import basename, expanduser, join
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ class Published(NamedTuple):
     dataset: str  # whose classes its head tells apart
     top1: float  # published, percent
     experiment: str = ""  # that made it, under exp/
+    sorted_classes: bool = False  # its head has the classes in alphabetical order, not in that of the published table
     sha256: str = ""  # of the file, or its first digits; "": not known
 
 
@@ -35,6 +36,16 @@ def published() -> Mapping[str, Published]:
     """Return the published files of weights by name."""
     tree = yaml.safe_load((files("slowfast.models") / "zoo.yaml").read_text(encoding="utf-8"))
     return {name: Published(**fields) for name, fields in tree.items()}
+
+
+def published_class_names(path: str) -> list[str]:
+    """Return the classes that the head of a published file, known by its name, stands for, in order; [] if unknown."""
+    entry = next((entry for entry in published().values() if entry.file == basename(path)), None)
+    table = entry and files("slowfast.datasets") / "class_names" / f"{entry.dataset.replace('-', '').lower()}.txt"
+    if entry is None or table is None or not table.is_file():
+        return []
+    names = table.read_text(encoding="utf-8").splitlines()
+    return sorted(names) if entry.sorted_classes else names
 
 
 def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, Published] | None = None) -> str:

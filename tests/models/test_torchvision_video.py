@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from slowfast.engine.train import train
 from slowfast.models import build_model, count_multiply_adds, count_parameters
 from slowfast.models.torchvision_video import NAMES, build_mvit
 from slowfast.models.weights import load_weights
-from slowfast.models.zoo import published
+from slowfast.models.zoo import published, published_class_names
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
 
 BASELINES = [
@@ -101,6 +102,33 @@ def test_published_files_and_accuracies_are_those_that_torchvision_states() -> N
         assert entry.file.endswith(f"-{entry.sha256}.pth")  # as torch.hub verifies them
 
 
+def test_the_order_of_the_classes_is_the_one_that_torchvision_states() -> None:
+    for name in BASELINES:
+        for weights in get_model_weights(name):
+            assert published_class_names(f"/any/{Path(weights.url).name}") == weights.meta["categories"]
+    assert published_class_names("another.pth") == []
+
+
+def test_the_head_is_brought_into_the_order_of_the_data(
+    cfg_of: Callable[..., CfgNode], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mc3_18-a90a0ba3.pth"
+    theirs = get_model("mc3_18", num_classes=400)
+    torch.save(theirs.state_dict(), file)
+    table = files("slowfast.datasets").joinpath("class_names/kinetics400.txt").read_text().splitlines()
+    model = build_model(cfg_of("mc3_18"))
+    load_weights(model, str(file))
+    assert "the data has no names to compare them with" in caplog.text
+    caplog.clear()
+    load_weights(model, str(file), class_names=table)
+    assert "the data has no names" not in caplog.text
+    order = [meta_of("mc3_18")["categories"].index(name) for name in table]
+    frames = torch.randn(1, 3, 2, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(frames), theirs.eval()(frames)[:, order])
+    assert order[:3] != [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", ["mvit_v1_b", "mvit_v2_s"])
 def test_mvit_of_any_size_is_that_of_torchvision_at_its_size(name: str) -> None:
     with torch.device("meta"):
@@ -126,7 +154,7 @@ def test_files_of_torchvision_load_whole_or_but_for_the_head(
 ) -> None:
     weights = numbered_weights(name)
     torch.save(weights, tmp_path / "x.pth")
-    for num_classes in (400,):
+    for num_classes in (400, 7):
         with torch.device("meta"):
             model = build_model(cfg_of(name, "MODEL.NUM_CLASSES", str(num_classes)))
         model.to_empty(device="cpu")
@@ -135,7 +163,11 @@ def test_files_of_torchvision_load_whole_or_but_for_the_head(
         assert len(head) == (2 if num_classes != 400 else 0)
         for key, tensor in model.state_dict().items():
             assert (tensor == weights[key].flatten()[0]).all() or key in head, key
-        with pytest.raises(ValueError, match="another size") if head else torch.no_grad():
+        with (
+            pytest.raises(ValueError, match="has a head for 400 classes, but the model has one for 7")
+            if head
+            else torch.no_grad()
+        ):
             load_weights(model, str(tmp_path / "x.pth"))
 
 
