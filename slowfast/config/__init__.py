@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from slowfast.config.defaults import RETIRED, add_section, default_cfg
+from slowfast.config.defaults import NUMBER_OR_LIST, RETIRED, add_section, default_cfg
 from slowfast.config.rules import find_problems
 
 __all__ = ["CfgNode", "add_section", "default_cfg", "find_problems", "load_cfg"]
@@ -97,7 +97,11 @@ def _set(cfg: CfgNode, *, key: str, value: Any) -> str | None:
         value = CfgNode._decode_cfg_value(value)
         if isinstance(value, str) and value.lower() in ("true", "false", "null") and not isinstance(default, str):
             value = yaml.safe_load(value)
-        node[names[-1]] = _coerce(value, default)
+        if key in NUMBER_OR_LIST:
+            is_list = isinstance(value, list | tuple)
+            node[names[-1]] = [_coerce(number, 0.0) for number in value] if is_list else _coerce(value, 0.0)
+        else:
+            node[names[-1]] = _coerce(value, default)
     except (TypeError, SyntaxError) as error:
         return f"{key} is {value!r}; {error}"
     return None

@@ -106,11 +106,12 @@ _C.UNIFORMER.PRETRAIN_NAME = ""  # published weights to start a training from; "
 _C.UNIFORMER.EMBED_DIM = [64, 128, 320, 512]  # channels of the four stages
 _C.UNIFORMER.DEPTH = [3, 4, 8, 3]  # blocks of the four stages
 _C.UNIFORMER.HEAD_DIM = 64  # channels of an attention head
-_C.UNIFORMER.MLP_RATIO = 4.0  # hidden over outer channels of the feed-forward layers
+_C.UNIFORMER.MLP_RATIO = 4.0  # hidden over outer channels of the feed-forward layers; or a list, one for each stage
 _C.UNIFORMER.QKV_BIAS = True  # bias of the query, key and value projection
 _C.UNIFORMER.QKV_SCALE = None  # scale of the attention logits; null: HEAD_DIM ** -0.5
 _C.UNIFORMER.DROPOUT_RATE = 0.0  # of embeddings, projections and feed-forward layers
 _C.UNIFORMER.ATTENTION_DROPOUT_RATE = 0.0  # of attention weights
+_C.UNIFORMER.HEAD_DROPOUT_RATE = 0.0  # of what the head sees
 _C.UNIFORMER.DROP_DEPTH_RATE = 0.1  # drop path of the last block; rises linearly from 0
 _C.UNIFORMER.SPLIT = False  # attention over time, then space, in stages 3 and 4
 _C.UNIFORMER.STD = False  # patch embeddings 2 to 4 overlap in time
@@ -154,14 +155,18 @@ RETIRED = {
     "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": "one decoder thread per worker never deadlocks",
     "LOG_MODEL_INFO": "parameters and multiply-adds are always logged",
     "MODEL.ARCH": "MODEL.MODEL_NAME names the model",
-    "MODEL.DROPOUT_RATE": "UniFormer has no dropout before its head",
+    "MODEL.DROPOUT_RATE": "UNIFORMER.HEAD_DROPOUT_RATE is the dropout before the head",
     "TEST.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
     "TRAIN.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
+    "UNIFORMER.INIT_VALUE": "layer scale is part of the light models alone",
     "UNIFORMER.PRUNE_RATIO": "token pruning is not part of Uniformer",
     "UNIFORMER.REPRESENTATION_SIZE": "no published model has a layer before its head",
     "UNIFORMER.STAGE_TYPE": "stages 1 and 2 are local, 3 and 4 global",
     "UNIFORMER.TRADE_OFF": "token pruning is not part of Uniformer",
 }
+
+# Keys with a number as default that take a list as well, one number for each stage.
+NUMBER_OR_LIST = ("UNIFORMER.MLP_RATIO",)
 
 
 def default_cfg() -> CfgNode:

@@ -33,7 +33,6 @@ POSITIVE = (
     "AUG.RE_COUNT",
     "MODEL.NUM_CLASSES",
     "UNIFORMER.HEAD_DIM",
-    "UNIFORMER.MLP_RATIO",
     "SOLVER.BASE_LR",
     "SOLVER.MAX_EPOCH",
     "BN.NUM_BATCHES_PRECISE",
@@ -63,6 +62,7 @@ PROBABILITIES = (
     "MIXUP.LABEL_SMOOTH_VALUE",
     "UNIFORMER.DROPOUT_RATE",
     "UNIFORMER.ATTENTION_DROPOUT_RATE",
+    "UNIFORMER.HEAD_DROPOUT_RATE",
     "UNIFORMER.DROP_DEPTH_RATE",
 )
 
@@ -152,6 +152,12 @@ def _model_problems(cfg: CfgNode) -> Iterator[str]:
     ):
         if len(values) != 4:
             yield f"{key} is {values}; use one number for each of the 4 stages"
+    ratios = cfg.UNIFORMER.MLP_RATIO if isinstance(cfg.UNIFORMER.MLP_RATIO, list) else [cfg.UNIFORMER.MLP_RATIO] * 4
+    if len(ratios) != 4 or not all(ratio > 0 for ratio in ratios):
+        yield (
+            f"UNIFORMER.MLP_RATIO is {cfg.UNIFORMER.MLP_RATIO}; use a number above 0, or a list of one for each of the "
+            "4 stages"
+        )
     head_dim = max(cfg.UNIFORMER.HEAD_DIM, 1)
     if any(dim % head_dim for dim in dims[2:]):
         yield f"UNIFORMER.EMBED_DIM is {dims}; stages 3 and 4 need multiples of UNIFORMER.HEAD_DIM={head_dim}"

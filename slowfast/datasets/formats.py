@@ -39,6 +39,12 @@ class Format(NamedTuple):
 
 _SAME = {"train": ("train",), "val": ("val",), "test": ("test",)}
 _VALIDATION = {"train": ("train",), "val": ("validation",), "test": ("validation",)}  # tests are published on it
+_KINETICS = Format(
+    ("{}.csv",),
+    # The published lists of UCF101 have no test.csv, and Kinetics is tested on the videos for validation.
+    {"train": ("train",), "val": ("val",), "test": ("test", "val")},
+    lambda source: read_path_list(source.list_path, separator=source.separator, num_classes=source.num_classes),
+)
 _SSV1 = Format(
     ("somesomev1_rgb_{}_split.txt",),
     _VALIDATION,
@@ -49,11 +55,8 @@ _SSV1 = Format(
 )
 
 DATASETS = {
-    "kinetics": Format(
-        ("{}.csv",),
-        _SAME,
-        lambda source: read_path_list(source.list_path, separator=source.separator, num_classes=source.num_classes),
-    ),
+    "kinetics": _KINETICS,
+    "kinetics_sparse": _KINETICS._replace(is_segmented=True),
     "kinetics_official": Format(
         ("{}.csv",),
         # Some distributions have no labels for the test, and results are published on the list for validation.
@@ -95,6 +98,13 @@ DATASETS = {
         {"train": ("train",), "val": ("test",), "test": ("test",)},
         lambda source: official.read_ucf101(source.list_path, class_names=source.class_names),
         official.ucf101_names,
+    ),
+    "hmdb": Format(
+        ("{}.txt",),
+        {"train": ("train",), "val": ("val",), "test": ("val",)},
+        lambda source: read_frame_list(source.list_path, num_classes=source.num_classes),
+        is_frames=True,
+        is_bgr=True,
     ),
     "hmdb51": Format(
         ("*_test_split1.txt",),

@@ -32,6 +32,8 @@ MODELS = {
     ),
 }
 
+LIGHT_MODELS = ("Uniformer_light", "Uniformer_light_fp32", "Uniformer_light_ls_fp32")  # another architecture: XS, XXS
+
 
 def add_model(name: str, model: Model) -> None:
     """Make a model of one's own known to MODEL.MODEL_NAME.
@@ -48,7 +50,10 @@ def find_problems(cfg: CfgNode) -> list[str]:
     """Return what is wrong with the model of a config: its name, keys or weights; an empty list if nothing is."""
     problems = zoo.find_problems(cfg)
     if cfg.MODEL.MODEL_NAME not in MODELS:
-        return [*problems, f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}; choose from {', '.join(MODELS)}"]
+        what = (
+            "; the light models (UniFormer-XS, -XXS) are not available" if cfg.MODEL.MODEL_NAME in LIGHT_MODELS else ""
+        )
+        return [*problems, f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}{what}; choose from {', '.join(MODELS)}"]
     return problems + MODELS[cfg.MODEL.MODEL_NAME].find_problems(cfg)
 
 

@@ -211,11 +211,12 @@ class UniFormer(nn.Module):
         dims: channels of the four stages.
         depths: blocks of the four stages.
         head_dim: channels of an attention head.
-        mlp_ratio: hidden over outer channels of the feed-forward layers.
+        mlp_ratio: hidden over outer channels of the feed-forward layers, of all stages or of each.
         qkv_bias: whether the query, key and value projection has a bias.
         qkv_scale: scale of the attention logits; None for head_dim ** -0.5.
         dropout: of embeddings, projections and feed-forward layers.
         attention_dropout: of attention weights.
+        head_dropout: of the mean over all tokens, before the head.
         drop_path: rate of the last block; it rises linearly from 0 over all blocks.
         split: attention over time, then space, in the global blocks.
         overlap_time: patch embeddings 2 to 4 see three frames each (UNIFORMER.STD).
@@ -229,11 +230,12 @@ class UniFormer(nn.Module):
         dims: Sequence[int] = (64, 128, 320, 512),
         depths: Sequence[int] = (3, 4, 8, 3),
         head_dim: int = 64,
-        mlp_ratio: float = 4.0,
+        mlp_ratio: float | Sequence[float] = 4.0,
         qkv_bias: bool = True,
         qkv_scale: float | None = None,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        head_dropout: float = 0.0,
         drop_path: float = 0.1,
         split: bool = False,
         overlap_time: bool = False,
@@ -249,22 +251,29 @@ class UniFormer(nn.Module):
             dropout=dropout,
             attention_dropout=attention_dropout,
         )
-        local = partial(CBlock, mlp_ratio=mlp_ratio, dropout=dropout)
-        attend = partial(SplitSABlock if split else SABlock, mlp_ratio=mlp_ratio, dropout=dropout, attention=attention)
+        ratios = mlp_ratio if isinstance(mlp_ratio, Sequence) else [mlp_ratio] * 4
+        local = partial(CBlock, dropout=dropout)
+        attend = partial(SplitSABlock if split else SABlock, dropout=dropout, attention=attention)
         time_kernel, time_padding = (3, 1) if overlap_time else (1, 0)
         halve = partial(PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0))
 
         rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
+
+        def blocks_of(stage: int, block: Callable[..., nn.Module]) -> nn.ModuleList:
+            settings = {"mlp_ratio": ratios[stage]}
+            return nn.ModuleList(block(dims[stage], drop_path=next(rates), **settings) for _ in range(depths[stage]))
+
         self.patch_embed1 = PatchEmbed(3, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0))
         self.pos_drop = nn.Dropout(dropout)
-        self.blocks1 = nn.ModuleList(local(dims[0], drop_path=next(rates)) for _ in range(depths[0]))
+        self.blocks1 = blocks_of(0, local)
         self.patch_embed2 = halve(dims[0], dims[1])
-        self.blocks2 = nn.ModuleList(local(dims[1], drop_path=next(rates)) for _ in range(depths[1]))
+        self.blocks2 = blocks_of(1, local)
         self.patch_embed3 = halve(dims[1], dims[2])
-        self.blocks3 = nn.ModuleList(attend(dims[2], drop_path=next(rates)) for _ in range(depths[2]))
+        self.blocks3 = blocks_of(2, attend)
         self.patch_embed4 = halve(dims[2], dims[3])
-        self.blocks4 = nn.ModuleList(attend(dims[3], drop_path=next(rates)) for _ in range(depths[3]))
+        self.blocks4 = blocks_of(3, attend)
         self.norm = nn.BatchNorm3d(dims[3])
+        self.head_drop = nn.Dropout(head_dropout)
         self.head = nn.Linear(dims[3], num_classes)
 
         self.apply(_init_linear)
@@ -287,7 +296,7 @@ class UniFormer(nn.Module):
         x = self._run(self.blocks2, self.patch_embed2(x), recomputed=self.recomputed[1])
         x = self._run(self.blocks3, self.patch_embed3(x), recomputed=self.recomputed[2])
         x = self._run(self.blocks4, self.patch_embed4(x), recomputed=self.recomputed[3])
-        return self.head(to_tokens(self.norm(x)).mean(dim=1))
+        return self.head(self.head_drop(to_tokens(self.norm(x)).mean(dim=1)))
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, recomputed: int) -> Tensor:
         for number, block in enumerate(blocks):
@@ -315,6 +324,7 @@ def build_uniformer(cfg: CfgNode) -> UniFormer:
         qkv_scale=cfg.UNIFORMER.QKV_SCALE,
         dropout=cfg.UNIFORMER.DROPOUT_RATE,
         attention_dropout=cfg.UNIFORMER.ATTENTION_DROPOUT_RATE,
+        head_dropout=cfg.UNIFORMER.HEAD_DROPOUT_RATE,
         drop_path=cfg.UNIFORMER.DROP_DEPTH_RATE,
         split=cfg.UNIFORMER.SPLIT,
         overlap_time=cfg.UNIFORMER.STD,
@@ -331,6 +341,7 @@ _PARAMETERS = {  # of UniFormer, by the key of its section
     "QKV_SCALE": "qkv_scale",
     "DROPOUT_RATE": "dropout",
     "ATTENTION_DROPOUT_RATE": "attention_dropout",
+    "HEAD_DROPOUT_RATE": "head_dropout",
     "DROP_DEPTH_RATE": "drop_path",
     "SPLIT": "split",
     "STD": "overlap_time",

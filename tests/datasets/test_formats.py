@@ -72,11 +72,31 @@ def test_frame_lists_are_those_of_their_version(tmp_path: Path, make_cfg: MakeCf
         assert build_annotations(make_cfg(name, 174), split)[0] == Video("100218", 134, 42)
 
 
+def test_frame_lists_of_hmdb_are_called_by_their_split(tmp_path: Path, make_cfg: MakeCfg) -> None:
+    write(tmp_path / "train.txt", "a_jump_f_cm_np1_ri_med_1 67 19\n")
+    write(tmp_path / "val.txt", "b (2007)_hit!!_u_nm_np1_fr_goo_2 41 17\n")
+    assert build_annotations(make_cfg("hmdb", 51), "train")[0] == Video("a_jump_f_cm_np1_ri_med_1", 19, 67)
+    for split in ("val", "test"):
+        assert build_annotations(make_cfg("hmdb", 51), split)[0] == Video("b (2007)_hit!!_u_nm_np1_fr_goo_2", 17, 41)
+
+
+@pytest.mark.parametrize("name", ["kinetics", "kinetics_sparse"])
+def test_the_list_for_validation_is_tested_where_there_is_none_for_the_test(
+    tmp_path: Path, make_cfg: MakeCfg, name: str
+) -> None:
+    write(tmp_path / "val.csv", "validation.avi 1\n")
+    assert rows_of(make_cfg(name, 2), "test") == [("validation.avi", 1)]
+    write(tmp_path / "test.csv", "test.avi 1\n")
+    assert rows_of(make_cfg(name, 2), "test") == [("test.avi", 1)]
+
+
 def test_which_clips_models_see_follows_from_the_format() -> None:
     traits = {name: (form.is_frames, form.is_bgr, form.is_segmented) for name, form in DATASETS.items()}
     dense_video, frames = (False, False, False), (True, True, True)
     assert traits == {
         "kinetics": dense_video,
+        "kinetics_sparse": (False, False, True),
+        "hmdb": (True, True, False),
         "kinetics_official": dense_video,
         "ucf101": dense_video,
         "hmdb51": dense_video,

@@ -251,3 +251,16 @@ def test_gradients_in_bfloat16_on_a_cpu_do_not_depend_on_what_lay_in_memory() ->
         gradients.append(torch.autograd.grad(loss, convolution.weight)[0])
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
     assert gradients[0].isfinite().all()
+
+
+def test_dropout_before_the_head_is_of_the_mean_over_all_tokens() -> None:
+    plain, dropped = (UniFormer(**TINY, drop_path=0.0, head_dropout=rate) for rate in (0.0, 0.5))
+    dropped.load_state_dict(plain.state_dict())
+    frames = torch.randn(4, 3, 4, 32, 32)
+    torch.testing.assert_close(plain.eval()(frames), dropped.eval()(frames))
+    for model in (plain, dropped):
+        model.train().head = nn.Identity()  # type: ignore[assignment]
+    features, seen = plain(frames), dropped(frames)
+    is_kept = seen != 0
+    assert 0.2 < is_kept.float().mean() < 0.8
+    torch.testing.assert_close(seen, torch.where(is_kept, 2 * features, 0.0))

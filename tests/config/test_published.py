@@ -1,0 +1,278 @@
+"""The keys and values that published YAMLs and command lines set: all load, and mean what they meant."""
+
+import ast
+import json
+import logging
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slowfast import datasets, models
+from slowfast.config import CfgNode, default_cfg, find_problems, load_cfg
+from slowfast.config.defaults import NUMBER_OR_LIST, RETIRED
+
+REFERENCE = Path(__file__).parents[1] / "reference/published_config_keys.json"
+PUBLISHED: dict[str, dict[str, Any]] = json.loads(REFERENCE.read_text())["keys"]
+SHELL = {"$work_path": "exp/uniformer_s8x8_k400", "$NUM_SHARDS": "4"}  # variables of the published scripts
+
+
+def yaml_values(key: str) -> list[Any]:
+    return [json.loads(text) for text in PUBLISHED[key]["yaml_values"]]
+
+
+def command_line_values(key: str) -> list[str]:
+    """The strings that a shell makes of the words of a published script."""
+    return [shlex.split(SHELL.get(text, text))[0] for text in PUBLISHED[key]["command_line_values"]]
+
+
+def write_tree(path: Path, settings: dict[str, Any]) -> str:
+    """A YAML file of sections and keys."""
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *section, name = key.split(".")
+        node = tree.setdefault(section[0], {}) if section else tree
+        node[name] = value
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+def value_of(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def meaning(published: Any) -> Any:
+    """A number, a list or a truth value that is written as a string; any other string is itself."""
+    try:
+        return ast.literal_eval(str(published))
+    except (ValueError, SyntaxError):
+        return published
+
+
+# ---- Each key --------------------------------------------------------------------------------------------------------
+
+YAML_CASES = [(key, value) for key in PUBLISHED for value in yaml_values(key)]
+COMMAND_CASES = [(key, text) for key in PUBLISHED for text in command_line_values(key)]
+TO_COME = pytest.mark.xfail("SAVE_LATEST" not in default_cfg().TRAIN, reason="the training loop gets these keys")
+LATE_KEYS = ("TRAIN.SAVE_LATEST", "TEST.TEST_BEST")
+
+
+def test_the_published_keys_are_those_of_the_reference() -> None:
+    assert len(PUBLISHED) == 86
+    assert len(YAML_CASES) + len(COMMAND_CASES) > 150
+
+
+def check_value(cfg: CfgNode, key: str, published: Any, caplog: pytest.LogCaptureFixture) -> None:
+    warnings = [record.getMessage() for record in caplog.records]
+    if key in RETIRED:
+        assert len(warnings) == 1
+        assert f"{key} has no effect: {RETIRED[key]}" in warnings[0]
+    else:
+        assert not warnings
+        value = value_of(cfg, key)
+        assert value == meaning(published)
+        default = value_of(default_cfg(), key)
+        assert type(value) is type(default) or default is None or key in NUMBER_OR_LIST
+
+
+@pytest.mark.parametrize(("key", "value"), YAML_CASES, ids=lambda part: str(part)[:40])
+def test_each_value_of_a_published_yaml_loads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: Any
+) -> None:
+    # Whether values go together is another matter: an EMBED_DIM alone may not fit the default HEAD_DIM.
+    cfg = load_cfg(write_tree(tmp_path / "x.yaml", {key: value}), checks=[])
+    check_value(cfg, key, value, caplog)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [pytest.param(*case, marks=TO_COME if case[0] in LATE_KEYS else ()) for case in COMMAND_CASES],
+    ids=lambda part: str(part)[:40],
+)
+def test_each_value_of_a_published_command_line_loads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, text: str
+) -> None:
+    cfg = load_cfg(write_tree(tmp_path / "x.yaml", {}), [key, text], checks=[])
+    check_value(cfg, key, text, caplog)
+
+
+# ---- Whole files with their command lines ----------------------------------------------------------------------------
+
+BASE = {"EMBED_DIM": [64, 128, 320, 512], "HEAD_DIM": 64, "MLP_RATIO": 4}
+LIGHT = {"EMBED_DIM": [56, 112, 224, 448], "HEAD_DIM": 28, "MLP_RATIO": 3, "DEPTH": [2, 5, 8, 2]}
+KINETICS = {"DATASET": "kinetics", "USE_OFFSET_SAMPLING": True, "DECODING_BACKEND": "decord"}
+FRAMES = {"DATASET": "sth", "RANDOM_FLIP": False}
+FAMILIES: dict[str, tuple[dict[str, Any], str]] = {  # what its YAML sets beside what all 41 set, and its command line
+    "kinetics_s": (
+        {**BASE, **KINETICS, "DEPTH": [3, 4, 8, 3], "PRETRAIN_NAME": "uniformer_small_in1k", "NUM_CLASSES": 400},
+        'DATA.PATH_TO_DATA_DIR "./data_list/k400" DATA.PATH_PREFIX your_path_to_data DATA.PATH_LABEL_SEPARATOR "," '
+        "TRAIN.EVAL_PERIOD 5 TRAIN.CHECKPOINT_PERIOD 1 TRAIN.BATCH_SIZE 128 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.1 "
+        "SOLVER.MAX_EPOCH 100 SOLVER.BASE_LR 4e-4 SOLVER.WARMUP_EPOCHS 10.0 DATA.TEST_CROP_SIZE 224 "
+        "TEST.NUM_ENSEMBLE_VIEWS 1 TEST.NUM_SPATIAL_CROPS 1 RNG_SEED 6666 OUTPUT_DIR $work_path",
+    ),
+    "kinetics_b": (
+        {**BASE, **KINETICS, "DEPTH": [5, 8, 20, 7], "PRETRAIN_NAME": "uniformer_base_in1k", "NUM_CLASSES": 400},
+        'DATA.PATH_TO_DATA_DIR ./data_list/k600 DATA.PATH_LABEL_SEPARATOR "," MODEL.NUM_CLASSES 600 NUM_SHARDS 4 '
+        "DATA_LOADER.NUM_WORKERS 8 TRAIN.BATCH_SIZE 32 TEST.BATCH_SIZE 32 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.3 "
+        "SOLVER.MAX_EPOCH 110 SOLVER.BASE_LR 1e-4 DATA.TEST_CROP_SIZE 224 OUTPUT_DIR $work_path",
+    ),
+    "something_b": (
+        {**BASE, **FRAMES, "DEPTH": [5, 8, 20, 7], "PRETRAIN_NAME": "uniformer_base_k400_16x4", "NUM_CLASSES": 174},
+        'DATA.PATH_TO_DATA_DIR ./data_list/sthv2 DATA.LABEL_PATH_TEMPLATE "somesomev2_rgb_{}_split.txt" '
+        'DATA.IMAGE_TEMPLATE "img_{:05d}.jpg" TRAIN.BATCH_SIZE 40 UNIFORMER.DROP_DEPTH_RATE 0.4 SOLVER.MAX_EPOCH 50 '
+        "SOLVER.BASE_LR 2.5e-4 SOLVER.WARMUP_EPOCHS 5.0 DATA.TEST_CROP_SIZE 224 TEST.NUM_ENSEMBLE_VIEWS 1 "
+        "TEST.NUM_SPATIAL_CROPS 3 RNG_SEED 6666 OUTPUT_DIR $work_path",
+    ),
+    "hmdb51": (
+        {
+            **BASE,
+            **KINETICS,
+            "DATASET": "hmdb",
+            "DEPTH": [3, 4, 8, 3],
+            "MLP_RATIO": [4.0, 4.0, 4.0, 4.0],
+            "HEAD_DROPOUT_RATE": 0,
+            "DROP_DEPTH_RATE": 0.2,
+            "AA_TYPE": "rand-m5-n2-mstd0.25",
+            "PRETRAIN_NAME": "uniformer_small_k400_16x4",
+            "NUM_CLASSES": 101,
+            "USE_CHECKPOINT": False,
+            "CHECKPOINT_NUM": [0, 0, 0, 0],
+        },
+        "DATA.PATH_TO_DATA_DIR ./data_list/hmdb51/split1 DATA.LABEL_PATH_TEMPLATE {}.txt DATA.PATH_PREFIX "
+        'your_path_to_data DATA.IMAGE_TEMPLATE "img_{:05d}.jpg" TRAIN.EVAL_PERIOD 1 TRAIN.CHECKPOINT_PERIOD 50 '
+        "TRAIN.BATCH_SIZE 128 TRAIN.SAVE_LATEST False NUM_GPUS 8 SOLVER.MAX_EPOCH 25 SOLVER.BASE_LR 5e-5 "
+        "SOLVER.BASE_LR_SCALE_NUM_SHARDS False SOLVER.WARMUP_EPOCHS 5. DATA.TEST_CROP_SIZE 224 "
+        "TEST.NUM_ENSEMBLE_VIEWS 5 TEST.NUM_SPATIAL_CROPS 3 TEST.TEST_BEST True RNG_SEED 6666 OUTPUT_DIR $work_path",
+    ),
+    "light": (
+        {
+            **LIGHT,
+            **KINETICS,
+            "DATASET": "kinetics_sparse",
+            "MODEL_NAME": "Uniformer_light_fp32",
+            "TRAIN_CROP_SIZE": 128,
+            "TRAIN_JITTER_SCALES": [160, 192],
+            "DROP_DEPTH_RATE": 0.0,
+            "INIT_VALUE": 0.1,
+            "AA_TYPE": "rand",
+            "PRETRAIN_NAME": "uniformer_xxs_128_in1k",
+            "NUM_CLASSES": 400,
+            "USE_CHECKPOINT": True,
+            "CHECKPOINT_NUM": [0, 0, 4, 0],
+        },
+        "TRAIN.BATCH_SIZE 256 UNIFORMER.DROP_DEPTH_RATE 0.05 SOLVER.BASE_LR 8e-4 SOLVER.WEIGHT_DECAY 0.1 "
+        "DATA.TEST_CROP_SIZE 128 TEST.NUM_ENSEMBLE_VIEWS 1 TEST.TEST_BEST True RNG_SEED 66666 OUTPUT_DIR $work_path",
+    ),
+}
+
+
+def load_family(tmp_path: Path, family: str) -> CfgNode:
+    """The config of a published file and its command line, with the rules of the config checked."""
+    own, words = FAMILIES[family]
+    settings: dict[str, Any] = {}
+    for key in PUBLISHED:
+        counts = PUBLISHED[key]["yaml_values"]
+        name = key.rsplit(".", 1)[-1]
+        if name in own:
+            settings[key] = own[name]
+        elif sum(counts.values()) == 41:  # in every file; the value that most have
+            settings[key] = json.loads(max(counts, key=counts.__getitem__))
+    path = write_tree(tmp_path / "config.yaml", settings)
+    return load_cfg(path, [SHELL.get(word, word) for word in shlex.split(words)], checks=[find_problems])
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=TO_COME if LATE_KEYS[1] in FAMILIES[name][1] else ()) for name in FAMILIES]
+)
+def test_a_published_file_loads_unchanged_with_its_command_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, family: str
+) -> None:
+    cfg = load_family(tmp_path, family)
+    words = shlex.split(FAMILIES[family][1])
+    for key, text in zip(words[::2], words[1::2], strict=True):
+        assert key in PUBLISHED
+        assert value_of(cfg, key) == meaning(SHELL.get(text, text))
+    warned = [record.getMessage().split(": ")[1].split(" has no effect")[0] for record in caplog.records]
+    assert len(warned) == len(set(warned))
+    expected = {"AUG.COLOR_JITTER", "AUG.RE_SPLIT", "DATA.INPUT_CHANNEL_NUM", "MODEL.ARCH", "MODEL.DROPOUT_RATE"}
+    expected |= {"DATA.DECODING_BACKEND"} if cfg.TRAIN.DATASET != "sth" else set()
+    expected |= {"UNIFORMER.INIT_VALUE"} if family == "light" else set()
+    assert set(warned) == expected
+    assert cfg.SOLVER.COSINE_END_LR == 1e-6
+    assert cfg.TRAIN.DATASET in datasets.DATASETS
+
+
+@pytest.mark.parametrize("name", yaml_values("MODEL.MODEL_NAME"))
+def test_the_light_models_are_named_as_not_available(name: str) -> None:
+    cfg = default_cfg()
+    cfg.MODEL.MODEL_NAME = name
+    problems = models.find_problems(cfg)
+    if name == "Uniformer":
+        assert name in models.MODELS
+        assert not [problem for problem in problems if "MODEL_NAME" in problem]
+    else:
+        expected = f"MODEL.MODEL_NAME is '{name}'; the light models (UniFormer-XS, -XXS) are not available; choose from"
+        assert [problem for problem in problems if problem.startswith(expected)]
+
+
+def test_data_sets_and_policies_of_published_files_are_known(
+    tmp_path: Path, make_lists: Callable[[CfgNode], None]
+) -> None:
+    for dataset in yaml_values("TRAIN.DATASET"):
+        for policy in yaml_values("AUG.AA_TYPE"):
+            cfg = default_cfg()
+            cfg.TRAIN.DATASET = cfg.TEST.DATASET = dataset
+            cfg.DATA.PATH_TO_DATA_DIR = str(tmp_path)
+            cfg.AUG.ENABLE, cfg.AUG.AA_TYPE = True, policy
+            make_lists(cfg)
+            assert datasets.find_problems(cfg) == []
+
+
+@pytest.fixture
+def make_lists(tmp_path: Path) -> Callable[[CfgNode], None]:
+    """Lists of one video for the data set of a config, under their published names."""
+
+    def make(cfg: CfgNode) -> None:
+        form = datasets.DATASETS[cfg.TRAIN.DATASET]
+        line = "video 40 0\n" if form.is_frames else "video.mp4,0\n"
+        for parts in form.split_names.values():
+            (tmp_path / form.list_templates[0].format(parts[0])).write_text(line)
+
+    return make
+
+
+# ---- The two keys of the model that are more than a number -----------------------------------------------------------
+
+
+def test_a_list_of_mlp_ratios_is_one_for_each_stage_and_a_number_for_all(tmp_path: Path) -> None:
+    path = write_tree(tmp_path / "x.yaml", {"UNIFORMER.MLP_RATIO": [4, 3.0, 2, 1]})
+    cfg = load_cfg(path)
+    assert cfg.UNIFORMER.MLP_RATIO == [4.0, 3.0, 2.0, 1.0]
+    shapes = {name: tensor.shape for name, tensor in models.build_model(cfg).state_dict().items()}
+    dims = cfg.UNIFORMER.EMBED_DIM
+    hidden = [shapes[f"blocks{stage}.0.mlp.fc1.weight"][0] for stage in (1, 2, 3, 4)]
+    assert hidden == [dims[0] * 4, dims[1] * 3, dims[2] * 2, dims[3] * 1]
+    assert load_cfg(path, ["UNIFORMER.MLP_RATIO", "3"]).UNIFORMER.MLP_RATIO == 3.0
+    assert load_cfg(path, ["UNIFORMER.MLP_RATIO", "(4,4,4,4)"]).UNIFORMER.MLP_RATIO == [4.0] * 4
+    assert load_cfg(write_tree(tmp_path / "y.yaml", {}), ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]) == load_cfg(
+        path, ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]
+    )
+    for text in ("[4, 4]", "0", "[4, 4, 4, 0]"):
+        with pytest.raises(ValueError, match=r"UNIFORMER\.MLP_RATIO is .*one for each of the 4 stages"):
+            load_cfg(path, ["UNIFORMER.MLP_RATIO", text])
+    with pytest.raises(ValueError, match=r"UNIFORMER\.MLP_RATIO is \['a'\]; expected float"):
+        load_cfg(path, ["UNIFORMER.MLP_RATIO", "['a']"])
+
+
+def test_a_warning_is_given_once_however_often_a_retired_key_is_set(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_tree(tmp_path / "x.yaml", {key: yaml_values(key)[0] for key in RETIRED if key in PUBLISHED})
+    with caplog.at_level(logging.WARNING):
+        load_cfg(path, ["DATA.DECODING_BACKEND", "decord", "AUG.COLOR_JITTER", "0.4"])
+    assert len(caplog.records) == len([key for key in RETIRED if key in PUBLISHED])
