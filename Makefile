@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test zoo lint
 
 quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/run.sh TEST.ENABLE False
@@ -12,6 +12,9 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest
+
+zoo: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -m zoo
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

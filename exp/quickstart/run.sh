@@ -6,8 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 
 data="${DATA_DIR:-$root/data/motion}"
 "$python" "$root/tools/make_motion.py" "$data"
-exec "$python" "$root/tools/run_net.py" --cfg "$root/exp/quickstart/config.yaml" \
-    DATA.PATH_TO_DATA_DIR "$data" \
+run_net DATA.PATH_TO_DATA_DIR "$data" \
     DATA.PATH_PREFIX "$data" \
     DATA.CLASS_NAMES "$data/classes.txt" \
     OUTPUT_DIR "${OUTPUT_DIR:-$root/output/quickstart}" \
