@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test zoo lint
+.PHONY: quickstart test zoo soak lint
 
 quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/run.sh TEST.ENABLE False
@@ -15,6 +15,9 @@ test: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m zoo
+
+soak: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -m soak
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

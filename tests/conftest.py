@@ -151,6 +151,7 @@ def tiny_settings(motion_folder: Path, tmp_path: Path) -> Callable[..., list[str
             "TRAIN.BATCH_SIZE": 8,
             "TRAIN.EVAL_PERIOD": 2,
             "TRAIN.CHECKPOINT_PERIOD": 1,
+            "TRAIN.REHEARSE": False,
             "TEST.BATCH_SIZE": 16,
             "TEST.NUM_ENSEMBLE_VIEWS": 2,
             "DATA.NUM_FRAMES": 4,

@@ -34,8 +34,10 @@ def test_training_and_testing_in_one_command_with_two_processes(run_net: Run, tm
     assert "all classes" in result.stdout
     files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert files == {
+        "best.pyth",
         "config.yaml",
         "stdout.log",
+        "validation.json",
         "checkpoints/checkpoint_epoch_00001.pyth",
         "checkpoints/checkpoint_epoch_00002.pyth",
         "test/config.yaml",

@@ -9,14 +9,15 @@ from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.utils import distributed, plugins
+from slowfast.utils.interrupt import INTERRUPTED_STATUS
 
 UNSCORED_STATUS = 3  # exit status of a test that is done, but in which some videos could not be read
 
 
 def run(cfg: CfgNode) -> int:
     """Do what the config says, in this process of the job: train, test, or both; return the exit status."""
-    if cfg.TRAIN.ENABLE:
-        train(cfg)
+    if cfg.TRAIN.ENABLE and not train(cfg):
+        return INTERRUPTED_STATUS
     if not cfg.TEST.ENABLE:
         return 0
     result = evaluate(cfg)

@@ -26,8 +26,14 @@ _C.TRAIN.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS
 _C.TRAIN.BATCH_SIZE = 64  # videos per step and machine, shared by its processes
 _C.TRAIN.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
 _C.TRAIN.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch is always saved
+_C.TRAIN.CHECKPOINT_MINUTES = 30.0  # between two checkpoints within an epoch; 0: none
+_C.TRAIN.SAVE_LATEST = False  # a checkpoint after every epoch, and only the newest is kept
+_C.TRAIN.KEEP_LAST = 0  # checkpoints at the ends of epochs that are kept; 0: all
+_C.TRAIN.KEEP_EVERY = 0  # those after each so many epochs are kept as well; 0: none for that
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # file, address or published name to start from; "": UNIFORMER.PRETRAIN_NAME
 _C.TRAIN.AUTO_RESUME = True  # continue from the newest checkpoint in OUTPUT_DIR, if there is one
+_C.TRAIN.RESUME_WITH_CHANGES = False  # continue although settings of the model, the data or the recipe have changed
+_C.TRAIN.REHEARSE = True  # train, save, load, validate and test on a few videos before the first epoch
 _C.TRAIN.AMP = "auto"  # off | bf16 | fp16 | auto: bf16 where the GPU computes in it, else fp16 on a GPU, else off
 
 # ---- Testing ---------------------------------------------------------------------------------------------------------
@@ -36,6 +42,7 @@ _C.TEST.ENABLE = True  # test after training, or alone with TRAIN.ENABLE False
 _C.TEST.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS, for validation and test
 _C.TEST.BATCH_SIZE = 64  # views in one forward pass and machine, shared by its processes
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # file, address or published name; "": the newest checkpoint in OUTPUT_DIR
+_C.TEST.TEST_BEST = False  # with no file given, test the checkpoint with the best validation: OUTPUT_DIR/best.pyth
 _C.TEST.ALLOW_UNSCORED = False  # end with status 0 although some videos could not be read
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (centre) or 3
@@ -134,6 +141,9 @@ _C.SOLVER.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norm scales
 _C.SOLVER.MOMENTUM = 0.9  # of sgd
 _C.SOLVER.DAMPENING = 0.0  # of sgd
 _C.SOLVER.NESTEROV = True  # of sgd
+_C.SOLVER.ACCUM_STEPS = 0  # parts of a process's share of a step, one after another; 0: 1, or as the run began
+_C.SOLVER.MAX_BAD_STEPS = 10  # in a row with numbers that are not finite, which are left out, before the run goes back
+_C.SOLVER.FUSED = True  # one kernel for the update of all weights (adamw, adam)
 _C.SOLVER.CLIP_GRADIENT = 20.0  # largest norm of all gradients together; 0: no clipping
 
 _C.BN = CfgNode()

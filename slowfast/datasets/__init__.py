@@ -90,13 +90,16 @@ def find_problems(cfg: CfgNode) -> list[str]:
     return list(dict.fromkeys(problems))  # a file that several splits need is one problem
 
 
-def build_loader(cfg: CfgNode, split: str, *, annotations: Annotations | None = None) -> VideoLoader:
+def build_loader(
+    cfg: CfgNode, split: str, *, annotations: Annotations | None = None, parts_per_step: int = 1
+) -> VideoLoader:
     """Return the loader of this process for a split: random views to train, one centred view to validate, all to test.
 
     Args:
         cfg: the config.
         split: train | val | test.
         annotations: in place of the list of the split.
+        parts_per_step: batches into which this process divides its share of a training step.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or bad, or has too few videos for one training step.
@@ -115,7 +118,7 @@ def build_loader(cfg: CfgNode, split: str, *, annotations: Annotations | None = 
     )
     return VideoLoader(
         dataset,
-        _build_views(cfg, split, num_videos=len(annotations)),
+        _build_views(cfg, split, num_videos=len(annotations), parts_per_step=parts_per_step),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         timeout=cfg.DATA_LOADER.TIMEOUT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
@@ -176,12 +179,18 @@ def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[in
     return annotations.select(np.setdiff1d(np.arange(len(annotations)), rows)), {}
 
 
-def _build_views(cfg: CfgNode, split: str, *, num_videos: int) -> RandomViews | AllViews:
+def _build_views(cfg: CfgNode, split: str, *, num_videos: int, parts_per_step: int) -> RandomViews | AllViews:
     place: dict[str, Any] = {"rank": rank(), "world_size": world_size()}
     if split == "train":
+        share = share_of(cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS, key="TRAIN.BATCH_SIZE")
+        if share % parts_per_step:
+            raise ValueError(
+                f"SOLVER.ACCUM_STEPS is {parts_per_step}, but a process takes {share} videos per step; use a divisor"
+            )
         return RandomViews(
             num_videos,
-            batch_size=share_of(cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS, key="TRAIN.BATCH_SIZE"),
+            batch_size=share // parts_per_step,
+            parts_per_step=parts_per_step,
             views_per_video=cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1,
             seed=cfg.RNG_SEED,
             **place,

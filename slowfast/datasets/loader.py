@@ -1,7 +1,9 @@
 """The loader of one process: batches from worker processes, and errors that say which worker was at which file."""
 
 import ctypes
+import signal
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from slowfast.datasets.video import VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import rank
 
+SECONDS_TO_LIVE = 20  # of a worker that was told to end, while the main process ends its step
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names in malloc.h
 
 
@@ -51,7 +54,7 @@ class VideoLoader(DataLoader[Batch]):
             num_workers=num_workers,
             timeout=timeout if num_workers else 0,
             pin_memory=pin_memory,
-            worker_init_fn=lambda worker: set_up_loading(),
+            worker_init_fn=lambda worker: _set_up_worker(),
             persistent_workers=keep_workers and num_workers > 0,
             multiprocessing_context="fork" if num_workers else None,  # forked workers share the columns of the list
         )
@@ -62,11 +65,14 @@ class VideoLoader(DataLoader[Batch]):
         Raises:
             LoaderError: a worker died, or gave no batch in time.
         """
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except RuntimeError as error:
             if not str(error).startswith("DataLoader "):  # raised by the code of the data set, and says so
                 raise
+            for worker in getattr(batches, "_workers", ()):
+                worker.kill()  # one that is stuck would not end by itself
             raise LoaderError(f"rank {rank()}: {self._what_happened(str(error))}") from error
 
     @property
@@ -79,10 +85,23 @@ class VideoLoader(DataLoader[Batch]):
         """The labels of all videos of the list, (N,), int64."""
         return torch.from_numpy(self.dataset.annotations.labels).long()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next pass over training views."""
+    def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
+        """Choose the epoch, from 0, of the next pass over training views, and the step with which it begins."""
         assert isinstance(self.batch_sampler, RandomViews), "only random views differ from epoch to epoch"
-        self.batch_sampler.set_epoch(epoch)
+        self.batch_sampler.set_epoch(epoch, first_step=first_step)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a whole training epoch."""
+        assert isinstance(self.batch_sampler, RandomViews), "only training goes by steps"
+        return self.batch_sampler.num_steps
+
+    def steps(self) -> Iterator[tuple[Batch, ...]]:
+        """Iterate over the rest of a training epoch, step by step: the batches that this process takes for each."""
+        assert isinstance(self.batch_sampler, RandomViews), "only training goes by steps"
+        batches = iter(self)
+        while parts := tuple(islice(batches, self.batch_sampler.parts_per_step)):
+            yield parts
 
     def _what_happened(self, message: str) -> str:
         at_work = [f"worker {worker} at {video.path}" for worker, video in self.dataset.in_work().items()]
@@ -100,6 +119,21 @@ class VideoLoader(DataLoader[Batch]):
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
+
+
+def _set_up_worker() -> None:
+    """Set up loading, and leave signals that all processes of a job get (Ctrl-C, a scheduler's) to the main process.
+
+    That one may need further batches to end its step. It ends its workers itself; if it does not, they end by alarm.
+    """
+    set_up_loading()
+    for number in (signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_soon)
+
+
+def _end_soon(number: int, frame: object) -> None:
+    signal.alarm(SECONDS_TO_LIVE)
 
 
 def set_up_loading() -> None:

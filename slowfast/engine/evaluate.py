@@ -154,7 +154,7 @@ def score_split(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, title: s
     model.eval()
     score_views(
         model,
-        Progress(loader, title, period=cfg.LOG_PERIOD),
+        Progress(loader, title, num_steps=len(loader), period=cfg.LOG_PERIOD),
         table,
         views_per_forward=forward_size(cfg),
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
@@ -200,7 +200,7 @@ def evaluate(cfg: CfgNode) -> Result:
     result = summarise(table, loader.labels)
     if is_main():
         folder = Path(cfg.OUTPUT_DIR, "test")
-        _write_result(folder, result, table=table, labels=loader.labels, weights=path)
+        write_result(folder, result, table=table, labels=loader.labels, weights=path)
         (folder / "config.yaml").write_text(cfg.dump())
         logger.info("%s", format_table(result, build_class_names(cfg), title=f"test, {views}"))
         logger.info("scores and accuracies: %s", folder)
@@ -210,7 +210,8 @@ def evaluate(cfg: CfgNode) -> Result:
     return result
 
 
-def _write_result(folder: Path, result: Result, *, table: ScoreTable, labels: Tensor, weights: str) -> None:
+def write_result(folder: Path, result: Result, *, table: ScoreTable, labels: Tensor, weights: str) -> None:
+    """Write scores.npz and result.json, see `evaluate`, to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     scores, is_scored = table.scores.numpy(), table.is_scored.numpy()
     np.savez_compressed(folder / "scores.npz", scores=scores, labels=labels.numpy(), is_scored=is_scored)

@@ -27,6 +27,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         decay_1d=not cfg.SOLVER.ZERO_WD_1D_PARAM,
     )
     if cfg.SOLVER.OPTIMIZING_METHOD == "sgd":
+        # Not fused: after a first step that is left out, torch's fused SGD goes on from momentum that was never set.
         return SGD(
             groups,
             lr=cfg.SOLVER.BASE_LR,
@@ -35,7 +36,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             nesterov=cfg.SOLVER.NESTEROV,
         )
     method = {"adamw": AdamW, "adam": Adam}[cfg.SOLVER.OPTIMIZING_METHOD]
-    return method(groups, lr=cfg.SOLVER.BASE_LR, betas=(0.9, 0.999), eps=1e-8)
+    return method(groups, lr=cfg.SOLVER.BASE_LR, betas=(0.9, 0.999), eps=1e-8, fused=cfg.SOLVER.FUSED)
 
 
 def parameter_groups(
@@ -96,6 +97,24 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Give all groups of an optimizer a learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def apply_gradients(optimizer: Optimizer, scaler: torch.amp.GradScaler, *, is_bad: Tensor) -> None:
+    """Change the weights by their gradients, unless these are bad; a fused optimizer decides that on the device.
+
+    Args:
+        optimizer: with unscaled gradients.
+        scaler: of fp16; enabled, it decides by itself.
+        is_bad: whether some gradient is not finite, one bool.
+    """
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        scaler.update()
+    elif optimizer.defaults.get("fused"):
+        optimizer.grad_scale, optimizer.found_inf = None, is_bad.float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not is_bad:
+        optimizer.step()
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:

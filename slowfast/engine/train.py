@@ -1,201 +1,233 @@
 """The training loop."""
 
 import logging
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
+from torch import nn
 
 from slowfast.datasets import VideoLoader, build_loader, build_mix, known_class_names
-from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
-from slowfast.engine.evaluate import score_split, summarise
-from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, set_lr
+from slowfast.engine.bad_steps import BadStepsError
+from slowfast.engine.evaluate import Result, score_split, summarise
+from slowfast.engine.memory import explained_out_of_memory, peak_memory
+from slowfast.engine.optim import amp_dtype, lr_at
+from slowfast.engine.rehearse import rehearse
+from slowfast.engine.run import Run, Saver, Validations, newest_state
+from slowfast.engine.step import Outcome, StepTaker
 from slowfast.engine.unread import UnreadVideos
-from slowfast.models import build_model, count_multiply_adds, count_parameters
-from slowfast.models.weights import fill_weights, head_names, load_weights
+from slowfast.models import count_multiply_adds, count_parameters
+from slowfast.models.weights import load_weights
 from slowfast.models.zoo import weights_to_start
-from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
 from slowfast.utils.distributed import (
     copy_buffers_from_main,
     device,
     is_main,
+    largest_over_ranks,
     mean_over_ranks,
-    rank,
     wait_for_all,
     world_size,
 )
-from slowfast.utils.metrics import hits_at
+from slowfast.utils.interrupt import Interruption
 from slowfast.utils.progress import Progress, log_json_stats, start_logging
 from slowfast.visualization.tensorboard import ScalarWriter
 
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: CfgNode) -> None:
+def train(cfg: CfgNode) -> bool:
     """Train a model from OUTPUT_DIR's newest checkpoint, given weights or nothing, up to SOLVER.MAX_EPOCH epochs.
 
     Runs in every process of the job, which share each batch. OUTPUT_DIR then holds config.yaml, stdout.log,
-    checkpoints/ and, if wanted, tensorboard/.
+    checkpoints/, validation.json, best.pyth and, if wanted, tensorboard/.
+
+    Returns:
+        whether the training is finished; False: a signal stopped it, its newest checkpoint goes on with the next step.
 
     Raises:
         FileNotFoundError: a list or the weights to start from are missing.
         ValueError: a list, the weights or the checkpoint to resume from do not fit the config.
+        OSError: a checkpoint cannot be written.
         DecodeError: more videos than DATA.MAX_BAD_FRACTION allows cannot be read.
-        FloatingPointError: the loss is not finite.
+        BadStepsError: losses or gradients are not finite, and going back to the last checkpoint did not help.
+        OutOfMemoryError: of the device.
     """
     start_logging(cfg.OUTPUT_DIR, is_main=is_main())
     if is_main():
         Path(cfg.OUTPUT_DIR, "config.yaml").write_text(cfg.dump())
-    train_loader, val_loader = (build_loader(cfg, split) for split in ("train", "val"))
-    mix = build_mix(cfg)
-
-    torch.manual_seed(cfg.RNG_SEED)
-    model = build_model(cfg).to(device())
-    optimizer = build_optimizer(cfg, model)
-    amp = amp_dtype(cfg.TRAIN.AMP, device())
-    scaler = torch.amp.GradScaler(device().type, enabled=amp is torch.float16)
-    _log_setup(cfg, model, amp=amp, num_videos=len(train_loader.dataset))
-    first_epoch = _restore(cfg, model, optimizer, scaler)
-    parallel = DistributedDataParallel(model) if world_size() > 1 else model
+    found = newest_state(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else None
+    parts_per_step = _parts_per_step(cfg, found[0] if found else {})
+    train_loader = build_loader(cfg, "train", parts_per_step=parts_per_step)
+    val_loader = build_loader(cfg, "val")
+    run = Run.build(cfg, labels=train_loader.labels, num_parts=parts_per_step * world_size())
+    _log_setup(cfg, run, num_videos=len(train_loader.dataset))
+    validations = Validations(cfg.OUTPUT_DIR)
+    if found:
+        state, path = found
+        run.load(state, path=str(path), may_differ=cfg.TRAIN.RESUME_WITH_CHANGES)
+        logger.info("going on at %s, from %s", run.place, path)
+    elif weights := weights_to_start(cfg):
+        load_weights(
+            run.model,
+            weights,
+            may_replace_head=True,
+            allowed=cfg.MODEL.ALLOWED_MISMATCH,
+            class_names=known_class_names(cfg),
+        )
+    validations.forget_after(run.epoch)
+    taker = StepTaker(cfg, run, mix=build_mix(cfg), video_name=lambda row: train_loader.dataset.annotations[row].path)
+    if cfg.TRAIN.REHEARSE and not found:
+        rehearse(cfg, run, taker, train_loader)
 
     folder = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR, "tensorboard"))
-    unread = UnreadVideos(len(train_loader.dataset), max_fraction=cfg.DATA.MAX_BAD_FRACTION)
     writer = ScalarWriter(folder if cfg.TENSORBOARD.ENABLE and is_main() else None)
-    for epoch in range(first_epoch, cfg.SOLVER.MAX_EPOCH):
-        train_epoch(
-            cfg,
-            parallel,
-            optimizer,
-            scaler,
-            train_loader,
-            epoch=epoch,
-            amp=amp,
-            mix=mix,
-            unread=unread,
-            writer=writer,
-        )
-        done = epoch + 1
-        is_last = done == cfg.SOLVER.MAX_EPOCH
-        copy_buffers_from_main(model)
-        if is_last or done % cfg.TRAIN.EVAL_PERIOD == 0:
-            if cfg.BN.USE_PRECISE_STATS:
-                _recompute_statistics(model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
-            validate(cfg, model, val_loader, epoch=epoch, writer=writer)
-        if is_main() and (is_last or done % cfg.TRAIN.CHECKPOINT_PERIOD == 0):
-            path = checkpoint_path(cfg.OUTPUT_DIR, epoch=done)
-            save_checkpoint(path, _state(cfg, model, optimizer, scaler, epochs_done=done))
-            logger.info("saved %s", path)
-        wait_for_all()
+    went_back = False
+    with Interruption() as interruption, explained_out_of_memory(cfg):
+        while True:
+            try:
+                is_finished = _train_epochs(
+                    cfg, run, taker, train_loader, val_loader, validations, interruption=interruption, writer=writer
+                )
+                break
+            except BadStepsError as error:
+                good = None if went_back else newest_state(cfg.OUTPUT_DIR)
+                if good is None:
+                    raise
+                logger.warning("%s. Going back to %s, once", error, good[1])
+                run.load(good[0], path=str(good[1]))
+                went_back = True
     writer.close()
+    return is_finished
+
+
+def _train_epochs(
+    cfg: CfgNode,
+    run: Run,
+    taker: StepTaker,
+    train_loader: VideoLoader,
+    val_loader: VideoLoader,
+    validations: Validations,
+    *,
+    interruption: Interruption,
+    writer: ScalarWriter,
+) -> bool:
+    """Go on to the last epoch; returns whether it was reached."""
+    saver = Saver(
+        cfg.OUTPUT_DIR,
+        minutes=cfg.TRAIN.CHECKPOINT_MINUTES,
+        keep_last=1 if cfg.TRAIN.SAVE_LATEST else cfg.TRAIN.KEEP_LAST,
+        keep_every=cfg.TRAIN.KEEP_EVERY,
+    )
+    unread = UnreadVideos(len(train_loader.dataset), max_fraction=cfg.DATA.MAX_BAD_FRACTION)
+    while True:
+        # After the checkpoint, so that a run that is ended here loses no step, and validates when it goes on.
+        if run.step == 0 and _is_due(cfg, run, every=cfg.TRAIN.EVAL_PERIOD) and not validations.has(run.epoch):
+            result = validate(cfg, run, val_loader, writer=writer)
+            if validations.is_best(result.top1):
+                saver.save_best(run)
+            validations.add(epoch=run.epoch, top1=result.top1, top5=result.top5)
+        if run.epoch == cfg.SOLVER.MAX_EPOCH:
+            return True
+        train_epoch(cfg, run, taker, train_loader, unread=unread, saver=saver, interruption=interruption, writer=writer)
+        if run.step < train_loader.num_steps:
+            return _stop(run, saver, interruption)
+        run.epoch, run.step, run.num_unread = run.epoch + 1, 0, 0
+        copy_buffers_from_main(run.model)
+        if cfg.BN.USE_PRECISE_STATS and _is_due(cfg, run, every=cfg.TRAIN.EVAL_PERIOD):
+            _recompute_statistics(run.model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
+        if cfg.TRAIN.SAVE_LATEST or _is_due(cfg, run, every=cfg.TRAIN.CHECKPOINT_PERIOD):
+            saver.save(run)
+        wait_for_all()
+        if taker.shall_stop:
+            return _stop(run, saver, interruption)
+
+
+def _stop(run: Run, saver: Saver, interruption: Interruption) -> bool:
+    saver.save(run)
+    logger.warning("stopped by %s; the same command goes on at %s", interruption.signal_name or "another", run.place)
+    return False
+
+
+def _is_due(cfg: CfgNode, run: Run, *, every: int) -> bool:
+    """Whether something done after each so many epochs, and after the last, is done now."""
+    return run.epoch > 0 and (run.epoch == cfg.SOLVER.MAX_EPOCH or run.epoch % every == 0)
 
 
 def train_epoch(
     cfg: CfgNode,
-    model: nn.Module,
-    optimizer: Optimizer,
-    scaler: torch.amp.GradScaler,
+    run: Run,
+    taker: StepTaker,
     loader: VideoLoader,
     *,
-    epoch: int,
-    amp: torch.dtype | None,
-    mix: Mix | None,
     unread: UnreadVideos,
+    saver: Saver,
+    interruption: Interruption,
     writer: ScalarWriter,
 ) -> None:
-    """Take one step per batch of one epoch, from 0."""
-    model.train()
-    loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
-    loader.set_epoch(epoch)
-    unread.start_epoch()
-    num_steps = len(loader)
+    """Take the rest of the steps of an epoch, or of those until the run shall stop."""
+    run.model.train()
+    loader.set_epoch(run.epoch, first_step=run.step)
+    unread.start_epoch(num_before=run.num_unread)
     progress = Progress(
-        loader,
-        f"train epoch {epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
+        loader.steps(),
+        f"train epoch {run.epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
+        num_steps=loader.num_steps,
         period=cfg.LOG_PERIOD,
-        steps_after=(cfg.SOLVER.MAX_EPOCH - epoch - 1) * num_steps,
+        first=run.step,
+        steps_after=(cfg.SOLVER.MAX_EPOCH - run.epoch - 1) * loader.num_steps,
+        wait_of_all=largest_over_ranks,
     )
-    for step, batch in enumerate(progress):
-        unread.add(batch.unread)
-        lr = lr_at(cfg, epoch + step / num_steps)
-        set_lr(optimizer, lr)
-        # Whatever is random in a step is a function of its place, never of what ran before: a resumed run repeats it.
-        seed = (cfg.RNG_SEED, epoch, step, rank())
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        frames, label = (tensor.to(device(), non_blocking=True) for tensor in (batch.frames, batch.label))
-        target = label
-        if mix is not None:
-            frames, target = mix(frames, label, np.random.default_rng(seed))
-        with autocast(amp, device()):
-            logits = model(frames)
-            loss = loss_of(logits.float(), target)
-
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        grad_norm = _clip_gradients(model, max_norm=cfg.SOLVER.CLIP_GRADIENT)
-        scaler.step(optimizer)
-        scaler.update()
-
+    for parts in progress:
+        for batch in parts:
+            unread.add(batch.unread)
+        lr = lr_at(cfg, run.epoch + run.step / loader.num_steps)
+        outcome = taker.take(parts, lr=lr, is_interrupted=interruption.is_requested)
         if progress.line_is_due():
             unread.report()
-            _log_step(progress, writer, epoch=epoch, lr=lr, loss=loss, grad_norm=grad_norm, logits=logits, label=label)
-
-
-def _clip_gradients(model: nn.Module, *, max_norm: float) -> Tensor:
-    """Scale all gradients together to at most max_norm (0: leave them); returns their norm before."""
-    return nn.utils.clip_grad_norm_(model.parameters(), max_norm or float("inf"))
+            run.num_unread = unread.num_in_epoch
+            _log_step(cfg, run, outcome, progress, writer, lr=lr)
+        if taker.shall_stop:
+            break
+        if saver.is_due():
+            saver.save(run)
+    taker.settle()
 
 
 def _log_step(
-    progress: Progress[Batch],
-    writer: ScalarWriter,
-    *,
-    epoch: int,
-    lr: float,
-    loss: Tensor,
-    grad_norm: Tensor,
-    logits: Tensor,
-    label: Tensor,
+    cfg: CfgNode, run: Run, outcome: Outcome, progress: Progress[tuple[Batch, ...]], writer: ScalarWriter, *, lr: float
 ) -> None:
-    right = hits_at(logits.detach(), label, k=1).float().mean()
-    means = mean_over_ranks({"loss": loss.item(), "top1": 100 * right.item()})
-    record = progress.write_line(**means, lr=lr, grad_norm=grad_norm.item())
-    if not np.isfinite(means["loss"]):
-        raise FloatingPointError(
-            f"the loss is {means['loss']} in epoch {epoch + 1}, step {record['step']}; "
-            "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, or set TRAIN.AMP off"
-        )
+    means = mean_over_ranks({"loss": outcome.loss.item(), "top1": 100 * outcome.top1.item()})
+    values = {**means, "lr": lr, "grad_norm": outcome.grad_norm.item(), "memory_gb": largest_over_ranks(peak_memory())}
+    if run.scaler.is_enabled():
+        values["loss_scale"] = run.scaler.get_scale()
+    record = progress.write_line(**values)
     if is_main():
-        log_json_stats({"_type": "train_step", "epoch": epoch + 1, **record})
-        global_step = epoch * progress.num_steps + record["step"]
-        shown = ("loss", "top1", "lr", "grad_norm", "step_seconds", "data_wait_seconds")
-        writer.write({f"train/{name}": record[name] for name in shown}, step=global_step)
+        record["clips_per_second"] = _clips_per_step(cfg) / record["step_seconds"]
+        record["bad_steps"] = run.num_bad_steps
+        log_json_stats({"_type": "train_step", "epoch": run.epoch + 1, **record})
+        shown = {name: value for name, value in record.items() if name not in ("step", "num_steps", "eta_seconds")}
+        global_step = run.epoch * progress.num_steps + record["step"]
+        writer.write({f"train/{name}": value for name, value in shown.items()}, step=global_step)
 
 
-def validate(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, epoch: int, writer: ScalarWriter) -> None:
-    """Score one centred view of each validation video after epoch `epoch`, from 0, and log the accuracies."""
+def validate(cfg: CfgNode, run: Run, loader: VideoLoader, *, writer: ScalarWriter) -> Result:
+    """Score one centred view of each validation video after the last finished epoch, and log the accuracies."""
     start = perf_counter()
-    table = score_split(cfg, model, loader, title=f"validate epoch {epoch + 1}")
+    table = score_split(cfg, run.model, loader, title=f"validate epoch {run.epoch}")
     result = summarise(table, loader.labels)
-    if not is_main():
-        return
-    seconds = perf_counter() - start
     logger.info(
         "validation after epoch %d: top-1 %.2f  top-5 %.2f  (scored %d/%d, %.1fs)",
-        *(epoch + 1, result.top1, result.top5, result.num_scored, result.num_videos, seconds),
+        *(run.epoch, result.top1, result.top5, result.num_scored, result.num_videos, perf_counter() - start),
     )
-    log_json_stats({"_type": "val_epoch", "epoch": epoch + 1, "top1": result.top1, "top5": result.top5})
-    writer.write({"val/top1": result.top1, "val/top5": result.top5}, step=(epoch + 1))
+    if is_main():
+        log_json_stats({"_type": "val_epoch", "epoch": run.epoch, "top1": result.top1, "top5": result.top5})
+        writer.write({"val/top1": result.top1, "val/top5": result.top5}, step=run.epoch)
+    return result
 
 
 def _recompute_statistics(model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
@@ -205,71 +237,46 @@ def _recompute_statistics(model: nn.Module, loader: VideoLoader, *, num_batches:
     copy_buffers_from_main(model)
 
 
-def _log_setup(cfg: CfgNode, model: nn.Module, *, amp: torch.dtype | None, num_videos: int) -> None:
+def _log_setup(cfg: CfgNode, run: Run, *, num_videos: int) -> None:
     size = {"num_frames": cfg.DATA.NUM_FRAMES, "size": cfg.DATA.TRAIN_CROP_SIZE}
     global_batch = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
-    clips = global_batch * (cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1)
     logger.info(
         "%s: %.2f M parameters, %.2f G multiply-adds per view of %d frames at %d px",
         cfg.MODEL.MODEL_NAME,
-        count_parameters(model) / 1e6,
+        count_parameters(run.model) / 1e6,
         count_multiply_adds(cfg, **size) / 1e9,
         *size.values(),
     )
     logger.info(
-        "training on %d videos with %d processes on %s, number format %s; a step takes %d videos (%d clips), "
-        "largest learning rate %.3g",
+        "training on %d videos with %d processes on %s, number format %s; a step takes %d videos (%d clips) in %d "
+        "parts, largest learning rate %.3g",
         num_videos,
         world_size(),
         torch.cuda.get_device_name() if device().type == "cuda" else f"CPU ({torch.get_num_threads()} threads each)",
-        str(amp or torch.float32).removeprefix("torch."),
+        str(amp_dtype(cfg.TRAIN.AMP, device()) or torch.float32).removeprefix("torch."),
         global_batch,
-        clips,
+        _clips_per_step(cfg),
+        run.num_parts,
         max(lr_at(cfg, epoch) for epoch in (0, cfg.SOLVER.WARMUP_EPOCHS)),
     )
     logger.info("outputs: %s", cfg.OUTPUT_DIR)
 
 
-def _state(
-    cfg: CfgNode, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler, *, epochs_done: int
-) -> dict[str, Any]:
-    """All that the rest of the run depends on; random draws depend on seed, epoch and step alone."""
-    return {
-        "epoch": epochs_done,
-        "model_state": model.state_dict(),
-        "class_names": known_class_names(cfg),
-        "optimizer_state": optimizer.state_dict(),
-        "scaler_state": scaler.state_dict(),
-        "cfg": cfg.dump(),
-    }
+def _clips_per_step(cfg: CfgNode) -> int:
+    return cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * (cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1)
 
 
-def _restore(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> int:
-    """Load the newest checkpoint or the weights to start from, if any; returns the first epoch to train, from 0."""
-    match: dict[str, Any] = {"allowed": cfg.MODEL.ALLOWED_MISMATCH, "class_names": known_class_names(cfg)}
-    newest = newest_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else None
-    if newest is None:
-        if path := weights_to_start(cfg):
-            load_weights(model, path, may_replace_head=True, **match)
-        return 0
-    state = load_checkpoint(newest)
-    missing = [name for name in ("epoch", "optimizer_state", "scaler_state") if name not in state]
-    if missing:
-        raise ValueError(f"{newest}: cannot be resumed from, it has no {', '.join(missing)}; use another OUTPUT_DIR")
-    report = fill_weights(model, state, path=str(newest), **match)
-    try:
-        optimizer.load_state_dict(state["optimizer_state"])
-        _reorder_head(model, optimizer, report.class_order)
-    except ValueError as error:
-        raise ValueError(f"{newest}: was trained with another optimizer ({error}); use another OUTPUT_DIR") from error
-    scaler.load_state_dict(state["scaler_state"])
-    logger.info("resuming after epoch %d from %s", state["epoch"], newest)
-    return int(state["epoch"])
-
-
-def _reorder_head(model: nn.Module, optimizer: Optimizer, class_order: Sequence[int]) -> None:
-    """Bring the rows of the optimizer's means into the order that those of the head were brought into, if they were."""
-    for parameter in map(model.get_parameter, head_names(model) if class_order else ()):
-        for mean in optimizer.state[parameter].values():
-            if isinstance(mean, Tensor) and mean.shape == parameter.shape:
-                mean.copy_(mean[[*class_order]])
+def _parts_per_step(cfg: CfgNode, state: dict[str, Any]) -> int:
+    """Parts of a process's share of a step: as given, or so that a run that goes on keeps the parts that it had."""
+    if cfg.SOLVER.ACCUM_STEPS:
+        return cfg.SOLVER.ACCUM_STEPS
+    num_parts = state.get("num_parts", world_size())
+    if num_parts % world_size():
+        logger.warning(
+            "this run divided its steps into %d parts, which %d processes cannot share: BatchNorm will see other "
+            "batches than before (the sum of them, the step, is the same)",
+            num_parts,
+            world_size(),
+        )
+        return 1
+    return num_parts // world_size()

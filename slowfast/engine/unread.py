@@ -25,9 +25,9 @@ class UnreadVideos:
         self._new: list[Unread] = []  # of this process
         self._named: set[int] = set()
 
-    def start_epoch(self) -> None:
-        """Count anew: an epoch asks for each video once."""
-        self.num_in_epoch = 0
+    def start_epoch(self, *, num_before: int = 0) -> None:
+        """Count anew, or on from the number before: an epoch asks for each video once."""
+        self.num_in_epoch = num_before
 
     def add(self, unread: Sequence[Unread]) -> None:
         """Note what a batch of this process could not read."""

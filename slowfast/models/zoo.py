@@ -13,7 +13,7 @@ from typing import NamedTuple
 import yaml
 from fvcore.common.config import CfgNode
 
-from slowfast.utils.checkpoint import newest_checkpoint
+from slowfast.utils.checkpoint import BEST_NAME, newest_checkpoint
 from slowfast.utils.paths import pathmgr
 
 WEIGHTS_DIR = "WEIGHTS_DIR"  # environment variable, in place of MODEL.WEIGHTS_DIR
@@ -112,7 +112,10 @@ def weights_to_test(cfg: CfgNode) -> str:
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         key = "TEST.CHECKPOINT_FILE_PATH"
         return find_weights(cfg.TEST.CHECKPOINT_FILE_PATH, key=key, folder=cfg.MODEL.WEIGHTS_DIR)
-    newest = newest_checkpoint(cfg.OUTPUT_DIR)
+    best = Path(cfg.OUTPUT_DIR, BEST_NAME)
+    if cfg.TEST.TEST_BEST and not best.exists():
+        raise FileNotFoundError(f"{best}: no such file, but TEST.TEST_BEST is True; train first, or set it False")
+    newest = best if cfg.TEST.TEST_BEST else newest_checkpoint(cfg.OUTPUT_DIR)
     if newest is None:
         raise FileNotFoundError(
             f"there are no weights to test: TEST.CHECKPOINT_FILE_PATH is empty and {cfg.OUTPUT_DIR}/checkpoints holds "

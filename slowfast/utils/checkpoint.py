@@ -1,10 +1,14 @@
-"""Checkpoint files: written whole or not at all, opened without executing anything, found by epoch."""
+"""Checkpoint files: written whole or not at all, checked when read, found by epoch and step, and pruned.
+
+A checkpoint is a zip file whose records carry checksums. Nothing in it is executed when it is opened.
+"""
 
 import errno
 import os
 import pickle
 import re
 import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +20,10 @@ from safetensors.torch import load_file
 
 from slowfast.utils.paths import pathmgr
 
-_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pyth")
+BEST_NAME = "best.pyth"  # in the folder of a run: the checkpoint with the highest top-1 in a validation
+NUM_KEPT_WITHIN_EPOCH = 2  # of the checkpoints in the middle of the epoch under way
+
+_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
 
 
 class LeftOut:
@@ -47,21 +54,61 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 # Of torch.load on a damaged file: a part of a pickle may be any other pickle.
 _DAMAGE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, struct.error, ValueError, TypeError, LookupError),
+    *(
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        struct.error,
+        ValueError,
+        TypeError,
+        LookupError,
+    ),
     *(AttributeError, AssertionError, OverflowError, MemoryError, SafetensorError),
 )
 
 
-def checkpoint_path(output_dir: str, *, epoch: int) -> Path:
-    """Return where the checkpoint after `epoch` finished epochs lies."""
-    return Path(output_dir, "checkpoints", f"checkpoint_epoch_{epoch:05d}.pyth")
+def checkpoint_path(output_dir: str, *, epoch: int, step: int = 0) -> Path:
+    """Return where the checkpoint after `epoch` finished epochs, and `step` steps of the next one, lies."""
+    name = f"checkpoint_epoch_{epoch:05d}" + (f"_step_{step:07d}" if step else "")
+    return Path(output_dir, "checkpoints", f"{name}.pyth")
+
+
+def checkpoints_of(output_dir: str) -> list[Path]:
+    """Return the checkpoints in a run's folder, the newest first; `best.pyth` is not among them."""
+    folder = Path(output_dir, "checkpoints")
+    found = [path for path in folder.glob("*.pyth") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=_place, reverse=True)
 
 
 def newest_checkpoint(output_dir: str) -> Path | None:
-    """Return the checkpoint of the last epoch that was saved in a run's folder, if there is one."""
-    folder = Path(output_dir, "checkpoints")
-    found = [path for path in folder.glob("*.pyth") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return max(found, default=None, key=lambda path: int(_NAME.fullmatch(path.name)[1]))  # type: ignore[index]
+    """Return the newest checkpoint in a run's folder, if there is one."""
+    return next(iter(checkpoints_of(output_dir)), None)
+
+
+def prune_checkpoints(output_dir: str, *, keep_last: int, keep_every: int) -> None:
+    """Delete old checkpoints of a run, and what a killed process left of one; the newest two always stay.
+
+    Args:
+        output_dir: of the run.
+        keep_last: checkpoints at the end of an epoch that stay; 0: all.
+        keep_every: those after each so many epochs stay as well; 0: none for that.
+    """
+    ends = [path for path in checkpoints_of(output_dir) if not _place(path)[1]]
+    within = [path for path in checkpoints_of(output_dir) if _place(path)[1]]
+    old = [path for path in within if ends and _place(path) < _place(ends[0])] + within[NUM_KEPT_WITHIN_EPOCH:]
+    if keep_last:
+        old += [
+            path for path in ends[max(keep_last, 2 - len(within)) :] if not keep_every or _place(path)[0] % keep_every
+        ]
+    for path in [*dict.fromkeys(old), *Path(output_dir, "checkpoints").glob("*.unfinished")]:
+        path.unlink(missing_ok=True)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Finished epochs, and finished steps of the next one."""
+    epoch, step = _NAME.fullmatch(path.name).groups("0")  # type: ignore[union-attr]
+    return int(epoch), int(step)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -70,19 +117,29 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Args:
         path: its folder is made where it is missing.
         state: tensors, numbers, strings, and lists and dicts of them: what opens with `weights_only=True`.
+
+    Raises:
+        OSError: it cannot be written; an older file of this name stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    with open(unfinished, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name, too, outlives a crash of the machine
-    finally:
-        os.close(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, outlives a crash of the machine
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer, when a part of a record cannot be written
+        unfinished.unlink(missing_ok=True)
+        raise OSError(
+            f"{path}: the checkpoint cannot be written ({_reason(error)}); older ones are whole. "
+            "Make room, or set OUTPUT_DIR to another disk, and start again"
+        ) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -109,6 +166,10 @@ def _load(path: str) -> Any:
     if path.endswith(".safetensors"):
         return load_file(pathmgr.get_local_path(path))
     with pathmgr.open(path, "rb") as file, torch.serialization.safe_globals(_STAND_INS):
+        # torch writes a checksum of each record, and never looks at it.
+        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
+            raise ValueError(f"the checksum of its part {damaged} is wrong")
+        file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True)
 
 

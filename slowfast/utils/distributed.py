@@ -204,6 +204,27 @@ def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(values, (total / world_size()).tolist(), strict=True))
 
 
+def max_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the largest values of a tensor over all processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
+def largest_over_ranks(value: float) -> float:
+    """Return the largest of the values that all processes pass."""
+    return max_over_ranks(torch.tensor(value, dtype=torch.float64, device=device())).item()
+
+
+def from_main(item: Item) -> Item:
+    """Return what the main process passed, in every process."""
+    if world_size() == 1:
+        return item
+    items = [item]
+    dist.broadcast_object_list(items, src=0)
+    return items[0]
+
+
 def gather_over_ranks(items: list[Item]) -> list[Item]:
     """Return the items of all processes in one list, by rank, the same in every process."""
     if world_size() == 1:

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -45,19 +45,33 @@ class Progress(Generic[Item]):
     """Iterates over a loader and measures, per step, the time of the step and the wait for its data.
 
     Args:
-        items: anything with a length.
+        items: one per step.
         title: first words of each line.
+        num_steps: of the whole loop.
         period: steps between two lines.
+        first: steps of the loop that were done before.
         steps_after: steps that follow this loop (later epochs), for the remaining time.
+        wait_of_all: from the seconds that this process waited for data to those of all processes.
     """
 
-    def __init__(self, items: Iterable[Item], title: str, *, period: int, steps_after: int = 0) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        title: str,
+        *,
+        num_steps: int,
+        period: int,
+        first: int = 0,
+        steps_after: int = 0,
+        wait_of_all: Callable[[float], float] = float,
+    ) -> None:
         self.items = items
         self.title = title
         self.period = period
-        self.num_steps = len(items)  # type: ignore[arg-type]
+        self.num_steps = num_steps
         self.steps_after = steps_after
-        self.steps_done = 0
+        self.steps_done = first
+        self._wait_of_all = wait_of_all
         self._since_line = _Interval()
 
     def __iter__(self) -> Iterator[Item]:
@@ -82,7 +96,7 @@ class Progress(Generic[Item]):
         """
         steps = self._since_line.steps + 1
         step_seconds = (time.perf_counter() - self._since_line.start) / steps
-        wait_seconds = self._since_line.data_wait / steps
+        wait_seconds = self._wait_of_all(self._since_line.data_wait / steps)
         number = self.steps_done + 1
         eta_seconds = step_seconds * (self.num_steps - number + self.steps_after)
         self._since_line = _Interval(steps=-1)  # the step under way is counted in this line, not in the next

@@ -24,7 +24,7 @@ class Slow:
 def test_a_line_tells_values_step_time_data_wait_and_remaining_time(caplog: pytest.LogCaptureFixture) -> None:
     records = []
     with caplog.at_level(logging.INFO):
-        progress = Progress(Slow(), "train epoch 1/2", period=2, steps_after=5)
+        progress = Progress(Slow(), "train epoch 1/2", num_steps=5, period=2, steps_after=5)
         for _ in progress:
             time.sleep(0.01)
             if progress.line_is_due():

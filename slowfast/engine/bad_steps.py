@@ -1,0 +1,141 @@
+"""Steps whose numbers are not finite: counted, told apart, written down, and not too many in a row."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import simplejson
+import torch
+from torch import Tensor, nn
+
+from slowfast.datasets.records import Batch
+from slowfast.utils.distributed import gather_over_ranks, is_main, rank
+
+logger = logging.getLogger(__name__)
+
+MOST_DUMPS = 20  # of a run: the first steps tell the cause
+
+
+class BadStepsError(FloatingPointError):
+    """SOLVER.MAX_BAD_STEPS steps in a row were left out."""
+
+
+class Step(NamedTuple):
+    """A step that was taken, as far as it is needed to look into it."""
+
+    epoch: int  # from 0
+    step: int  # of the epoch, from 0
+    parts: tuple[Batch, ...]  # of this process
+    lr: float
+    loss: Tensor  # of this process
+    grad_norm: Tensor
+
+
+class BadSteps:
+    """The steps of a run that were left out.
+
+    Args:
+        output_dir: what is found out about them goes to its folder bad_steps.
+        max_in_row: when to give up.
+        video_name: of a row of the training list.
+    """
+
+    def __init__(self, output_dir: str, *, max_in_row: int, video_name: Callable[[int], str]) -> None:
+        self._folder = Path(output_dir, "bad_steps")
+        self._max_in_row = max_in_row
+        self._video_name = video_name
+        self._num_in_row = 0
+        self._num_dumps = 0
+
+    def note_good(self) -> None:
+        """Begin to count anew."""
+        self._num_in_row = 0
+
+    def note_bad(self, step: Step, *, loss_scale: float, find_module: Callable[[Step], str] | None) -> None:
+        """Count a step that was left out, and write down what is known of it; all processes call it together.
+
+        Args:
+            step: that was left out.
+            loss_scale: of fp16, after the step.
+            find_module: repeats the step and names the first module with numbers that are not finite; None: the step
+                was left out to find a loss scale, which is normal for fp16.
+
+        Raises:
+            BadStepsError: there were too many in a row.
+        """
+        self._num_in_row += 1
+        place = f"epoch {step.epoch + 1}, step {step.step + 1}"
+        if find_module is not None and self._num_dumps < MOST_DUMPS:
+            self._num_dumps += 1
+            path = self._dump(step, loss_scale=loss_scale, module=find_module(step))
+            logger.warning("%s: numbers that are not finite; the step is left out, see %s", place, path)
+        if self._num_in_row >= self._max_in_row:
+            self._num_in_row = 0
+            raise BadStepsError(
+                f"{self._max_in_row} steps in a row up to {place} had numbers that are not finite "
+                f"(SOLVER.MAX_BAD_STEPS); see {self._folder}. Lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set "
+                "SOLVER.CLIP_GRADIENT, or set TRAIN.AMP off"
+            )
+
+    def _dump(self, step: Step, *, loss_scale: float, module: str) -> Path:
+        here = {
+            "rank": rank(),
+            "loss": _shown(step.loss),
+            "first_module_not_finite": module,
+            "videos": [self._video_name(row) for part in step.parts for row in dict.fromkeys(part.video.tolist())],
+        }
+        content: dict[str, Any] = {
+            "epoch": step.epoch + 1,
+            "step": step.step + 1,
+            "lr": step.lr,
+            "loss_scale": loss_scale,
+            "grad_norm": _shown(step.grad_norm),
+            "processes": gather_over_ranks([here]),
+        }
+        path = self._folder / f"epoch_{step.epoch + 1:05d}_step_{step.step + 1:07d}.json"
+        if is_main():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(simplejson.dumps(content, indent=1) + "\n")
+        return path
+
+
+def _shown(value: Tensor) -> float | str:
+    """A number as JSON has it, which knows no nan."""
+    number = value.item()
+    return number if math.isfinite(number) else str(number)
+
+
+def first_module_not_finite(model: nn.Module, losses: Callable[[], Sequence[Tensor]]) -> str:
+    """Return the name of the first module, innermost first, whose output is not finite, or else of a gradient.
+
+    Args:
+        model: without gradients afterwards.
+        losses: runs it forward.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    found: list[str] = []
+
+    def look(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and not output.isfinite().all():
+            found.append(names[module] or "the model")
+
+    hooks = [module.register_forward_hook(look) for module in names]
+    try:
+        values = losses()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if found:
+        return found[0]
+    if not all(value.isfinite() for value in values):
+        return "the loss"
+    torch.stack(list(values)).sum().backward()
+    bad = [name for name, parameter in model.named_parameters() if not _is_finite(parameter.grad)]
+    model.zero_grad(set_to_none=True)
+    return f"the gradient of {bad[-1]}" if bad else "none in this process, when the step was repeated"
+
+
+def _is_finite(gradient: Tensor | None) -> bool:
+    return gradient is None or bool(gradient.isfinite().all())

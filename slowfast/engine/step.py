@@ -1,0 +1,159 @@
+"""One step of training: forward and backward for each part of the batch, clipping, and the update of the weights."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from slowfast.datasets.mixup import Mix
+from slowfast.datasets.records import Batch
+from slowfast.engine.agreement import Agreement, BatchStatistics
+from slowfast.engine.bad_steps import BadSteps, Step, first_module_not_finite
+from slowfast.engine.optim import LOSSES, amp_dtype, apply_gradients, autocast, set_lr
+from slowfast.engine.run import Run
+from slowfast.utils.distributed import device, rank, world_size
+from slowfast.utils.metrics import hits_at
+
+
+class Outcome(NamedTuple):
+    """What a step gave in this process; on the device, so that nothing waits for it."""
+
+    loss: Tensor  # mean over the clips
+    top1: Tensor  # share of the clips
+    grad_norm: Tensor  # over all processes, before clipping
+    is_bad: Tensor  # bool: a gradient was not finite, nothing was changed; the same in all processes
+
+
+class StepTaker:
+    """Takes the steps of a run, all processes together.
+
+    The gradient is the mean over the clips of all parts in all processes, however they are divided. BatchNorm sees one
+    part at a time; its running statistics are those of the first part, as they are those of rank 0 among processes.
+
+    Args:
+        cfg: the config.
+        run: changed by each step.
+        mix: of each part, or None.
+        video_name: of a row of the training list.
+    """
+
+    def __init__(self, cfg: CfgNode, run: Run, *, mix: Mix | None, video_name: Callable[[int], str]) -> None:
+        self.shall_stop = False  # some process was asked to stop; all get to know it after the same step
+        self._run = run
+        self._mix = mix
+        self._seed = cfg.RNG_SEED
+        self._loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
+        self._max_norm = cfg.SOLVER.CLIP_GRADIENT
+        self._amp = amp_dtype(cfg.TRAIN.AMP, device())
+        self._parallel = DistributedDataParallel(run.model) if world_size() > 1 else run.model
+        self._before_step = BatchStatistics(run.model)
+        self._after_first_part = BatchStatistics(run.model)
+        self._agreement = Agreement()
+        self._bad_steps = BadSteps(cfg.OUTPUT_DIR, max_in_row=cfg.SOLVER.MAX_BAD_STEPS, video_name=video_name)
+        self._last: Step | None = None  # taken, and not judged yet
+
+    def take(self, parts: tuple[Batch, ...], *, lr: float, is_interrupted: bool = False) -> Outcome:
+        """Take the next step of the run, and judge the one before.
+
+        Args:
+            parts: the batches that this process takes for it.
+            lr: learning rate.
+            is_interrupted: whether this process was asked to stop.
+
+        Raises:
+            BadStepsError: in a row.
+        """
+        place = (self._run.epoch, self._run.step)
+        set_lr(self._run.optimizer, lr)
+        outcome = self._update(parts)
+        self.settle()
+        self._agreement.ask(is_bad=outcome.is_bad, loss=outcome.loss, shall_stop=is_interrupted)
+        self._last = Step(*place, parts, lr, outcome.loss, outcome.grad_norm)
+        return outcome
+
+    def settle(self) -> None:
+        """Judge the last step, unless that was done; all processes call it together.
+
+        Raises:
+            BadStepsError: in a row.
+        """
+        last, self._last = self._last, None
+        if last is None:
+            return
+        verdict = self._agreement.answer()
+        self.shall_stop |= verdict.shall_stop
+        if not verdict.is_bad:
+            self._bad_steps.note_good()
+            return
+        self._run.num_bad_steps += 1
+        is_normal = self._run.scaler.is_enabled() and not verdict.has_bad_loss
+        self._bad_steps.note_bad(
+            last, loss_scale=self._run.scaler.get_scale(), find_module=None if is_normal else self._find_module
+        )
+
+    def _find_module(self, step: Step) -> str:
+        statistics = BatchStatistics(self._run.model)
+        name = first_module_not_finite(self._run.model, lambda: self._losses(step))
+        statistics.go_back()
+        return name
+
+    def _losses(self, step: Step) -> list[Tensor]:
+        """The losses of a step that was taken before, in this process alone."""
+        return [
+            self._forward(self._run.model, batch, place=(step.epoch, step.step, number), of=len(step.parts))[0]
+            for number, batch in enumerate(step.parts)
+        ]
+
+    def _update(self, parts: Sequence[Batch]) -> Outcome:
+        run = self._run
+        self._before_step.remember()
+        run.optimizer.zero_grad(set_to_none=True)
+        losses, shares = [], []
+        for number, batch in enumerate(parts):
+            is_last = number == len(parts) - 1
+            with self._synchronised(is_last):
+                loss, share = self._forward(self._parallel, batch, place=(run.epoch, run.step, number), of=len(parts))
+                run.scaler.scale(loss / len(parts)).backward()
+            losses.append(loss.detach())
+            shares.append(share)
+            if number == 0 and not is_last:
+                self._after_first_part.remember()
+        if len(parts) > 1:
+            self._after_first_part.go_back()
+        run.scaler.unscale_(run.optimizer)
+        # Gradients are sums over all processes, so that a bad number in one of them is bad in all.
+        grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), self._max_norm or float("inf"))
+        is_bad = ~grad_norm.isfinite()
+        apply_gradients(run.optimizer, run.scaler, is_bad=is_bad)
+        self._before_step.go_back_where(is_bad)
+        run.step += 1
+        return Outcome(torch.stack(losses).mean(), torch.stack(shares).mean(), grad_norm, is_bad)
+
+    def _forward(
+        self, model: nn.Module, batch: Batch, *, place: tuple[int, int, int], of: int
+    ) -> tuple[Tensor, Tensor]:
+        """The loss and the share of right clips of one part; place: epoch, step and number of the part in `of`."""
+        epoch, step, number = place
+        # Whatever is random in a step is a function of its place, never of what ran before: a resumed run repeats it,
+        # and so does one on another number of processes that divides the step into the same parts.
+        seed = (self._seed, epoch, step, rank() * of + number)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        frames, label = (tensor.to(device(), non_blocking=True) for tensor in (batch.frames, batch.label))
+        target = label
+        if self._mix is not None:
+            frames, target = self._mix(frames, label, np.random.default_rng(seed))
+        with autocast(self._amp, device()):
+            logits = model(frames)
+            loss = self._loss_of(logits.float(), target)
+        return loss, hits_at(logits.detach(), label, k=1).float().mean()
+
+    def _synchronised(self, is_last: bool) -> AbstractContextManager[object]:
+        """Gradients go over the network once per step, with its last part."""
+        if is_last or not isinstance(self._parallel, DistributedDataParallel):
+            return nullcontext()
+        return self._parallel.no_sync()
