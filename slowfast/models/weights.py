@@ -108,7 +108,7 @@ def fill_weights(
     weights = _strip_prefixes(_tensors_in(state), known=target.keys())
     if not weights:
         raise ValueError(f"{path}: holds no weights; found {', '.join(map(str, state))[:200] or 'nothing'}")
-    inflated = [name for name in weights.keys() & target.keys() if weights[name].dim() == 4 == target[name].dim() - 1]
+    inflated = [name for name in target if name in weights and weights[name].dim() == 4 == target[name].dim() - 1]
     weights |= {name: inflate(weights[name], target[name].shape[2]) for name in inflated}
 
     missing = [name for name in target if name not in weights and not name.endswith(_COUNTER)]

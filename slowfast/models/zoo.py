@@ -13,7 +13,7 @@ from typing import NamedTuple
 import yaml
 from fvcore.common.config import CfgNode
 
-from slowfast.utils.checkpoint import BEST_NAME, newest_checkpoint
+from slowfast.utils.checkpoint import BEST_NAME, checkpoint_path, newest_checkpoint
 from slowfast.utils.paths import pathmgr
 
 WEIGHTS_DIR = "WEIGHTS_DIR"  # environment variable, in place of MODEL.WEIGHTS_DIR
@@ -59,12 +59,13 @@ def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, 
 
     Raises:
         FileNotFoundError: there is no such file; for a published one, the message says where to get it.
+        OSError: its server does not answer.
         ValueError: the file is not the published one, by its sha256.
     """
     zoo = published() if zoo is None else zoo
     if weights not in zoo:
         path = expanduser(weights)
-        if pathmgr.isfile(path):
+        if _is_there(path, key=key):
             return path
         near = [] if os.sep in weights else difflib.get_close_matches(weights, zoo, 1)
         hint = f"; the nearest published name is {near[0]}" if near else ""
@@ -72,7 +73,7 @@ def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, 
     entry = zoo[weights]
     folder = expanduser(folder or os.environ.get(WEIGHTS_DIR, ""))
     path = join(folder, entry.file)
-    if not folder or not pathmgr.isfile(path):
+    if not folder or not _is_there(path, key=key):
         problem = f"{folder} has no file {entry.file}" if folder else "no folder of weights is given"
         raise FileNotFoundError(
             f"{key} is {weights!r}, but {problem}; download it from {entry.page}, and set MODEL.WEIGHTS_DIR or the "
@@ -142,8 +143,15 @@ def find_problems(cfg: CfgNode) -> list[str]:
 
 def _is_written_by_training(cfg: CfgNode) -> bool:
     """Whether the weights to test are, or will be, a checkpoint of the same run."""
-    tested = Path(cfg.TEST.CHECKPOINT_FILE_PATH or cfg.OUTPUT_DIR)
-    return tested.resolve().is_relative_to(Path(cfg.OUTPUT_DIR).resolve())
+    folder = checkpoint_path(cfg.OUTPUT_DIR, epoch=0).parent.resolve()
+    return not cfg.TEST.CHECKPOINT_FILE_PATH or Path(cfg.TEST.CHECKPOINT_FILE_PATH).resolve().parent == folder
+
+
+def _is_there(path: str, *, key: str) -> bool:
+    try:
+        return pathmgr.isfile(path)
+    except OSError as error:  # of a server
+        raise OSError(f"{key}: {path} cannot be had: {error}") from error
 
 
 def _sha256(path: str) -> str:

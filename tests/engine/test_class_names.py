@@ -56,7 +56,7 @@ def test_a_run_goes_on_with_classes_in_another_order(tiny_cfg: TinyCfg, other_li
     first = checkpoint_path(str(tmp_path / "one"), epoch=1)
     first.rename(checkpoint_path(str(tmp_path / "two"), epoch=1))
     lists = {"DATA__PATH_TO_DATA_DIR": other_lists, "DATA__CLASS_NAMES": other_lists / "classes.txt"}
-    train(tiny_cfg(**steady, **lists, OUTPUT_DIR=tmp_path / "two"))
+    train(tiny_cfg(**steady, **lists, OUTPUT_DIR=tmp_path / "two", TRAIN__RESUME_WITH_CHANGES=True))
     one, two = (load_checkpoint(checkpoint_path(str(tmp_path / run), epoch=2)) for run in ("one", "two"))
     assert two["class_names"] == [one["class_names"][label] for label in ORDER]
     for name, tensor in one["model_state"].items():
@@ -73,7 +73,7 @@ def test_other_classes_are_an_error_in_a_test_and_when_resuming(tiny_cfg: TinyCf
     with pytest.raises(ValueError, match=message):
         evaluate(tiny_cfg(**others))
     with pytest.raises(ValueError, match=message):
-        train(tiny_cfg(**others))
+        train(tiny_cfg(**others, SOLVER__MAX_EPOCH=1))
     weights = checkpoint_path(cfg.OUTPUT_DIR, epoch=1)
     tuned = tiny_cfg(**others, TRAIN__CHECKPOINT_FILE_PATH=weights, OUTPUT_DIR=tmp_path / "tuned", SOLVER__MAX_EPOCH=1)
     train(tuned)

@@ -1,3 +1,4 @@
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from slowfast.config import CfgNode
 from slowfast.engine.bad_steps import BadStepsError
 from slowfast.engine.train import train
 from slowfast.models import build_model
+from slowfast.models.weights import load_weights
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint
 
 TinyCfg = Callable[..., CfgNode]
@@ -138,6 +140,26 @@ def test_training_starts_from_given_weights_with_a_new_head(tiny_cfg: TinyCfg, t
     old, new = final_state(first)["model_state"], final_state(second)["model_state"]
     torch.testing.assert_close(new["blocks3.0.attn.qkv.weight"], old["blocks3.0.attn.qkv.weight"], rtol=0, atol=1e-9)
     assert new["head.weight"].shape == (9, 16)
+
+
+def test_training_starts_from_published_image_weights_and_ends_in_published_names(
+    tiny_cfg: TinyCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(tiny_cfg())
+    flat = {name: value.mean(dim=2) if value.dim() == 5 else value for name, value in model.state_dict().items()}
+    flat |= {"head.weight": torch.zeros(1000, 16), "head.bias": torch.zeros(1000)}
+    torch.save({"model": flat, "args": argparse.Namespace(lr=1)}, tmp_path / "uniformer_small_in1k.pth")
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    still = {"SOLVER__BASE_LR": 1e-12, "SOLVER__COSINE_END_LR": 0, "SOLVER__MAX_EPOCH": 1}
+    cfg = tiny_cfg(**still, UNIFORMER__PRETRAIN_NAME="uniformer_small_in1k")
+    train(cfg)
+    log = Path(cfg.OUTPUT_DIR, "stdout.log").read_text()
+    assert "uniformer_small_in1k.pth has a head of another size, or none; the head keeps its random weights" in log
+    name = "patch_embed3.proj.weight"
+    torch.testing.assert_close(final_state(cfg)["model_state"][name][:, :, 0], flat[name], rtol=0, atol=1e-6)
+    assert final_state(cfg)["model_state"].keys() == model.state_dict().keys()
+    report = load_weights(model, str(checkpoint_path(cfg.OUTPUT_DIR, epoch=1)))
+    assert (report.dropped, report.missing, report.unexpected) == ({}, {}, {})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_cfg: TinyCfg) -> None:

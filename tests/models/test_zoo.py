@@ -74,6 +74,11 @@ def test_a_misspelt_name_is_no_path(tmp_path: Path) -> None:
         find_weights(str(tmp_path / "none.pth"), key="X")
 
 
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with pytest.raises(OSError, match=r"^X: http://127\.0\.0\.1:9/a\.pth cannot be had: .*refused"):
+        find_weights("http://127.0.0.1:9/a.pth", key="X")
+
+
 def test_a_known_sha256_is_verified(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"weights")
     right = Published("a.pth", "https://a", "A", 1.0, sha256=hashlib.sha256(b"weights").hexdigest())
