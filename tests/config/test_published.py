@@ -58,8 +58,6 @@ def meaning(published: Any) -> Any:
 
 YAML_CASES = [(key, value) for key in PUBLISHED for value in yaml_values(key)]
 COMMAND_CASES = [(key, text) for key in PUBLISHED for text in command_line_values(key)]
-TO_COME = pytest.mark.xfail("SAVE_LATEST" not in default_cfg().TRAIN, reason="the training loop gets these keys")
-LATE_KEYS = ("TRAIN.SAVE_LATEST", "TEST.TEST_BEST")
 
 
 def test_the_published_keys_are_those_of_the_reference() -> None:
@@ -89,11 +87,7 @@ def test_each_value_of_a_published_yaml_loads(
     check_value(cfg, key, value, caplog)
 
 
-@pytest.mark.parametrize(
-    ("key", "text"),
-    [pytest.param(*case, marks=TO_COME if case[0] in LATE_KEYS else ()) for case in COMMAND_CASES],
-    ids=lambda part: str(part)[:40],
-)
+@pytest.mark.parametrize(("key", "text"), COMMAND_CASES, ids=lambda part: str(part)[:40])
 def test_each_value_of_a_published_command_line_loads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, text: str
 ) -> None:
@@ -186,9 +180,7 @@ def load_family(tmp_path: Path, family: str) -> CfgNode:
     return load_cfg(path, [SHELL.get(word, word) for word in shlex.split(words)], checks=[find_problems])
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=TO_COME if LATE_KEYS[1] in FAMILIES[name][1] else ()) for name in FAMILIES]
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_published_file_loads_unchanged_with_its_command_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, family: str
 ) -> None:
