@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,59 @@ def tiny_settings(motion_folder: Path, tmp_path: Path) -> Callable[..., list[str
 def tiny_cfg(tiny_settings: Callable[..., list[str]]) -> Callable[..., CfgNode]:
     """The config of such a run, with overrides."""
     return lambda **overrides: load_cfg(str(QUICKSTART), tiny_settings(**overrides))
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[int]]]:
+    """Run tools/run_net.py, and send it a signal at a moment; returns the exit statuses of its processes."""
+    server = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tests/engine/run_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path_factory.mktemp("server"),
+    )
+    requests, answers = server.stdin, server.stdout
+    assert requests is not None
+    assert answers is not None
+
+    def run(
+        arguments: list[str],
+        *,
+        num_processes: int,
+        signal: str = "",
+        when: float | str = 0.0,
+        output: Path | None = None,
+        largest_file: int = 0,
+    ) -> list[int]:
+        request: dict[str, Any] = {"arguments": arguments, "num_processes": num_processes, "signal": signal}
+        request |= {"when": when, "output": str(output or "run_server.log"), "largest_file": largest_file}
+        print(json.dumps(request), file=requests, flush=True)
+        statuses: list[int] = json.loads(answers.readline())
+        return statuses
+
+    yield run
+    requests.close()
+    server.wait()
+
+
+@pytest.fixture
+def arguments(tiny_settings: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[str]]:
+    """A run of epochs with 16 steps each, whose steps are random in every way."""
+
+    def make(folder: str, num_processes: int, **overrides: Any) -> list[str]:
+        settings: dict[str, Any] = {
+            "OUTPUT_DIR": tmp_path / folder,
+            "NUM_GPUS": num_processes if num_processes > 1 else 0,
+            "DIST_BACKEND": "gloo",
+            "TRAIN__BATCH_SIZE": 2,
+            "TEST__ENABLE": False,
+            "AUG__ENABLE": True,
+            "MIXUP__ENABLE": True,
+            "MODEL__LOSS_FUNC": "soft_cross_entropy",
+            "UNIFORMER__DROPOUT_RATE": 0.1,
+            "DATA_LOADER__NUM_WORKERS": 1,
+        }
+        return ["--cfg", str(QUICKSTART), *tiny_settings(**(settings | overrides))]
+
+    return make

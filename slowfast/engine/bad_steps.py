@@ -96,7 +96,7 @@ class BadSteps:
         }
         path = self._folder / f"epoch_{step.epoch + 1:05d}_step_{step.step + 1:07d}.json"
         if is_main():
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(simplejson.dumps(content, indent=1) + "\n")
         return path
 

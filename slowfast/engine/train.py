@@ -99,7 +99,7 @@ def train(cfg: CfgNode) -> bool:
                 if good is None:
                     raise
                 logger.warning("%s. Going back to %s, once", error, good[1])
-                run.load(good[0], path=str(good[1]))
+                run.load(good[0], path=str(good[1]), may_differ=cfg.TRAIN.RESUME_WITH_CHANGES)
                 went_back = True
     writer.close()
     return is_finished

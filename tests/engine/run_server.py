@@ -1,15 +1,18 @@
 """Runs tools/run_net.py again and again in forked processes: what takes seconds to import is imported once.
 
 `python run_server.py` reads one JSON request per line, {"arguments": [...], "num_processes": 1, "signal": "SIGKILL" or
-"", "when": seconds or "saving"}, and answers with the exit statuses of the processes, as `Popen.returncode` has them.
+"", "when": seconds, "saving" or "training", "output": path, "largest_file": bytes or 0}, and answers with the exit
+statuses of the processes, as `Popen.returncode` has them.
 """
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch.multiprocessing
@@ -24,7 +27,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start(arguments: list[str], num_processes: int) -> list[int]:
+def start(arguments: list[str], *, num_processes: int, output: str, largest_file: int) -> list[int]:
     """Fork the processes of a job, as torchrun would start them; they are one group."""
     port = str(free_port())
     children: list[int] = []
@@ -33,6 +36,11 @@ def start(arguments: list[str], num_processes: int) -> list[int]:
         if child == 0:
             os.setpgid(0, children[0] if children else 0)
             os.environ["OMP_NUM_THREADS"] = "1"
+            log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for descriptor in (1, 2):
+                os.dup2(log, descriptor)
+            if largest_file:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
             if num_processes > 1:
                 os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -41,6 +49,8 @@ def start(arguments: list[str], num_processes: int) -> list[int]:
             status = 99
             try:
                 status = run_net.main(arguments)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(status)
@@ -49,27 +59,30 @@ def start(arguments: list[str], num_processes: int) -> list[int]:
 
 
 def wait_for_moment(when: float | str, folder: Path, child: int) -> None:
-    """Return seconds after the training began, or when a checkpoint is being written; or when the process has ended."""
+    """Return seconds after the run began, in a save, or after a step; or when the process has ended."""
     started, began = time.time(), None
+    log = folder / "stdout.log"
+    size_before = log.stat().st_size if log.exists() else 0
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if when == "saving" and list(folder.glob("checkpoints/*.unfinished")):
+            return
+        if when == "training" and log.exists() and ": train epoch" in log.read_text()[size_before:]:
             return
         config = folder / "config.yaml"  # the first that a training writes
         if began is None and config.exists() and config.stat().st_mtime > started:
             began = time.monotonic()
-        if when != "saving" and began is not None and time.monotonic() - began > float(when):
+        if not isinstance(when, str) and began is not None and time.monotonic() - began > when:
             return
         time.sleep(0.0005)
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    log = os.open("run_server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
+    os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
-        children = start(request["arguments"], request["num_processes"])
+        settings = {name: request[name] for name in ("num_processes", "output", "largest_file")}
+        children = start(request["arguments"], **settings)
         if request["signal"]:
             folder = Path(request["arguments"][request["arguments"].index("OUTPUT_DIR") + 1])
             wait_for_moment(request["when"], folder, children[0])

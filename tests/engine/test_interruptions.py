@@ -1,73 +1,30 @@
 """Runs that are killed, stopped and started again end as if nothing had happened."""
 
-import json
 import random
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import simplejson
 import torch
 
-from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
-from slowfast.utils.interrupt import INTERRUPTED_STATUS
+from slowfast.utils.checkpoint import checkpoints_of, load_checkpoint, newest_checkpoint
+from slowfast.utils.interrupt import INTERRUPTED_STATUS, ONE_REQUEST
 
 Serve = Callable[..., list[int]]
-SERVER = Path(__file__).with_name("run_server.py")
-
-
-@pytest.fixture(scope="module")
-def serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """Run tools/run_net.py, and send it a signal at a moment; returns the exit statuses of its processes."""
-    server = subprocess.Popen(
-        [sys.executable, str(SERVER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path_factory.mktemp("server"),
-    )
-    requests, answers = server.stdin, server.stdout
-    assert requests is not None
-    assert answers is not None
-
-    def run(arguments: list[str], *, num_processes: int, signal: str = "", when: float | str = 0.0) -> list[int]:
-        request = {"arguments": arguments, "num_processes": num_processes, "signal": signal, "when": when}
-        print(json.dumps(request), file=requests, flush=True)
-        statuses: list[int] = json.loads(answers.readline())
-        return statuses
-
-    yield run
-    requests.close()
-    server.wait()
-
-
-@pytest.fixture
-def arguments(repository: Path, tiny_settings: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[str]]:
-    """A run of 16 epochs with 16 steps each, whose steps are random in every way, and which saves all the time."""
-
-    def make(folder: str, num_processes: int, **overrides: Any) -> list[str]:
-        settings: dict[str, Any] = {
-            "OUTPUT_DIR": tmp_path / folder,
-            "NUM_GPUS": num_processes if num_processes > 1 else 0,
-            "DIST_BACKEND": "gloo",
-            "TRAIN.BATCH_SIZE": 2,
-            "TRAIN.CHECKPOINT_MINUTES": 0.001,
-            "TRAIN.KEEP_LAST": 2,
-            "TEST.ENABLE": False,
-            "AUG.ENABLE": True,
-            "MIXUP.ENABLE": True,
-            "MODEL.LOSS_FUNC": "soft_cross_entropy",
-            "UNIFORMER.DROPOUT_RATE": 0.1,
-            "SOLVER.MAX_EPOCH": 16,
-            "TRAIN.EVAL_PERIOD": 4,
-            "DATA_LOADER.NUM_WORKERS": 1,
-        }
-        names = {name.replace(".", "__"): value for name, value in settings.items()}
-        return ["--cfg", str(repository / "exp/quickstart/config.yaml"), *tiny_settings(**(names | overrides))]
-
-    return make
+Arguments = Callable[..., list[str]]
+SAVES_ALL_THE_TIME: dict[str, Any] = {
+    "TRAIN__CHECKPOINT_MINUTES": 0.001,
+    "TRAIN__KEEP_LAST": 2,
+    "TRAIN__EVAL_PERIOD": 4,
+    "SOLVER__MAX_EPOCH": 16,
+}
 
 
 def assert_same(first: Any, second: Any) -> None:
@@ -103,25 +60,143 @@ def assert_same_end(first: Path, second: Path) -> None:
     ],
 )
 def test_a_run_killed_at_random_moments_ends_in_the_same_weights_to_the_bit(
-    serve: Serve,
-    arguments: Callable[..., list[str]],
-    tmp_path: Path,
-    num_processes: int,
-    num_kills: int,
-    num_stops: int,
+    serve: Serve, arguments: Arguments, tmp_path: Path, num_processes: int, num_kills: int, num_stops: int
 ) -> None:
-    assert serve(arguments("quiet", num_processes), num_processes=num_processes) == [0] * num_processes
+    quiet, killed = (arguments(name, num_processes, **SAVES_ALL_THE_TIME) for name in ("quiet", "killed"))
+    assert serve(quiet, num_processes=num_processes) == [0] * num_processes
     rng = random.Random(num_processes)
     signals = ["SIGKILL"] * num_kills + ["SIGTERM"] * num_stops
     rng.shuffle(signals)
     ended = {"SIGKILL": 0, "SIGTERM": 0}
-    for signal in signals:
-        when = "saving" if signal == "SIGKILL" and rng.random() < 0.5 else rng.uniform(0.0, 1.0)
-        statuses = serve(arguments("killed", num_processes), num_processes=num_processes, signal=signal, when=when)
-        expected = {"SIGKILL": -9, "SIGTERM": INTERRUPTED_STATUS}[signal]
+    for name in signals:
+        when = "saving" if name == "SIGKILL" and rng.random() < 0.5 else rng.uniform(0.0, 1.0)
+        statuses = serve(killed, num_processes=num_processes, signal=name, when=when)
+        expected = {"SIGKILL": -9, "SIGTERM": INTERRUPTED_STATUS}[name]
         assert set(statuses) <= {expected, 0, -15}, "ended by an error"  # -15: before it was ready for signals
-        ended[signal] += statuses[0] == expected
+        ended[name] += statuses[0] == expected
     assert ended["SIGKILL"] > 0.6 * num_kills
     assert ended["SIGTERM"] > 0
-    assert serve(arguments("killed", num_processes), num_processes=num_processes) == [0] * num_processes
+    assert serve(killed, num_processes=num_processes) == [0] * num_processes
     assert_same_end(tmp_path / "quiet", tmp_path / "killed")
+
+
+def losses_of(folder: Path) -> dict[tuple[int, int], float]:
+    """The losses by epoch and step, the last one where a step was taken twice."""
+    lines = (folder / "stdout.log").read_text().splitlines()
+    records = [simplejson.loads(line.split("json_stats: ")[1]) for line in lines if "json_stats: " in line]
+    return {(one["epoch"], one["step"]): one["loss"] for one in records if one["_type"] == "train_step"}
+
+
+def test_a_run_on_2_processes_goes_on_on_1_with_the_same_losses(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    settings = {"LOG_PERIOD": 1, "SOLVER__MAX_EPOCH": 8, "TRAIN__EVAL_PERIOD": 8}
+    assert serve(arguments("quiet", 2, **settings), num_processes=2) == [0, 0]
+    moved = serve(arguments("moved", 2, **settings), num_processes=2, signal="SIGTERM", when="training")
+    assert moved == [INTERRUPTED_STATUS] * 2
+    stopped_at = max(losses_of(tmp_path / "moved"))
+    assert stopped_at < (8, 16)
+    assert serve(arguments("moved", 1, **settings), num_processes=1) == [0]
+    quiet, moved_losses = losses_of(tmp_path / "quiet"), losses_of(tmp_path / "moved")
+    assert len(quiet) == 8 * 16
+    assert moved_losses == pytest.approx(quiet, abs=1e-4)
+    assert (tmp_path / "moved/stdout.log").read_text().count("2 videos (2 clips) in 2 parts") == 2
+    assert "with 1 processes" in (tmp_path / "moved/stdout.log").read_text()
+
+
+def test_another_run_in_the_same_folder_is_refused_with_what_differs(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    settings = {"SOLVER__MAX_EPOCH": 1}
+    assert serve(arguments("run", 1, **settings), num_processes=1) == [0]
+    said = tmp_path / "said"
+    other = arguments("run", 1, **settings, SOLVER__WEIGHT_DECAY=0.1, TRAIN__BATCH_SIZE=4)
+    assert serve(other, num_processes=1, output=said) == [1]
+    for part in ("SOLVER.WEIGHT_DECAY: 0.05 there, 0.1 here", "NUM_SHARDS): 2 there, 4 here", "use another OUTPUT_DIR"):
+        assert part in said.read_text()
+    allowed = [*other, "TRAIN.RESUME_WITH_CHANGES", "True"]
+    assert serve(allowed, num_processes=1) == [0]
+    assert "going on from" in (tmp_path / "run/stdout.log").read_text()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    settings = {"SOLVER__MAX_EPOCH": 3}
+    for name in ("quiet", "damaged"):
+        assert serve(arguments(name, 1, **settings), num_processes=1) == [0]
+    newest, before, _ = checkpoints_of(str(tmp_path / "damaged"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert serve(arguments("damaged", 1, **settings), num_processes=1) == [0]
+    log = (tmp_path / "damaged/stdout.log").read_text()
+    assert re.search(rf"{newest.name}: not a whole checkpoint .*checksum.*; going back to the checkpoint before", log)
+    assert f"going on at epoch 3, step 1, from {before}" in log
+    assert_same_end(tmp_path / "quiet", tmp_path / "damaged")
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_old_checkpoints_whole(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    assert serve(arguments("run", 1, SOLVER__MAX_EPOCH=1), num_processes=1) == [0]
+    (checkpoint,) = checkpoints_of(str(tmp_path / "run"))
+    said = tmp_path / "said"
+    # What the kernel refuses here is a file that grows too large; a full disk is refused in the same way.
+    longer = arguments("run", 1, SOLVER__MAX_EPOCH=2, TRAIN__RESUME_WITH_CHANGES=True)
+    statuses = serve(longer, num_processes=1, output=said, largest_file=checkpoint.stat().st_size // 2)
+    assert statuses == [1]
+    assert "checkpoint_epoch_00002.pyth: the checkpoint cannot be written" in said.read_text()
+    assert "older ones are whole" in said.read_text()
+    assert checkpoints_of(str(tmp_path / "run")) == [checkpoint]
+    assert load_checkpoint(checkpoint)["epoch"] == 1
+    assert not list((tmp_path / "run").rglob("*.unfinished"))
+
+
+def test_a_rehearsal_leaves_no_trace_in_the_run(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
+    settings = {"SOLVER__MAX_EPOCH": 2, "TEST__ENABLE": True}
+    for name, rehearse in (("quiet", False), ("rehearsed", True)):
+        assert serve(arguments(name, 1, **settings, TRAIN__REHEARSE=rehearse), num_processes=1) == [0]
+    assert "rehearsed training, checkpoint, validation and test in" in (tmp_path / "rehearsed/stdout.log").read_text()
+    assert_same_end(tmp_path / "quiet", tmp_path / "rehearsed")
+    files = [
+        sorted(str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*"))
+        for name in ("quiet", "rehearsed")
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_rehearsal_finds_what_would_fail_after_the_last_epoch(
+    serve: Serve, arguments: Arguments, tmp_path: Path, motion_folder: Path
+) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split in ("train", "val", "test"):
+        text = (motion_folder / f"{split}.csv").read_text()
+        (lists / f"{split}.csv").write_text(text.replace("test/", "nowhere/"))
+    said = tmp_path / "said"
+    settings = {"TEST__ENABLE": True, "TRAIN__REHEARSE": True, "DATA__PATH_TO_DATA_DIR": lists}
+    assert serve(arguments("run", 1, **settings), num_processes=1, output=said) == [1]
+    assert "none of 4 videos can be read" in said.read_text()
+    assert not checkpoints_of(str(tmp_path / "run"))
+
+
+def test_a_second_signal_ends_a_process_at_once(tmp_path: Path) -> None:
+    code = (
+        "import time\nfrom slowfast.utils.interrupt import Interruption\n"
+        "with Interruption() as interruption:\n"
+        "    print('ready', flush=True)\n"
+        "    while not interruption.is_requested: time.sleep(0.01)\n"
+        "    print(interruption.signal_name, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR2)
+    assert process.stdout.readline() == "SIGUSR2\n"
+    process.send_signal(signal.SIGUSR2)  # so soon after the first, it is the same request by another way
+    time.sleep(ONE_REQUEST + 0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == -signal.SIGTERM

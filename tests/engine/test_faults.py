@@ -1,0 +1,179 @@
+"""Numbers that are not finite, and processes that fail: what the run does, and what it says."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejson
+import torch
+
+from slowfast.config import CfgNode
+from slowfast.datasets import build_loader
+from slowfast.engine.run import Run
+from slowfast.engine.step import StepTaker
+from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
+from slowfast.utils.distributed import launch, rank, world_size
+
+Serve = Callable[..., list[int]]
+Arguments = Callable[..., list[str]]
+
+
+def faulty(
+    arguments: Arguments, tmp_path: Path, folder: str = "run", *, num_processes: int = 1, **fault: Any
+) -> list[str]:
+    """A run of two epochs of a model with a fault."""
+    settings = {f"FAULTY__{name.upper()}": value for name, value in fault.items()}
+    settings |= {"MODEL__MODEL_NAME": "Faulty", "FAULTY__FOLDER": tmp_path, "SOLVER__MAX_EPOCH": 2}
+    return ["--import", "faulty_model", *arguments(folder, num_processes, **settings)]
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = load_checkpoint(str(newest_checkpoint(str(folder))))["model_state"]
+    return weights
+
+
+def test_a_nan_in_one_process_is_left_out_by_both_and_written_down(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    assert serve(faulty(arguments, tmp_path, num_processes=2, rank=1, first=3, last=3), num_processes=2) == [0, 0]
+    # Each process has written a checksum of its weights in the last validation.
+    assert (tmp_path / "rank_0").read_text() == (tmp_path / "rank_1").read_text()
+    assert all(value.isfinite().all() for value in final_weights(tmp_path / "run").values())
+    (dump,) = (tmp_path / "run/bad_steps").iterdir()
+    assert dump.name == "epoch_00001_step_0000004.json"
+    found = simplejson.loads(dump.read_text())
+    assert found["grad_norm"] == "nan"
+    assert found["lr"] > 0
+    good, bad = found["processes"]
+    assert np.isfinite(good["loss"])
+    assert bad["loss"] == "nan"
+    assert bad["first_module_not_finite"] == "the model"
+    assert "in this process" in good["first_module_not_finite"]
+    assert [len(one["videos"]) for one in (good, bad)] == [1, 1]
+    assert good["videos"] != bad["videos"]
+    assert (
+        f"epoch 1, step 4: numbers that are not finite; the step is left out, see {dump}"
+        in (tmp_path / "run/stdout.log").read_text()
+    )
+
+
+@pytest.mark.parametrize("method", ["adamw", "sgd"])
+def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode], method: str) -> None:
+    cfg = tiny_cfg(SOLVER__OPTIMIZING_METHOD=method)
+    loader = build_loader(cfg, "train")
+    run = Run.build(cfg, labels=loader.labels, num_parts=1)
+    taker = StepTaker(cfg, run, mix=None, video_name=str)
+    loader.set_epoch(0)
+    for number, parts in enumerate(loader.steps()):
+        before = copy.deepcopy(run.state())
+        if number in (0, 2):
+            parts[0].frames[0, 0, 0, 0, 0] = torch.nan
+        taker.take(parts, lr=0.1)
+        after = run.state()
+        same = [
+            torch.equal(after["model_state"][name], value)
+            for name, value in before["model_state"].items()
+            if not name.endswith("num_batches_tracked")
+        ]
+        assert all(same) if number in (0, 2) else not all(same)
+        if number == 2:
+            for entry, old in zip(*(one["optimizer_state"]["state"].values() for one in (after, before)), strict=True):
+                assert all(torch.equal(entry[name], value) for name, value in old.items())
+    taker.settle()
+    assert run.num_bad_steps == 2
+    assert all(value.isfinite().all() for value in run.model.state_dict().values())
+
+
+def test_bad_steps_in_a_row_send_the_run_back_once_and_then_end_it(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    settings = ["SOLVER.MAX_BAD_STEPS", "4", "TRAIN.CHECKPOINT_MINUTES", "0.0001"]
+    command = [*faulty(arguments, tmp_path, first=8, last=15), *settings]
+    assert serve(command, num_processes=1, output=said) == [1]
+    log = (tmp_path / "run/stdout.log").read_text()
+    assert len(re.findall(r"4 steps in a row up to epoch 1, step 12 had .* Going back to .*, once", log)) == 1
+    last_line = said.read_text().splitlines()[-1]
+    assert last_line.startswith("BadStepsError: 4 steps in a row up to epoch 1, step ")
+    assert "Lower SOLVER.BASE_LR" in last_line
+
+
+def test_a_run_that_went_back_ends_as_if_nothing_had_happened(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    assert serve(faulty(arguments, tmp_path, "quiet", kind="none"), num_processes=1) == [0]
+    assert (tmp_path / "quiet/checkpoints").exists()
+    settings = ["SOLVER.MAX_BAD_STEPS", "3", "TRAIN.CHECKPOINT_MINUTES", "0"]
+    first = [*faulty(arguments, tmp_path, "back", kind="none"), *settings, "SOLVER.MAX_EPOCH", "2"]
+    assert serve(first, num_processes=1, signal="SIGTERM", when="training") == [75]
+    step = load_checkpoint(str(newest_checkpoint(str(tmp_path / "back"))))["step"]
+    assert 0 < step < 12
+    second = [*faulty(arguments, tmp_path, "back", kind="nan_3_times", first=12, last=15), *settings]
+    assert serve([*second, "TRAIN.RESUME_WITH_CHANGES", "True"], num_processes=1) == [0]
+    assert "Going back to" in (tmp_path / "back/stdout.log").read_text()
+    quiet, back = final_weights(tmp_path / "quiet"), final_weights(tmp_path / "back")
+    assert all(torch.equal(quiet[name], value) for name, value in back.items())
+
+
+def test_memory_that_cannot_be_had_is_explained(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    assert serve(faulty(arguments, tmp_path, kind="memory"), num_processes=1, output=said) == [1]
+    message = said.read_text().splitlines()[-1]
+    assert re.match(r"OutOfMemoryError: rank 0 on cpu is out of memory, its peak was \d+\.\d GiB", message)
+    for key in ("MODEL.CHECKPOINT_NUM", "SOLVER.ACCUM_STEPS", "TRAIN.BATCH_SIZE"):
+        assert key in message
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_the_cause(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    assert serve(faulty(arguments, tmp_path, kind="kill_worker"), num_processes=1, output=said) == [1]
+    message = said.read_text().splitlines()[-1]
+    assert message.startswith("LoaderError: rank 0: DataLoader worker")
+    assert "run out of memory: lower DATA_LOADER.NUM_WORKERS" in message
+
+
+# ---- The gradient of a step, however it is divided -------------------------------------------------------------------
+
+
+def gradient_of_a_step(cfg: CfgNode, parts_per_step: int) -> torch.Tensor:
+    """The gradient of the first step over all parts of all processes, with BatchNorm as it is in evaluation."""
+    loader = build_loader(cfg, "train", parts_per_step=parts_per_step)
+    run = Run.build(cfg, labels=loader.labels, num_parts=parts_per_step * world_size())
+    run.model.eval()
+    loader.set_epoch(0)
+    StepTaker(cfg, run, mix=None, video_name=str).take(next(loader.steps()), lr=0.0)
+    return torch.cat([parameter.grad.flatten() for parameter in run.model.parameters() if parameter.grad is not None])
+
+
+def save_gradients(cfg: CfgNode, path: str) -> int:
+    gradients = [gradient_of_a_step(cfg, parts_per_step) for parts_per_step in (1, 2)]
+    if rank() == 0:
+        torch.save(gradients, path)
+    return 0
+
+
+@pytest.fixture
+def smooth_cfg(tiny_cfg: Callable[..., CfgNode]) -> CfgNode:
+    """A step of 8 videos without anything that is random within the model."""
+    return tiny_cfg(UNIFORMER__DROP_DEPTH_RATE=0.0, SOLVER__CLIP_GRADIENT=0, TRAIN__AMP="off")
+
+
+@pytest.mark.parametrize("parts_per_step", [2, 4, 8])
+def test_a_step_in_parts_has_the_gradient_of_the_whole(smooth_cfg: CfgNode, parts_per_step: int) -> None:
+    whole = gradient_of_a_step(smooth_cfg, 1)
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(gradient_of_a_step(smooth_cfg, parts_per_step), whole, atol=1e-6, rtol=0)
+
+
+def test_a_step_of_two_processes_has_the_gradient_of_one(smooth_cfg: CfgNode, tmp_path: Path) -> None:
+    path = tmp_path / "gradients.pt"
+    launch(save_gradients, smooth_cfg, str(path), num_processes=2, backend="gloo")
+    whole = gradient_of_a_step(smooth_cfg, 1)
+    for gradient in torch.load(path, weights_only=True):
+        torch.testing.assert_close(gradient, whole, atol=1e-6, rtol=0)
