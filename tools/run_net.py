@@ -8,14 +8,18 @@ from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
-from slowfast.utils import distributed, plugins
+from slowfast.utils import launch, plugins
+from slowfast.utils.distributed import is_main
 from slowfast.utils.interrupt import INTERRUPTED_STATUS
+from slowfast.utils.progress import start_logging
 
 UNSCORED_STATUS = 3  # exit status of a test that is done, but in which some videos could not be read
 
 
 def run(cfg: CfgNode) -> int:
     """Do what the config says, in this process of the job: train, test, or both; return the exit status."""
+    start_logging(cfg.OUTPUT_DIR, is_main=is_main())
+    launch.check_network()
     if cfg.TRAIN.ENABLE and not train(cfg):
         return INTERRUPTED_STATUS
     if not cfg.TEST.ENABLE:
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides += [] if value is None else [key, str(value)]
 
     def find_machine_problems(cfg: CfgNode) -> list[str]:
-        return distributed.find_problems(
+        return launch.find_problems(
             num_processes=cfg.NUM_GPUS,
             num_shards=cfg.NUM_SHARDS,
             backend=cfg.DIST_BACKEND,
@@ -54,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.print_config:
             print(load_cfg(args.cfg, overrides).dump(), end="")
             return 0
-        cfg = load_cfg(args.cfg, overrides, checks=checks)
-        return distributed.launch(
+        cfg = load_cfg(args.cfg, [*launch.settings_of_launcher(), *overrides], checks=checks)
+        return launch.launch(
             run,
             cfg,
             num_processes=cfg.NUM_GPUS,
@@ -64,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             backend=cfg.DIST_BACKEND,
             init_method=args.init_method,
             num_helpers=cfg.DATA_LOADER.NUM_WORKERS,
+            timeout=cfg.DIST_TIMEOUT,
         )
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ _C.NUM_GPUS = 1  # processes on this machine, one GPU each (with DIST_BACKEND gl
 _C.NUM_SHARDS = 1  # machines in the job
 _C.SHARD_ID = 0  # number of this machine, from 0
 _C.DIST_BACKEND = "nccl"  # nccl: one GPU per process; gloo: processes on the CPU
+_C.DIST_TIMEOUT = 1800.0  # seconds to wait for a process that does not come, or is late in a collective
 _C.RNG_SEED = 0  # seed of everything random in the run
 _C.OUTPUT_DIR = "./output"  # local folder of checkpoints, logs and results
 _C.LOG_PERIOD = 10  # steps between two lines of progress

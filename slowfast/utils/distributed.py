@@ -1,34 +1,14 @@
-"""Processes: how they start, find each other and combine their numbers. Below `launch` nothing knows the launcher."""
+"""How the processes of a job combine their numbers. How they start: launch.py; how they find each other: meeting.py."""
 
-import os
-import sys
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
-
-from slowfast.utils.plugins import import_again, imported_plugins
-
-# Long enough for the slowest validation or checkpoint of another rank.
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 Item = TypeVar("Item")
 
-_on_gpu = False  # set once, by launch
-
-
-class Place(NamedTuple):
-    """Where a process stands among all processes of the job."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    address: str  # tcp://host:port of rank 0; "" for a process alone
+_on_gpu = False  # set once, by use_device
 
 
 def rank() -> int:
@@ -46,126 +26,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def find_problems(*, num_processes: int, num_shards: int, backend: str, init_method: str) -> list[str]:
-    """Return why this machine cannot run the processes that a config asks for; an empty list if it can."""
-    if backend == "nccl" and num_processes > torch.cuda.device_count():
-        return [
-            f"NUM_GPUS is {num_processes}, but this machine has {torch.cuda.device_count()} GPUs; "
-            "use at most that many, or NUM_GPUS 0 for one CPU process, or DIST_BACKEND gloo for several"
-        ]
-    if num_shards > 1 and not init_method and not _started_by_torchrun():
-        return [f"NUM_SHARDS is {num_shards}, but no machine is named; add --init_method tcp://HOST_OF_SHARD_0:PORT"]
-    return []
-
-
-def launch(
-    job: Callable[..., int],
-    *args: Any,
-    num_processes: int,
-    num_shards: int = 1,
-    shard_id: int = 0,
-    backend: str = "nccl",
-    init_method: str = "",
-    num_helpers: int = 0,
-) -> int:
-    """Run `job(*args)` in every process of this machine; when all have ended, return its result, an exit status.
-
-    Started by torchrun, this process is one of them; otherwise they are started here.
-
-    Args:
-        job: a function of a module, so that a started process can import it; returns the same in all processes.
-        args: sent to the processes by pickle.
-        num_processes: processes on this machine; 0 for this process alone, on the CPU.
-        num_shards: machines.
-        shard_id: number of this machine, from 0.
-        backend: nccl (one GPU each) or gloo (CPU).
-        init_method: tcp://host:port of shard 0, where there are several machines.
-        num_helpers: processes that work beside each of these (loader workers), and need cores as well.
-
-    Raises:
-        torch.multiprocessing.ProcessRaisedException: with the traceback of the process that failed first; the others
-            have been ended.
-    """
-    processes_here = int(os.environ["LOCAL_WORLD_SIZE"]) if _started_by_torchrun() else max(num_processes, 1)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_threads_for(processes_here, num_helpers))
-    if _started_by_torchrun():
-        env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
-        address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        place = Place(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address)
-        return _run_at(place, backend, job, args, store=None)
-    if num_processes * num_shards <= 1:
-        _select_device(local_rank=0, on_gpu=num_processes == 1 and backend == "nccl")
-        return job(*args)
-    # On one machine this process holds the meeting point, so that its port is free for certain.
-    store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    address = init_method if store is None else f"tcp://127.0.0.1:{store.port}"
-    plugins, num_threads = imported_plugins(), torch.get_num_threads()
-    arguments = (plugins, processes_here, num_shards, shard_id, address, backend, num_threads, job, args)
-    try:
-        mp.spawn(_run_spawned, arguments, nprocs=processes_here)
-    except mp.ProcessExitedException as error:
-        if error.signal_name is not None:
-            raise
-        return error.exit_code
-    return 0
-
-
-def _started_by_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def _run_spawned(
-    local_rank: int,
-    plugins: tuple[str, ...],
-    per_machine: int,
-    num_shards: int,
-    shard_id: int,
-    address: str,
-    backend: str,
-    num_threads: int,
-    job: Callable[..., int],
-    args: tuple[Any, ...],
-) -> None:
-    import_again(plugins)
-    torch.set_num_threads(num_threads)
-    place = Place(shard_id * per_machine + local_rank, per_machine * num_shards, local_rank, per_machine, address)
-    store = None
-    if num_shards == 1:
-        host, port = address.removeprefix("tcp://").split(":")
-        store = dist.TCPStore(host, int(port), place.world_size, is_master=False)
-    sys.exit(_run_at(place, backend, job, args, store=store))
-
-
-def _run_at(
-    place: Place, backend: str, job: Callable[..., int], args: tuple[Any, ...], *, store: dist.Store | None
-) -> int:
-    _select_device(place.local_rank, on_gpu=backend == "nccl")
-    dist.init_process_group(
-        backend,
-        init_method=None if store else place.address,
-        store=store,
-        rank=place.rank,
-        world_size=place.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
-    )
-    status = job(*args)
-    # Not after an error: the others would fail on the closed connection, and their errors could be taken for the first.
-    dist.destroy_process_group()
-    return status
-
-
-def _threads_for(processes_here: int, num_helpers: int) -> int:
-    """Each process gets its share of the cores, less those of its helpers, but at least half of the share."""
-    share = len(os.sched_getaffinity(0)) // processes_here
-    return max(share - num_helpers, share // 2, 1)
-
-
-def _select_device(local_rank: int, *, on_gpu: bool) -> None:
-    if on_gpu:
-        torch.cuda.set_device(local_rank)
+def use_device(local_rank: int, *, on_gpu: bool) -> None:
+    """Choose the device of this process: the GPU with the number `local_rank`, or the only one that it is given."""
     global _on_gpu
     _on_gpu = on_gpu
+    if on_gpu:
+        torch.cuda.set_device(local_rank if torch.cuda.device_count() > 1 else 0)
 
 
 def device() -> torch.device:
