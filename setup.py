@@ -27,6 +27,7 @@ setup(
         "simplejson>=3.19",
         "tensorboard>=2.14",
         "tqdm>=4.66",
+        "submitit>=1.5.0",
     ],
     extras_require={
         "dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-simplejson", "types-PyYAML"],

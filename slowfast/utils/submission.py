@@ -1,0 +1,239 @@
+"""A command as a job of a scheduler, through submitit: what it runs, how it stands, and what it ends with.
+
+A job runs a copy of the source and of the config, so that edits after the submission reach neither it nor its later
+starts. When the scheduler wants its machines back, the command is asked to end, saves its work, ends with status 75,
+and the job is queued again. Pickles in a submission's folder are submitit's own; no result is read from them.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slowfast.utils.launch import FORWARDED_SIGNALS, INTERRUPTED_STATUS
+from slowfast.utils.meeting import host_name
+
+REQUEUE_SIGNAL = signal.SIGUSR2  # what submitit has Slurm send before the time limit, and when a job must make room
+SOURCES = ("slowfast", "tools")
+RUNNING_STATES = {"", "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED"}
+
+
+class Task:
+    """What submitit runs in every task of a job: the command, as a child, with all signals sent on to it.
+
+    Args:
+        command: of the child.
+        folder: of the submission: logs, and how each task stands.
+        working_dir: of the child.
+    """
+
+    def __init__(self, command: Sequence[str], *, folder: str, working_dir: str) -> None:
+        self.command = list(command)
+        self.folder = folder
+        self.working_dir = working_dir
+
+    def __call__(self) -> int:
+        """Run the command to its end and return 0; end this process with any other status, or queue the job again."""
+        import submitit  # here, so that what only asks how a job stands needs no submitit
+
+        job = submitit.JobEnvironment()
+        job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one
+        path = Path(self.folder, f"{job.job_id}_{job.global_rank}_status.json")
+        starts = (json.loads(path.read_text())["starts"] if path.exists() else 0) + 1
+        _write(path, {"starts": starts, "status": None, "host": host_name()})
+        restarts = os.environ.get("SLURM_RESTART_COUNT", starts - 1)
+        print(f"task {job.global_rank} of job {job.job_id} on {host_name()}, restart {restarts}", flush=True)
+        status, signals = run_with_signals(self.command, working_dir=self.working_dir)
+        _write(path, {"starts": starts, "status": status, "host": host_name()})
+        if (status < 0 or status == INTERRUPTED_STATUS) and _must_go_on(job, signals):
+            if job.global_rank == 0:
+                print(f"job {job.job_id} goes back to the queue after {starts} starts", flush=True)
+                job._requeue(0)  # ends this process where the machine is the scheduler
+            sys.exit(0)  # no result, and no error that would end the tasks that are still saving
+        if status:
+            sys.exit(status if status > 0 else 128 - status)
+        return status
+
+
+def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, set[int]]:
+    """Return the status of a command (below 0: ended by that signal) and the signals that were sent on to it."""
+    signals: set[int] = set()
+    child: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: object) -> None:
+        signals.add(number)
+        for process in child:
+            process.send_signal(number)
+
+    for number in FORWARDED_SIGNALS:
+        signal.signal(number, forward)
+    child.append(subprocess.Popen(command, cwd=working_dir))
+    status = child[0].wait()
+    return status, signals
+
+
+def _must_go_on(job: Any, signals: set[int]) -> bool:
+    """Whether the scheduler, and no user, has ended the job: a job that somebody cancels stays cancelled."""
+    if not signals:
+        return False
+    if "SLURM_JOB_ID" not in os.environ:
+        return REQUEUE_SIGNAL in signals
+    state = job_state(job.job_id)
+    if state["JobState"].startswith(("CANCELLED", "PENDING", "REQUEUE")):
+        return False  # of a user, or Slurm itself has queued it again
+    return REQUEUE_SIGNAL in signals or state.get("PreemptTime", "None") != "None"
+
+
+class Job(NamedTuple):
+    """One job of a submission."""
+
+    job_id: str
+    label: str  # what tells it from the others of its submission; "" where it is alone
+    output_dir: str
+    num_tasks: int
+    folder: str  # of the submission
+
+    def log_path(self, task: int, kind: str) -> Path:
+        """Return where a task writes; kind: out or err."""
+        return Path(self.folder, f"{self.job_id}_{task}_log.{kind}")
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """Return what each task that has started says of itself: starts, status (None: runs), host."""
+        paths = [Path(self.folder, f"{self.job_id}_{task}_status.json") for task in range(self.num_tasks)]
+        return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def write_jobs(jobs: Sequence[Job]) -> None:
+    """Note the jobs of a submission in its folder, for `read_jobs`."""
+    _write(Path(jobs[0].folder, "jobs.json"), [job._asdict() for job in jobs])
+
+
+def read_jobs(folder: str) -> list[Job]:
+    """Return the jobs of a submission.
+
+    Raises:
+        FileNotFoundError: the folder is that of no submission.
+    """
+    path = Path(folder, "jobs.json")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; name the folder that tools/submit.py printed")
+    return [Job(**fields) for fields in json.loads(path.read_text())]
+
+
+def copy_source(root: Path, folder: Path, *, plugins: Sequence[str] = ()) -> None:
+    """Copy what a job runs: the packages of this repository, and plugins that are not installed.
+
+    Args:
+        root: of the repository.
+        folder: that is made.
+        plugins: modules that have been imported.
+    """
+    for name in SOURCES:  # with what Python and numba have compiled: it stays valid, as times of files are kept
+        shutil.copytree(root / name, folder / name)
+    for name in sorted({plugin.partition(".")[0] for plugin in plugins}):
+        spec = importlib.util.find_spec(name)
+        places = list(spec.submodule_search_locations or []) if spec else []
+        origin = Path(places[0] if places else str(spec.origin if spec else ""))
+        if "site-packages" in origin.parts or (folder / origin.name).exists():
+            continue
+        if origin.is_dir():
+            shutil.copytree(origin, folder / origin.name)
+        else:
+            shutil.copy(origin, folder)
+
+
+def job_state(job_id: str) -> dict[str, str]:
+    """Return what Slurm says of a job, by its own names: JobState, Restarts, ExitCode, NodeList ...
+
+    A controller forgets a job some minutes after its end; its database, if there is one, is asked then.
+    """
+    answer = _say("scontrol", "show", "job", "--oneliner", job_id).splitlines()
+    if answer:
+        return dict(re.findall(r"(\w+)=(\S*)", answer[0]))
+    rows = _say("sacct", "-X", "-n", "-P", "-o", "State,ExitCode,NodeList", "-j", job_id).splitlines()
+    values = [*(rows[-1].split("|") if rows else []), "", "", ""]
+    return {"JobState": values[0], "ExitCode": values[1], "NodeList": values[2]}
+
+
+def _say(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""
+
+
+def is_running(job: Job) -> bool:
+    """Whether Slurm still has work to do for a job."""
+    return job_state(job.job_id)["JobState"].partition(" ")[0].rstrip("+") in RUNNING_STATES
+
+
+def follow(job: Job, *, runs: Any, seconds: float = 1.0) -> None:
+    """Print what the first task writes while the job runs, then the tracebacks of the others.
+
+    Args:
+        job: of a submission.
+        runs: a function that says whether it still runs.
+        seconds: between two looks.
+    """
+    logs = {kind: job.log_path(0, kind) for kind in ("out", "err")}
+    read = dict.fromkeys(logs, 0)
+    goes_on = True
+    while goes_on:
+        goes_on = runs()
+        for kind, path in logs.items():
+            for text in _new_text(path, read[kind]):
+                print(text, end="", flush=True, file=sys.stderr if kind == "err" else sys.stdout)
+                read[kind] += len(text.encode())
+        if goes_on:
+            time.sleep(seconds)
+    for task in range(1, job.num_tasks):
+        path = job.log_path(task, "err")
+        text = path.read_text(errors="replace") if path.exists() else ""
+        if "Traceback" in text or "Error" in text:
+            print(f"--- {path}\n{text}", file=sys.stderr, flush=True)
+
+
+def _new_text(path: Path, offset: int) -> Iterator[str]:
+    if path.exists() and path.stat().st_size > offset:
+        with path.open("rb") as file:
+            file.seek(offset)
+            yield file.read().decode(errors="surrogateescape")
+
+
+def final_status(job: Job, *, state: str = "COMPLETED") -> int:
+    """Return the exit status of a job that has ended: that of its tasks, or 1 if the scheduler has ended it."""
+    statuses = [int(fields["status"]) for fields in job.statuses() if fields["status"] is not None]
+    failed = [status for status in statuses if status]
+    if failed:
+        return failed[0] if failed[0] > 0 else 1
+    return 0 if state == "COMPLETED" and len(statuses) == job.num_tasks else 1
+
+
+def table(jobs: Sequence[Job], *, states: Sequence[str]) -> str:
+    """Return one line for each job: how it stands, and the results in its OUTPUT_DIR."""
+    rows: list[tuple[str, ...]] = [("run", "job", "state", "starts", "top-1", "top-5", "scored")]
+    for job, state in zip(jobs, states, strict=True):
+        path = Path(job.output_dir, "test/result.json")
+        result = json.loads(path.read_text()) if path.exists() else {}
+        scores = [f"{result[name]:.2f}" if name in result else "-" for name in ("top1", "top5")]
+        scored = f"{result['num_scored']}/{result['num_videos']}" if "num_scored" in result else "-"
+        starts = max((fields["starts"] for fields in job.statuses()), default=0)
+        rows.append((job.label or Path(job.output_dir).name, job.job_id, state, str(starts), *scores, scored))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _write(path: Path, content: Any) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(unfinished, path)

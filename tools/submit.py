@@ -1,0 +1,304 @@
+"""Run an experiment as a job of Slurm: `python tools/submit.py --num_shards 4 --num_gpus 8 --cfg X [KEY VALUE ...]`.
+
+Options that it does not know go to Slurm if they begin with --slurm_: `--slurm_reservation NAME`. docs/cluster.md tells
+more.
+"""
+
+import argparse
+import itertools
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import submitit
+from submitit.slurm.slurm import _get_default_parameters, _make_sbatch_string
+
+from slowfast import datasets, models
+from slowfast.config import CfgNode, find_problems, load_cfg
+from slowfast.utils import plugins
+from slowfast.utils.submission import (
+    Job,
+    Task,
+    copy_source,
+    final_status,
+    follow,
+    is_running,
+    job_state,
+    read_jobs,
+    table,
+    write_jobs,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+FOREVER = 10**9  # how often a job may be queued again
+
+
+class Run(NamedTuple):
+    """One experiment of a submission."""
+
+    label: str  # what tells it from the others; "" where it is alone
+    cfg: CfgNode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Submit what the arguments say, or look at what was submitted; return the exit status."""
+    rest, slurm_options = split_slurm_options(sys.argv[1:] if arguments is None else arguments)
+    args = _parser().parse_intermixed_args(rest)
+    try:
+        if args.table:
+            jobs = read_jobs(args.table)
+            print(table(jobs, states=[job_state(job.job_id)["JobState"] or "-" for job in jobs]))
+            return 0
+        plugins.import_plugins(args.imports)
+        runs = runs_of(args)
+        parameters = slurm_parameters(args, runs[0].cfg, slurm_options)
+        folder = Path(args.job_dir or Path(runs[0].cfg.OUTPUT_DIR, "jobs"), time.strftime("%Y%m%d-%H%M%S")).absolute()
+        if args.dry_run:
+            print(_batch_script(folder, parameters, num_runs=len(runs)))
+            return 0
+        return submit(args, runs, folder, parameters)
+    except (ValueError, OSError, submitit.core.utils.FailedJobError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", default="", help="YAML file of the experiment")
+    plugins.add_argument(parser)
+    parser.add_argument("--num_shards", type=int, help="machines; as NUM_SHARDS")
+    parser.add_argument("--num_gpus", type=int, help="processes on each machine; as NUM_GPUS")
+    parser.add_argument(
+        "--cluster", choices=("slurm", "local", "debug"), default="slurm", help="local: on this machine"
+    )
+    parser.add_argument("--name", default="", help="of the job; default: that of the experiment's folder")
+    parser.add_argument("--job_dir", default="", help="of submissions, seen by all machines; default: OUTPUT_DIR/jobs")
+    parser.add_argument("--timeout", type=int, default=24 * 60, help="minutes, then it is queued again (%(default)s)")
+    parser.add_argument("--signal_delay", type=int, default=120, help="seconds before that to save (%(default)s)")
+    parser.add_argument("--cpus", type=int, help="for each process; default: its loader workers, and one more")
+    parser.add_argument("--mem", help="of each machine, such as 200GB")
+    for name in ("partition", "qos", "constraint", "account", "comment", "exclude"):
+        parser.add_argument(f"--{name}", help="as in Slurm")
+    parser.add_argument("--mail", help="address that hears of the end, of failures and of new starts")
+    parser.add_argument(
+        "--array",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,...",
+        help="one run for each value of a config key, or of cfg (YAML files); repeated: for each combination",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the batch script and stop")
+    parser.add_argument("--follow", action="store_true", help="print the log to the end; return the run's status")
+    parser.add_argument("--table", metavar="FOLDER", help="print how the runs of a submission stand, and their results")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
+    return parser
+
+
+def split_slurm_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments without those that begin with --slurm_, and those by name; one without a value is True."""
+    rest: list[str] = []
+    options: dict[str, Any] = {}
+    words = iter([*arguments, "--"])
+    word = next(words)
+    while word != "--":
+        following = next(words)
+        if not word.startswith("--slurm_"):
+            rest.append(word)
+        elif "=" in word:
+            name, _, value = word.partition("=")
+            options[name.removeprefix("--slurm_")] = value
+        elif following.startswith("--"):
+            options[word.removeprefix("--slurm_")] = True
+        else:
+            options[word.removeprefix("--slurm_")] = following
+            following = next(words)
+        word = following
+    return rest, options
+
+
+def runs_of(args: argparse.Namespace) -> list[Run]:
+    """Return the experiments of a submission, their configs checked.
+
+    Raises:
+        ValueError: a config has problems, --array is not KEY=A,B, or the runs differ in the machines that they need.
+    """
+    choices = []
+    for text in args.array:
+        key, equals, values = text.partition("=")
+        if not equals:
+            raise ValueError(f"--array {text}: write KEY=A,B,...")
+        choices.append([(key, value) for value in re.split(r",(?![^\[]*\])", values)])
+    machines = [] if args.num_shards is None else ["NUM_SHARDS", str(args.num_shards)]
+    machines += [] if args.num_gpus is None else ["NUM_GPUS", str(args.num_gpus)]
+    runs = []
+    for choice in itertools.product(*choices):
+        settings = dict(choice)
+        cfg_path = settings.pop("cfg", args.cfg)
+        if not cfg_path:
+            raise ValueError("no experiment is named; add --cfg FILE or --array cfg=FILE,FILE")
+        overrides = [*args.opts, *machines, *(word for pair in settings.items() for word in pair)]
+        names = [_experiment_of(cfg_path)] if "cfg" in dict(choice) else []
+        label = ",".join([*names, *(f"{key}={value}" for key, value in settings.items())])
+        if label:
+            overrides += ["OUTPUT_DIR", str(Path(load_cfg(cfg_path, overrides).OUTPUT_DIR, label.replace("/", "_")))]
+        runs.append(Run(label, load_cfg(cfg_path, overrides, checks=[find_problems, models.find_problems])))
+    if len({(run.cfg.NUM_SHARDS, run.cfg.NUM_GPUS) for run in runs}) > 1:
+        raise ValueError("the runs of --array need the same NUM_SHARDS and NUM_GPUS; give --num_shards and --num_gpus")
+    return runs
+
+
+def _experiment_of(cfg_path: str) -> str:
+    path = Path(cfg_path)
+    return path.absolute().parent.name if path.stem == "config" else path.stem
+
+
+def slurm_parameters(args: argparse.Namespace, cfg: CfgNode, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what submitit's executor for Slurm is told, in its own words."""
+    parameters: dict[str, Any] = {
+        "job_name": args.name or _experiment_of(args.cfg or "array"),
+        "nodes": cfg.NUM_SHARDS,
+        "ntasks_per_node": max(cfg.NUM_GPUS, 1),
+        "cpus_per_task": args.cpus or cfg.DATA_LOADER.NUM_WORKERS + 1,
+        "gpus_per_node": cfg.NUM_GPUS if cfg.DIST_BACKEND == "nccl" and cfg.NUM_GPUS else None,
+        "time": args.timeout,
+        "signal_delay_s": args.signal_delay,
+        "mem": args.mem,
+        "mail_user": args.mail,
+        "mail_type": "END,FAIL,REQUEUE" if args.mail else None,
+        "srun_args": ["--kill-on-bad-exit=1"],
+    }
+    parameters |= {name: getattr(args, name) for name in ("partition", "qos", "constraint", "account", "comment")}
+    parameters |= {"exclude": args.exclude}
+    if {"gres", "gpus_per_task", "gpus"} & options.keys():  # another way to ask for GPUs
+        parameters["gpus_per_node"] = None
+    further: dict[str, Any] = {"requeue": True}
+    for name, value in options.items():
+        if name in ("srun_args", "setup"):
+            parameters[name] = [*parameters.get(name, []), *(shlex.split(value) if name == "srun_args" else [value])]
+        elif name in _get_default_parameters():
+            parameters[name] = int(value) if isinstance(value, str) and value.isdigit() else value
+        else:
+            further[name] = value
+    parameters["additional_parameters"] = further
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _batch_script(folder: Path, parameters: dict[str, Any], *, num_runs: int) -> str:
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    more: dict[str, Any] = {"map_count": num_runs} if num_runs > 1 else {}
+    return _make_sbatch_string(command=command, folder=folder, **_with_source(folder, parameters), **more)
+
+
+def _with_source(folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    path = f'export PYTHONPATH={shlex.quote(str(folder / "code"))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    return {**parameters, "setup": [*parameters.get("setup", []), path]}
+
+
+def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, parameters: dict[str, Any]) -> int:
+    """Write what the jobs need, submit them, say where everything is, and follow them if that is wanted.
+
+    Raises:
+        ValueError: one machine is asked to be several.
+        submitit.core.utils.FailedJobError: Slurm refuses the job, with its own words.
+    """
+    cfg = runs[0].cfg
+    if args.cluster != "slurm" and cfg.NUM_SHARDS > 1:
+        raise ValueError(f"NUM_SHARDS is {cfg.NUM_SHARDS}, but --cluster {args.cluster} is this machine alone; use 1")
+    while folder.exists():
+        folder = folder.with_name(f"{folder.name}x")
+    copy_source(ROOT, folder / "code", plugins=plugins.imported_plugins())
+    tasks = [_write_run(args, run, folder) for run in runs]
+    for problem in dict.fromkeys(problem for run in runs for problem in datasets.find_problems(run.cfg)):
+        print(f"note, as seen from here: {problem}", file=sys.stderr)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
+    if args.cluster == "slurm":
+        slurm = submitit.SlurmExecutor(folder, max_num_timeout=FOREVER)
+        slurm.update_parameters(**_with_source(folder, parameters))
+        with slurm.batch():
+            submitted = [slurm.submit(task) for task in tasks]
+        jobs = [_job(run, job, folder) for run, job in zip(runs, submitted, strict=True)]
+        _announce(jobs)
+        statuses = _follow_slurm(jobs) if args.follow else [0]
+    else:
+        jobs, statuses = _run_here(args, runs, tasks, folder)
+    if len(jobs) > 1 and (args.follow or args.cluster != "slurm"):
+        slurm_states = [job_state(job.job_id)["JobState"] for job in jobs]
+        ends = ["COMPLETED" if status == 0 else f"status {status}" for status in [*statuses, *[0] * len(jobs)]]
+        print(table(jobs, states=[state or end for state, end in zip(slurm_states, ends, strict=False)]))
+    return next((status for status in statuses if status), 0)
+
+
+def _write_run(args: argparse.Namespace, run: Run, folder: Path) -> Task:
+    """Write the config and the command of a run into the folder of its submission."""
+    name = f"_{run.label.replace('/', '_')}" if run.label else ""
+    config = folder / f"config{name}.yaml"
+    config.write_text(run.cfg.dump())
+    command = [sys.executable, "-u", str(folder / "code/tools/run_net.py"), "--cfg", str(config)]
+    command += [word for module in args.imports for word in ("--import", module)]
+    (folder / f"command{name}.sh").write_text(f"cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n")
+    return Task(command, folder=str(folder), working_dir=os.getcwd())
+
+
+def _job(run: Run, job: Any, folder: Path) -> Job:
+    return Job(job.job_id, run.label, run.cfg.OUTPUT_DIR, job.num_tasks, str(folder))
+
+
+def _announce(jobs: Sequence[Job]) -> None:
+    write_jobs(jobs)
+    print(f"submission: {jobs[0].folder}")
+    for job in jobs:
+        print(f"job {job.job_id}{f'  {job.label}' if job.label else ''}, results in {job.output_dir}")
+        print(f"  logs:   {job.log_path(0, 'out')} (.err; a pair for each of {job.num_tasks} tasks)")
+        print(f"  follow: tail -F {job.log_path(0, 'out')} {job.log_path(0, 'err')}")
+        print(f"  cancel: scancel {job.job_id}", flush=True)
+    print(f"results: {sys.executable} {ROOT / 'tools/submit.py'} --table {jobs[0].folder}", flush=True)
+
+
+def _follow_slurm(jobs: Sequence[Job]) -> list[int]:
+    statuses = []
+    for job in jobs:
+        follow(job, runs=lambda job=job: is_running(job))
+        state = job_state(job.job_id)
+        print(f"job {job.job_id}: {state['JobState']} on {state.get('NodeList', '')}", file=sys.stderr, flush=True)
+        statuses.append(final_status(job, state=state["JobState"]))
+    return statuses
+
+
+def _run_here(
+    args: argparse.Namespace, runs: Sequence[Run], tasks: Sequence[Task], folder: Path
+) -> tuple[list[Job], list[int]]:
+    """Run one after the other on this machine; without --follow, a single one is left alone after its start."""
+    jobs, statuses = [], []
+    for run, task in zip(runs, tasks, strict=True):
+        executor: Any
+        if args.cluster == "debug":
+            executor = submitit.DebugExecutor(folder)
+        else:
+            executor = submitit.LocalExecutor(folder, max_num_timeout=FOREVER)
+            gpus = run.cfg.NUM_GPUS if run.cfg.DIST_BACKEND == "nccl" else 0
+            executor.update_parameters(
+                tasks_per_node=max(run.cfg.NUM_GPUS, 1),
+                gpus_per_node=gpus,
+                timeout_min=args.timeout,
+                signal_delay_s=args.signal_delay,
+            )
+        submitted = executor.submit(task)
+        jobs.append(_job(run, submitted, folder))
+        if args.cluster == "debug":
+            submitted.results()
+        else:
+            _announce(jobs)
+            if not args.follow and len(runs) == 1:
+                return jobs, [0]
+            follow(jobs[-1], runs=lambda submitted=submitted: not submitted.done())
+        statuses.append(final_status(jobs[-1]))
+    return jobs, statuses
+
+
+if __name__ == "__main__":
+    sys.exit(main())
