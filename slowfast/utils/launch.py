@@ -20,11 +20,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from slowfast.utils.distributed import use_device
+from slowfast.utils.interrupt import INTERRUPTED_STATUS, SIGNALS
 from slowfast.utils.meeting import FAILED_STATUS, LEAVE_SECONDS, Meeting, Place, host_name
 from slowfast.utils.plugins import import_again, imported_plugins
-
-INTERRUPTED_STATUS = 75  # exit status of a run that was asked to end and can go on; EX_TEMPFAIL of sysexits.h
-FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 _meeting: Meeting | None = None  # of this process with the others; set once, by launch
 
@@ -250,7 +248,7 @@ def _run_at(
     hosts: tuple[str, ...] = (),
 ) -> int:
     global _meeting
-    for number in FORWARDED_SIGNALS:  # where the job itself has nothing to save
+    for number in SIGNALS:  # where the job itself has nothing to save
         signal.signal(number, _end_interrupted)
     use_device(place.local_rank, on_gpu=backend == "nccl")
     _meeting = Meeting(place, store=store, timeout=timeout, hosts=hosts)
@@ -314,7 +312,7 @@ def _signals_forwarded_to(context: mp.ProcessContext) -> Iterator[None]:
             if process.exitcode is None:
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED_SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:

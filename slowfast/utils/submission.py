@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slowfast.utils.launch import FORWARDED_SIGNALS, INTERRUPTED_STATUS
+from slowfast.utils.interrupt import INTERRUPTED_STATUS, SIGNALS
 from slowfast.utils.meeting import host_name
 
 REQUEUE_SIGNAL = signal.SIGUSR2  # what submitit has Slurm send before the time limit, and when a job must make room
@@ -73,7 +73,7 @@ def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, 
         for process in child:
             process.send_signal(number)
 
-    for number in FORWARDED_SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, forward)
     child.append(subprocess.Popen(command, cwd=working_dir))
     status = child[0].wait()
