@@ -282,6 +282,30 @@ def test_the_scripts_hold_the_published_folder_of_lists_and_no_hyper_parameter(e
         assert not re.search(r"\b(SOLVER|UNIFORMER|AUG|MIXUP|MODEL|BN|DATA)\.", "\n".join(lines))
 
 
+@pytest.mark.parametrize("exp", TABLE)
+def test_only_the_experiment_of_several_machines_is_queued_unless_one_asks_for_it(exp: str, tmp_path: Path) -> None:
+    def words(name: str, **environment: str) -> list[str]:
+        """The command that a script ends in, as `echo` in place of Python shows it."""
+        environment |= {"PYTHON": "echo", "DATA_DIR": str(tmp_path), **environment}
+        script = ["bash", str(ROOT / "exp" / exp / name), "A.KEY", "value"]
+        return subprocess.run(
+            script, env=without(os.environ) | environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    run_net, submit, cfg = (
+        str(ROOT / path) for path in ("tools/run_net.py", "tools/submit.py", f"exp/{exp}/config.yaml")
+    )
+    needs_several = config_of(exp).NUM_SHARDS > 1  # which submit.py reads there
+    trained, tested = words("run.sh"), words("test.sh")
+    assert trained[:3] == [submit if needs_several else run_net, "--cfg", cfg]
+    assert tested[:3] == [run_net, "--cfg", cfg]
+    assert trained[-2:] == tested[-2:] == ["A.KEY", "value"]
+    assert ("NUM_SHARDS" in tested) == needs_several  # one machine is enough for a test
+    assert words("run.sh", SUBMIT="")[:3] == [run_net, "--cfg", cfg]
+    queued = words("run.sh", SUBMIT="yes", PARTITION="gpu", SUBMIT_ARGS="--qos high --timeout 60")
+    assert queued[:9] == [submit, "--partition", "gpu", "--qos", "high", "--timeout", "60", "--cfg", cfg]
+
+
 class Folders(NamedTuple):
     """A data set of 2 classes: 8 videos to train on, 4 for validation and test."""
 
