@@ -16,7 +16,8 @@ from slowfast.datasets import build_loader
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
-from slowfast.utils.distributed import launch, rank, world_size
+from slowfast.utils.distributed import rank, world_size
+from slowfast.utils.launch import launch
 
 Serve = Callable[..., list[int]]
 Arguments = Callable[..., list[str]]
@@ -173,7 +174,7 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole(smooth_cfg: CfgNode, part
 
 def test_a_step_of_two_processes_has_the_gradient_of_one(smooth_cfg: CfgNode, tmp_path: Path) -> None:
     path = tmp_path / "gradients.pt"
-    launch(save_gradients, smooth_cfg, str(path), num_processes=2, backend="gloo")
+    assert launch(save_gradients, smooth_cfg, str(path), num_processes=2, backend="gloo") == 0
     whole = gradient_of_a_step(smooth_cfg, 1)
     for gradient in torch.load(path, weights_only=True):
         torch.testing.assert_close(gradient, whole, atol=1e-6, rtol=0)
