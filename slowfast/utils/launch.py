@@ -171,7 +171,7 @@ def _started_by_torchrun() -> Started | None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
-    attempt = f"attempt{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    attempt = f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}/{attempt}"
     place = Place(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address)
     return Started(place, hosts=(), num_cores=0)
