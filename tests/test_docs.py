@@ -181,6 +181,13 @@ def test_every_command_is_valid(page: Path, folder: Path) -> None:
             raise AssertionError(f"{page.name}: {command}") from error
 
 
+def test_the_commands_of_the_docker_image_are_valid(folder: Path) -> None:
+    runs = re.findall(r"^RUN (.+)$", Path("Dockerfile").read_text(), re.MULTILINE)
+    assert runs
+    for command in runs:
+        check(command)
+
+
 @pytest.mark.parametrize(
     "command",
     [
