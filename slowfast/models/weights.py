@@ -105,7 +105,7 @@ def fill_weights(
         ValueError: there are no weights, or they are not all of this model and of its sizes, or for other classes.
     """
     target = model.state_dict()
-    weights = _strip_prefixes(_tensors_in(state), known=target.keys())
+    weights = _strip_prefixes(tensors_in(state), known=target.keys())
     if not weights:
         raise ValueError(f"{path}: holds no weights; found {', '.join(map(str, state))[:200] or 'nothing'}")
     inflated = [name for name in target if name in weights and weights[name].dim() == 4 == target[name].dim() - 1]
@@ -171,10 +171,10 @@ def inflate(weight: Tensor, num_frames: int) -> Tensor:
     return weight[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames
 
 
-def _tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors in the first dict that a wrapper leads to, at any depth, or in this one."""
+def tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors in the first dict that a wrapper leads to, at any depth, or in this one."""
     for wrapper in _WRAPPERS:
-        if isinstance(state.get(wrapper), Mapping) and (tensors := _tensors_in(state[wrapper])):
+        if isinstance(state.get(wrapper), Mapping) and (tensors := tensors_in(state[wrapper])):
             return tensors
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 

@@ -4,6 +4,7 @@ A checkpoint is a zip file whose records carry checksums. Nothing in it is execu
 """
 
 import errno
+import json
 import os
 import pickle
 import re
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from slowfast.utils.paths import pathmgr
 
@@ -94,14 +96,13 @@ def prune_checkpoints(output_dir: str, *, keep_last: int, keep_every: int) -> No
         keep_last: checkpoints at the end of an epoch that stay; 0: all.
         keep_every: those after each so many epochs stay as well; 0: none for that.
     """
-    ends = [path for path in checkpoints_of(output_dir) if not _place(path)[1]]
-    within = [path for path in checkpoints_of(output_dir) if _place(path)[1]]
-    old = [path for path in within if ends and _place(path) < _place(ends[0])] + within[NUM_KEPT_WITHIN_EPOCH:]
-    if keep_last:
-        old += [
-            path for path in ends[max(keep_last, 2 - len(within)) :] if not keep_every or _place(path)[0] % keep_every
-        ]
-    for path in [*dict.fromkeys(old), *Path(output_dir, "checkpoints").glob("*.unfinished")]:
+    paths = checkpoints_of(output_dir)
+    ends = [path for path in paths if not _place(path)[1]]
+    within = paths[: paths.index(ends[0])] if ends else paths  # of the epoch under way
+    kept = [*within[:NUM_KEPT_WITHIN_EPOCH], *ends[: max(keep_last, 2 - len(within)) if keep_last else None]]
+    kept += [path for path in ends if keep_every and _place(path)[0] % keep_every == 0]
+    old = [path for path in paths if path not in kept]
+    for path in [*old, *Path(output_dir, "checkpoints").glob("*.unfinished")]:
         path.unlink(missing_ok=True)
 
 
@@ -142,6 +143,23 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
+def save_weights(path: Path, weights: dict[str, Tensor], *, class_names: list[str]) -> None:
+    """Write weights alone to a new file, whole or not at all: a .safetensors file, or one of torch.
+
+    Args:
+        path: its suffix says the format.
+        weights: tensors by name.
+        class_names: kept beside them; [] if they are not known.
+    """
+    if path.suffix != ".safetensors":
+        save_checkpoint(path, {"model_state": weights, "class_names": class_names})
+        return
+    unfinished = path.with_suffix(".unfinished")
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(weights, unfinished, metadata={"format": "pt", "class_names": json.dumps(class_names)})
+    unfinished.replace(path)
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return the content of a .pth, .pyth or .safetensors file, its tensors on the CPU. Nothing in it is executed.
 
@@ -164,7 +182,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _load(path: str) -> Any:
     if path.endswith(".safetensors"):
-        return load_file(pathmgr.get_local_path(path))
+        with safe_open(pathmgr.get_local_path(path), framework="pt") as tensors:
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
+            names = (tensors.metadata() or {}).get("class_names")
+        return state if names is None else {"model_state": state, "class_names": json.loads(names)}
     with pathmgr.open(path, "rb") as file, torch.serialization.safe_globals(_STAND_INS):
         # torch writes a checksum of each record, and never looks at it.
         if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):

@@ -1,0 +1,52 @@
+"""Weights alone, out of a checkpoint of a run and into a model again."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slowfast.config import CfgNode
+from slowfast.engine.train import train
+from slowfast.models import build_model
+from slowfast.models.weights import load_weights
+from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
+
+
+def export(repository: Path, *arguments: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(repository / "tools/export_weights.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_exported_weights_load_with_nothing_missing_and_their_classes(
+    tiny_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path, suffix: str
+) -> None:
+    cfg = tiny_cfg(SOLVER__MAX_EPOCH=1)
+    train(cfg)
+    checkpoint, output = newest_checkpoint(cfg.OUTPUT_DIR), tmp_path / f"folder/weights{suffix}"
+    assert checkpoint is not None
+    result = export(repository, checkpoint, output)
+    assert result.returncode == 0, result.stderr
+    state = load_checkpoint(checkpoint)
+    names = state["class_names"]
+    assert len(names) == 8
+    model = build_model(cfg)
+    report = load_weights(model, str(output), class_names=names[::-1])
+    assert (len(report.loaded), len(report.missing), len(report.unexpected)) == (len(state["model_state"]), 0, 0)
+    assert torch.equal(model.get_parameter("head.weight"), state["model_state"]["head.weight"].flip(0))
+    assert output.stat().st_size < 0.6 * checkpoint.stat().st_size
+    if suffix == ".safetensors":
+        assert load_file(output).keys() == state["model_state"].keys()
+
+    again = export(repository, checkpoint, output)
+    assert again.returncode == 1
+    assert again.stderr == f"FileExistsError: {output}: is there already; delete it, or choose another name\n"
+
+
+def test_a_file_of_another_kind_is_refused(repository: Path, tmp_path: Path) -> None:
+    result = export(repository, tmp_path / "none.pyth", tmp_path / "weights.onnx")
+    assert result.stderr == f"ValueError: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
