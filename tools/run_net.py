@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
@@ -26,6 +28,18 @@ def run(cfg: CfgNode) -> int:
         return 0
     result = evaluate(cfg)
     return 0 if result.num_scored == result.num_videos or cfg.TEST.ALLOW_UNSCORED else UNSCORED_STATUS
+
+
+def find_output_problems(cfg: CfgNode) -> list[str]:
+    """Return why the output folder, which this makes, cannot be written to; an empty list if it can."""
+    try:
+        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cfg.OUTPUT_DIR):
+            return []
+    except OSError as error:
+        return [
+            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, which cannot be made or written to ({error.strerror}); choose another"
+        ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             init_method=args.init_method,
         )
 
-    checks = [find_problems, models.find_problems, datasets.find_problems, find_machine_problems]
+    checks = [find_problems, models.find_problems, datasets.find_problems, find_machine_problems, find_output_problems]
     try:
         plugins.import_plugins(args.imports)
         if args.print_config:

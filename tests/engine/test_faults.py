@@ -2,6 +2,8 @@
 
 import copy
 import re
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,30 @@ def test_a_worker_that_is_killed_ends_the_run_with_the_cause(
     message = said.read_text().splitlines()[-1]
     assert message.startswith("LoaderError: rank 0: DataLoader worker")
     assert "run out of memory: lower DATA_LOADER.NUM_WORKERS" in message
+
+
+def test_a_sample_that_is_stuck_ends_the_run_in_time_with_its_name(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes requests and never answers
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        said = tmp_path / "said"
+        settings = {"DATA__PATH_PREFIX": address, "DATA_LOADER__TIMEOUT": 3, "TRAIN__REHEARSE": True}
+        start = time.monotonic()
+        assert serve(arguments("run", 1, **settings), num_processes=1, output=said) == [1]
+        assert time.monotonic() - start < 30
+    message = said.read_text().splitlines()[-1]
+    assert message.startswith("LoaderError: rank 0: no batch came within 3 s; worker 0 at ")
+    assert "DATA_LOADER.TIMEOUT" in message
+
+
+def test_an_output_folder_that_cannot_be_is_named_at_once(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = tmp_path / "said"
+    assert serve(arguments("file/run", 1), num_processes=1, output=said) == [1]
+    assert (
+        f"OUTPUT_DIR is '{tmp_path}/file/run', which cannot be made or written to (Not a directory)" in said.read_text()
+    )
 
 
 # ---- The gradient of a step, however it is divided -------------------------------------------------------------------
