@@ -1,10 +1,10 @@
 """Train and test a video classifier: `python tools/run_net.py --cfg X [KEY VALUE ...]`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
@@ -31,15 +31,13 @@ def run(cfg: CfgNode) -> int:
 
 
 def find_output_problems(cfg: CfgNode) -> list[str]:
-    """Return why the output folder, which this makes, cannot be written to; an empty list if it can."""
-    try:
-        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=cfg.OUTPUT_DIR):
-            return []
-    except OSError as error:
-        return [
-            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, which cannot be made or written to ({error.strerror}); choose another"
-        ]
+    """Return why the output folder cannot be made or written to, without making it; an empty list if it can."""
+    path = Path(cfg.OUTPUT_DIR).absolute()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return []
+    reason = "cannot be written to" if nearest.is_dir() else "is a file"
+    return [f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, but {nearest} {reason}; choose another folder"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
