@@ -9,7 +9,8 @@ Source: Li et al., UniFormer: Unified Transformer for Efficient Spatiotemporal R
 arXiv:2201.04676.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -300,9 +301,27 @@ class UniFormer(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, recomputed: int) -> Tensor:
         for number, block in enumerate(blocks):
-            is_recomputed = number < recomputed and self.training
-            x = checkpoint(block, x, use_reentrant=False) if is_recomputed else block(x)
+            if number < recomputed and self.training:
+                contexts = partial(_statistics_once, block)
+                x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+            else:
+                x = block(x)
         return x
+
+
+def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """The contexts of a first and of a repeated forward pass: the batch enters the running statistics once."""
+    return nullcontext(), _buffers_kept(block)
+
+
+@contextmanager
+def _buffers_kept(module: nn.Module) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _init_linear(module: nn.Module) -> None:
