@@ -35,6 +35,7 @@ _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # file, address or published name to start f
 _C.TRAIN.AUTO_RESUME = True  # continue from the newest checkpoint in OUTPUT_DIR, if there is one
 _C.TRAIN.RESUME_WITH_CHANGES = False  # continue although settings of the model, the data or the recipe have changed
 _C.TRAIN.REHEARSE = True  # train, save, load, validate and test on a few videos before the first epoch
+_C.TRAIN.EMA_DECAY = 0.0  # share of the moving average of the weights that a step keeps, such as 0.9999; 0: no average
 _C.TRAIN.AMP = "auto"  # off | bf16 | fp16 | auto: bf16 where the GPU computes in it, else fp16 on a GPU, else off
 
 # ---- Testing ---------------------------------------------------------------------------------------------------------
@@ -44,6 +45,7 @@ _C.TEST.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS, for valida
 _C.TEST.BATCH_SIZE = 64  # views in one forward pass and machine, shared by its processes
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # file, address or published name; "": the newest checkpoint in OUTPUT_DIR
 _C.TEST.TEST_BEST = False  # with no file given, test the checkpoint with the best validation: OUTPUT_DIR/best.pyth
+_C.TEST.EMA = True  # validate, keep as best and test the averaged weights of TRAIN.EMA_DECAY, where there are any
 _C.TEST.ALLOW_UNSCORED = False  # end with status 0 although some videos could not be read
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (centre) or 3
@@ -138,6 +140,7 @@ _C.SOLVER.MAX_EPOCH = 100
 _C.SOLVER.WARMUP_EPOCHS = 0.0  # epochs of linear warm-up
 _C.SOLVER.WARMUP_START_LR = 0.01
 _C.SOLVER.WEIGHT_DECAY = 0.05
+_C.SOLVER.LAYER_DECAY = 1.0  # learning rate of a layer over that of the layer above it; 1: the same for all
 _C.SOLVER.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norm scales
 _C.SOLVER.MOMENTUM = 0.9  # of sgd
 _C.SOLVER.DAMPENING = 0.0  # of sgd

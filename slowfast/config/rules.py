@@ -61,6 +61,7 @@ NOT_NEGATIVE = (
     "BN.WEIGHT_DECAY",
 )
 PROBABILITIES = (
+    "TRAIN.EMA_DECAY",
     "DATA.MAX_BAD_FRACTION",
     "AUG.RE_PROB",
     "MIXUP.PROB",
@@ -181,6 +182,10 @@ def _model_problems(cfg: CfgNode) -> Iterator[str]:
 def _solver_problems(cfg: CfgNode) -> Iterator[str]:
     if cfg.SOLVER.WARMUP_EPOCHS > cfg.SOLVER.MAX_EPOCH:
         yield f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS}, longer than SOLVER.MAX_EPOCH={cfg.SOLVER.MAX_EPOCH}"
+    if not 0 < cfg.SOLVER.LAYER_DECAY <= 1:
+        yield f"SOLVER.LAYER_DECAY is {cfg.SOLVER.LAYER_DECAY}; use a number above 0, up to 1 for one rate"
+    if cfg.TRAIN.EMA_DECAY == 1:
+        yield "TRAIN.EMA_DECAY is 1.0, an average that no step would change; use a number below 1"
     if cfg.SOLVER.LR_POLICY == "steps_with_relative_lrs":
         steps, rates = cfg.SOLVER.STEPS, cfg.SOLVER.LRS
         if not steps or steps[0] != 0 or sorted(steps) != steps:

@@ -186,7 +186,13 @@ def evaluate(cfg: CfgNode) -> Result:
     start_logging(cfg.OUTPUT_DIR, is_main=is_main())
     path = weights_to_test(cfg)
     model = build_model(cfg)
-    load_weights(model, path, allowed=cfg.MODEL.ALLOWED_MISMATCH, class_names=known_class_names(cfg))
+    load_weights(
+        model,
+        path,
+        averaged=cfg.TEST.EMA,
+        allowed=cfg.MODEL.ALLOWED_MISMATCH,
+        class_names=known_class_names(cfg),
+    )
     loader = build_loader(cfg, "test")
     views = f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} clips x {cfg.TEST.NUM_SPATIAL_CROPS} crops"
     logger.info(

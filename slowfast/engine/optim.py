@@ -1,7 +1,7 @@
 """The optimizer, its learning rate as a function of time, the loss, and the number format of the forward pass."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from slowfast.models import lr_scales
 
 # From logits (B, K) and class numbers (B,) or, but for the first, soft labels (B, K), to the mean loss of the batch.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -19,12 +21,13 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """Return the optimizer of a config over the parameters of a model, in groups of equal weight decay."""
+    """Return the optimizer of a config over the parameters of a model, in groups of equal weight decay and rate."""
     groups = parameter_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         norm_weight_decay=cfg.BN.WEIGHT_DECAY,
         decay_1d=not cfg.SOLVER.ZERO_WD_1D_PARAM,
+        lr_scales=lr_scales(cfg, model),
     )
     if cfg.SOLVER.OPTIMIZING_METHOD == "sgd":
         # Not fused: after a first step that is left out, torch's fused SGD goes on from momentum that was never set.
@@ -40,33 +43,44 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, norm_weight_decay: float, decay_1d: bool
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    norm_weight_decay: float,
+    decay_1d: bool,
+    lr_scales: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Return optimizer groups: BatchNorm, the rest of the 1-D parameters, all others; empty ones left out.
+
+    With `lr_scales`, each of them once for every scale, which `set_lr` heeds.
 
     Args:
         model: its trainable parameters.
         weight_decay: of all but BatchNorm.
         norm_weight_decay: of BatchNorm.
         decay_1d: whether biases and other 1-D parameters decay as well.
+        lr_scales: learning rate of a parameter, by name, over that of `set_lr`; None: 1 for all.
     """
-    batch_norm, one_d, others = [], [], []
-    for module in model.modules():
+    decays = {"batch_norm": norm_weight_decay, "one_d": weight_decay if decay_1d else 0.0, "others": weight_decay}
+    scales = sorted({*lr_scales.values()}) if lr_scales else [1.0]
+    members: dict[tuple[float, str], list[nn.Parameter]] = {(scale, kind): [] for scale in scales for kind in decays}
+    for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             if isinstance(module, nn.modules.batchnorm._NormBase):
-                batch_norm.append(parameter)
+                kind = "batch_norm"
             elif parameter.dim() == 1 or name == "bias":
-                one_d.append(parameter)
+                kind = "one_d"
             else:
-                others.append(parameter)
-    groups: list[dict[str, object]] = [
-        {"params": batch_norm, "weight_decay": norm_weight_decay},
-        {"params": one_d, "weight_decay": weight_decay if decay_1d else 0.0},
-        {"params": others, "weight_decay": weight_decay},
+                kind = "others"
+            scale = lr_scales[f"{prefix}.{name}" if prefix else name] if lr_scales else 1.0
+            members[scale, kind].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decays[kind], "lr_scale": scale}
+        for (scale, kind), parameters in members.items()
+        if parameters
     ]
-    return [group for group in groups if group["params"]]
 
 
 def lr_at(cfg: CfgNode, epoch: float) -> float:
@@ -94,9 +108,9 @@ def _policy_lr_at(cfg: CfgNode, epoch: float) -> float:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give all groups of an optimizer a learning rate."""
+    """Give all groups of an optimizer a learning rate, times the scale of the group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # checkpoints of old have no scales
 
 
 def apply_gradients(optimizer: Optimizer, scaler: torch.amp.GradScaler, *, is_bad: Tensor) -> None:

@@ -69,7 +69,7 @@ def _evaluate(cfg: CfgNode, run: Run, split: str, *, folder: Path) -> None:
     count = min(VIDEOS_PER_PROCESS * world_size(), len(annotations))
     some = annotations.select(np.linspace(0, len(annotations) - 1, count).astype(np.int64))
     loader = build_loader(cfg, split, annotations=some)
-    table = score_split(cfg, run.model, loader, title=f"rehearse {split}")
+    table = score_split(cfg, run.models[-1] if cfg.TEST.EMA else run.model, loader, title=f"rehearse {split}")
     result = summarise(table, loader.labels)
     if is_main():
         write_result(folder / split, result, table=table, labels=loader.labels, weights="rehearsal")

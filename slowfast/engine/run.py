@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slowfast.datasets import known_class_names
+from slowfast.engine.averaging import Average
 from slowfast.engine.optim import amp_dtype, build_optimizer, lr_at
 from slowfast.models import build_model
 from slowfast.models.weights import fill_weights, head_names
@@ -52,6 +53,7 @@ class Run:
     """A model, what trains it, and how far it has come."""
 
     model: nn.Module
+    average: Average | None  # of the weights of the model
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     identity: dict[str, Any]  # what another run would differ in
@@ -78,6 +80,7 @@ class Run:
         uses_fp16 = amp_dtype(cfg.TRAIN.AMP, device()) is torch.float16
         return cls(
             model=model,
+            average=Average(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
             optimizer=build_optimizer(cfg, model),
             scaler=torch.amp.GradScaler(device().type, enabled=uses_fp16),
             identity=identity_of(cfg, labels=labels),
@@ -92,9 +95,16 @@ class Run:
         """How far it has come, for a reader."""
         return f"epoch {self.epoch + 1}, step {self.step + 1}"
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model that is trained and, last, the one with the averaged weights, if there is one."""
+        return [self.model] if self.average is None else [self.model, self.average.model]
+
     def state(self) -> dict[str, Any]:
         """Return all of it as tensors and plain data."""
+        average = {"ema_state": self.average.model.state_dict()} if self.average is not None else {}
         return {
+            **average,
             "epoch": self.epoch,
             "step": self.step,
             "num_parts": self.num_parts,
@@ -123,6 +133,13 @@ class Run:
             raise ValueError(f"{path}: cannot be resumed from, it has no {', '.join(missing)}; use another OUTPUT_DIR")
         self._compare(state.get("identity", {}), path=path, may_differ=may_differ)
         report = fill_weights(self.model, state, path=path, allowed=self.allowed_mismatch, class_names=self.class_names)
+        if self.average is not None and "ema_state" in state:
+            averaged = {**state, "model_state": state["ema_state"]}
+            fill_weights(
+                self.average.model, averaged, path=path, allowed=self.allowed_mismatch, class_names=self.class_names
+            )
+        elif self.average is not None:
+            self.average.begin_at(self.model)
         try:
             self.optimizer.load_state_dict(state["optimizer_state"])
             self._reorder_head(report.class_order)

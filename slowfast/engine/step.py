@@ -131,6 +131,8 @@ class StepTaker:
         is_bad = ~grad_norm.isfinite()
         apply_gradients(run.optimizer, run.scaler, is_bad=is_bad)
         self._before_step.go_back_where(is_bad)
+        if run.average is not None:
+            run.average.update(run.model, is_bad=is_bad)
         run.step += 1
         return Outcome(torch.stack(losses).mean(), torch.stack(shares).mean(), grad_norm, is_bad)
 

@@ -79,6 +79,8 @@ def train(cfg: CfgNode) -> bool:
             allowed=cfg.MODEL.ALLOWED_MISMATCH,
             class_names=known_class_names(cfg),
         )
+        if run.average is not None:
+            run.average.begin_at(run.model)
     validations.forget_after(run.epoch)
     taker = StepTaker(cfg, run, mix=build_mix(cfg), video_name=lambda row: train_loader.dataset.annotations[row].path)
     if cfg.TRAIN.REHEARSE and not found:
@@ -137,9 +139,10 @@ def _train_epochs(
         if run.step < train_loader.num_steps:
             return _stop(run, saver, interruption)
         run.epoch, run.step, run.num_unread = run.epoch + 1, 0, 0
-        copy_buffers_from_main(run.model)
-        if cfg.BN.USE_PRECISE_STATS and _is_due(cfg, run, every=cfg.TRAIN.EVAL_PERIOD):
-            _recompute_statistics(run.model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
+        for model in run.models:
+            copy_buffers_from_main(model)
+            if cfg.BN.USE_PRECISE_STATS and _is_due(cfg, run, every=cfg.TRAIN.EVAL_PERIOD):
+                _recompute_statistics(model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
         if cfg.TRAIN.SAVE_LATEST or _is_due(cfg, run, every=cfg.TRAIN.CHECKPOINT_PERIOD):
             saver.save(run)
         wait_for_all()
@@ -218,7 +221,8 @@ def _log_step(
 def validate(cfg: CfgNode, run: Run, loader: VideoLoader, *, writer: ScalarWriter) -> Result:
     """Score one centred view of each validation video after the last finished epoch, and log the accuracies."""
     start = perf_counter()
-    table = score_split(cfg, run.model, loader, title=f"validate epoch {run.epoch}")
+    model = run.models[-1] if cfg.TEST.EMA else run.model
+    table = score_split(cfg, model, loader, title=f"validate epoch {run.epoch}")
     result = summarise(table, loader.labels)
     logger.info(
         "validation after epoch %d: top-1 %.2f  top-5 %.2f  (scored %d/%d, %.1fs)",
@@ -233,7 +237,9 @@ def validate(cfg: CfgNode, run: Run, loader: VideoLoader, *, writer: ScalarWrite
 def _recompute_statistics(model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
     """Replace the running BatchNorm statistics by the mean over training batches, and share those of rank 0."""
     frames = (batch.frames.to(device()) for batch in islice(loader, num_batches))
-    update_bn_stats(model, frames, min(num_batches, len(loader)), progress=None)
+    was_training = model.training
+    update_bn_stats(model.train(), frames, min(num_batches, len(loader)), progress=None)
+    model.train(was_training)
     copy_buffers_from_main(model)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slowfast.models import torchvision_video, zoo
-from slowfast.models.uniformer import build_uniformer
+from slowfast.models.uniformer import build_uniformer, layer_numbers
 
 
 def _nothing_wrong(cfg: CfgNode) -> list[str]:
@@ -22,10 +22,11 @@ class Model(NamedTuple):
 
     build: Callable[[CfgNode], nn.Module]  # with random weights
     find_problems: Callable[[CfgNode], list[str]] = _nothing_wrong  # with its keys, one sentence each
+    layer_numbers: Callable[[nn.Module], dict[str, int]] | None = None  # of its parameters by name, the lowest first
 
 
 MODELS = {
-    "Uniformer": Model(build_uniformer),
+    "Uniformer": Model(build_uniformer, layer_numbers=layer_numbers),
     **dict.fromkeys(
         torchvision_video.NAMES,
         Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems),
@@ -54,7 +55,14 @@ def find_problems(cfg: CfgNode) -> list[str]:
             "; the light models (UniFormer-XS, -XXS) are not available" if cfg.MODEL.MODEL_NAME in LIGHT_MODELS else ""
         )
         return [*problems, f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}{what}; choose from {', '.join(MODELS)}"]
-    return problems + MODELS[cfg.MODEL.MODEL_NAME].find_problems(cfg)
+    model = MODELS[cfg.MODEL.MODEL_NAME]
+    if cfg.SOLVER.LAYER_DECAY != 1 and model.layer_numbers is None:
+        numbered = [name for name, other in MODELS.items() if other.layer_numbers is not None]
+        problems.append(
+            f"SOLVER.LAYER_DECAY is {cfg.SOLVER.LAYER_DECAY}, but which layer of {cfg.MODEL.MODEL_NAME} lies above "
+            f"which is not known; use 1.0, or MODEL.MODEL_NAME {' or '.join(numbered)}"
+        )
+    return problems + model.find_problems(cfg)
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -63,6 +71,16 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Its forward takes (B, C, T, H, W) float32 frames to (B, MODEL.NUM_CLASSES) logits.
     """
     return MODELS[cfg.MODEL.MODEL_NAME].build(cfg)
+
+
+def lr_scales(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
+    """Return the learning rate of each parameter, by name, over that of the top layer: SOLVER.LAYER_DECAY per layer."""
+    numbers_of = MODELS[cfg.MODEL.MODEL_NAME].layer_numbers
+    if cfg.SOLVER.LAYER_DECAY == 1 or numbers_of is None:
+        return {}
+    numbers = numbers_of(model)
+    top = max(numbers.values())
+    return {name: cfg.SOLVER.LAYER_DECAY ** (top - number) for name, number in numbers.items()}
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -324,6 +324,29 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """Return in which layer each parameter of a UniFormer lies, from 0, the first patch embedding, up to the head.
+
+    A later patch embedding counts with the first block of its stage, the last norm with the head. With n blocks, the
+    head is layer n + 1.
+    """
+    first_of_stage, number = [], 1
+    for stage in range(1, 5):
+        first_of_stage.append(number)
+        number += len(model.get_submodule(f"blocks{stage}"))  # type: ignore[arg-type]
+    layers = {}
+    for name, _ in model.named_parameters():
+        part, _, rest = name.partition(".")
+        stage = int(part[-1]) - 1 if part[-1].isdigit() else 0
+        if part.startswith("blocks"):
+            layers[name] = first_of_stage[stage] + int(rest.split(".")[0])
+        elif part.startswith("patch_embed"):
+            layers[name] = first_of_stage[stage] if stage else 0
+        else:
+            layers[name] = number
+    return layers
+
+
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)

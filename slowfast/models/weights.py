@@ -50,17 +50,29 @@ def load_weights(
     model: nn.Module,
     path: str,
     *,
+    averaged: bool = True,
     may_replace_head: bool = False,
     allowed: Sequence[str] = (),
     class_names: Sequence[str] = (),
 ) -> Report:
     """Load a file of weights into a model; otherwise as `fill_weights`.
 
+    Args:
+        model: see there, as for the others.
+        path: of the file.
+        averaged: whether to take the averaged weights of a checkpoint that has them (TRAIN.EMA_DECAY).
+        may_replace_head: see there.
+        allowed: see there.
+        class_names: see there.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: as `fill_weights`, or the file is damaged.
     """
     state = load_checkpoint(path)
+    if averaged and "ema_state" in state:
+        logger.info("%s holds averaged weights, which are taken", path)
+        state["model_state"] = state["ema_state"]
     if "class_names" not in state:
         state["class_names"] = published_class_names(path)
     if state["class_names"] and not class_names:

@@ -7,6 +7,7 @@ from torch import nn
 
 from slowfast.config import CfgNode, default_cfg
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, parameter_groups, set_lr
+from slowfast.models import find_problems
 from slowfast.models.uniformer import UniFormer
 
 
@@ -91,3 +92,45 @@ def test_the_number_format_on_a_cpu(amp: str, dtype: torch.dtype | None) -> None
     assert amp_dtype(amp, cpu) is dtype
     with autocast(dtype, cpu):
         assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype is (dtype or torch.float32)
+
+
+def test_layer_decay_lowers_the_rate_layer_by_layer_by_hand() -> None:
+    # Seven blocks: the patch embedding is layer 0, the blocks are 1 to 7, and the head is 8.
+    model = UniFormer(num_classes=3, dims=(8, 8, 16, 16), depths=(2, 1, 3, 1), head_dim=8)
+    optimizer = build_optimizer(cfg_with(SOLVER__LAYER_DECAY=0.5, SOLVER__ZERO_WD_1D_PARAM=True), model)
+    set_lr(optimizer, 2.56)
+    groups = optimizer.param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    by_hand = {
+        "patch_embed1.proj.weight": 0.01,  # 2.56 / 2 ** 8
+        "blocks1.0.conv1.weight": 0.02,
+        "blocks1.1.norm1.weight": 0.04,
+        "patch_embed2.proj.bias": 0.08,
+        "blocks2.0.attn.weight": 0.08,
+        "patch_embed3.norm.weight": 0.16,
+        "blocks3.0.attn.qkv.weight": 0.16,
+        "blocks3.2.mlp.fc2.bias": 0.64,
+        "patch_embed4.proj.weight": 1.28,
+        "blocks4.0.pos_embed.weight": 1.28,
+        "norm.weight": 2.56,
+        "head.bias": 2.56,
+    }
+    assert {name: found[name] for name in by_hand} == pytest.approx(by_hand)
+    assert decays[id(model.head.weight)] == 0.05
+    assert decays[id(model.head.bias)] == 0.0
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_without_layer_decay_there_are_three_groups_of_one_rate() -> None:
+    model = UniFormer(num_classes=3, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
+    optimizer = build_optimizer(cfg_with(), model)
+    set_lr(optimizer, 0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1, 0.1]
+
+
+def test_layer_decay_of_a_model_whose_layers_are_not_known_is_refused() -> None:
+    cfg = cfg_with(SOLVER__LAYER_DECAY=0.75, MODEL__MODEL_NAME="r3d_18", TRAIN__ENABLE=False, TEST__ENABLE=False)
+    message = "SOLVER.LAYER_DECAY is 0.75, but which layer of r3d_18 lies above which is not known; use 1.0"
+    assert [problem for problem in find_problems(cfg) if problem.startswith(message)]

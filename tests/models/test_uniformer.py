@@ -104,8 +104,8 @@ def test_recomputed_activations_change_nothing_to_the_bit(split: bool, amp: torc
     assert losses[:2] == losses[2:]
     for (name, one), other in zip(kept.named_parameters(), recomputed.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad), name  # type: ignore[arg-type]
-    for (name, one), other in zip(kept.named_buffers(), recomputed.buffers(), strict=True):
-        assert torch.equal(one, other), name
+    for (name, buffer), again in zip(kept.named_buffers(), recomputed.buffers(), strict=True):
+        assert torch.equal(buffer, again), name
 
 
 @pytest.mark.parametrize(("size", "millions"), [("s", 21.40), ("b", 49.81)])
