@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
+from slowfast.engine import parallel
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.utils import launch, plugins
@@ -64,7 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             init_method=args.init_method,
         )
 
-    checks = [find_problems, models.find_problems, datasets.find_problems, find_machine_problems, find_output_problems]
+    checks = [
+        find_problems,
+        parallel.find_problems,
+        models.find_problems,
+        datasets.find_problems,
+        find_machine_problems,
+        find_output_problems,
+    ]
     try:
         plugins.import_plugins(args.imports)
         if args.print_config:

@@ -37,6 +37,11 @@ _C.TRAIN.RESUME_WITH_CHANGES = False  # continue although settings of the model,
 _C.TRAIN.REHEARSE = True  # train, save, load, validate and test on a few videos before the first epoch
 _C.TRAIN.EMA_DECAY = 0.0  # share of the moving average of the weights that a step keeps, such as 0.9999; 0: no average
 _C.TRAIN.AMP = "auto"  # off | bf16 | fp16 | auto: bf16 where the GPU computes in it, else fp16 on a GPU, else off
+_C.TRAIN.COMPILE = False  # compile the blocks of the model (torch.compile), which takes minutes at the start
+_C.TRAIN.STATIC_GRAPH = False  # tell DDP that all steps use the same parameters; has no effect with accumulation
+_C.TRAIN.GRADIENT_BUCKET_VIEW = True  # gradients lie in the buffers that DDP sends: one copy of them less
+_C.TRAIN.GRADIENT_DTYPE = "fp32"  # in which gradients travel between processes: fp32 | bf16, half as much
+_C.TRAIN.PREFETCH = True  # copy the next batch to the GPU while it computes
 
 # ---- Testing ---------------------------------------------------------------------------------------------------------
 _C.TEST = CfgNode()
@@ -69,6 +74,9 @@ _C.DATA.MAX_BAD_FRACTION = 0.01  # most training videos, as a share of the list,
 _C.DATA.REVERSE_INPUT_CHANNEL = False  # swap RGB and BGR; data sets of frame folders are BGR, others RGB
 _C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of values in [0, 1]
 _C.DATA.STD = [0.225, 0.225, 0.225]  # per channel, of values in [0, 1]
+_C.DATA.UINT8 = (
+    False  # clips reach the device as uint8, a quarter of the bytes: pixels are rounded before normalisation
+)
 _C.DATA.TRAIN_CROP_SIZE = 224  # pixels, side of a training crop
 _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # [min, max] share of the frame's area in a random resized crop
 _C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # [min, max] width / height of a random resized crop

@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 CHOICES = {
     "DIST_BACKEND": ("nccl", "gloo"),
     "TRAIN.AMP": ("auto", "off", "bf16", "fp16"),
+    "TRAIN.GRADIENT_DTYPE": ("fp32", "bf16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "DATA.SHORT_CLIP": ("repeat_last", "loop", "error"),
     "DATA.ENSEMBLE_METHOD": ("sum", "probabilities"),

@@ -29,7 +29,7 @@ from slowfast.datasets.mixup import Mix
 from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.records import Video
 from slowfast.datasets.sampling import DenseClips, SegmentClips
-from slowfast.datasets.transforms import TestTransform, TrainTransform
+from slowfast.datasets.transforms import Normalise, TestTransform, TrainTransform
 from slowfast.datasets.video import Transform, VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import rank, share_of, world_size
@@ -45,6 +45,7 @@ __all__ = [
     "build_class_names",
     "build_loader",
     "build_mix",
+    "build_normalise",
     "build_opener",
     "find_problems",
     "forward_size",
@@ -113,6 +114,7 @@ def build_loader(
         transform=_build_train_transform(cfg) if split == "train" else _build_test_transform(cfg),
         target_fps=cfg.DATA.TARGET_FPS or form.target_fps,
         refuse_short=cfg.DATA.SHORT_CLIP == "error",
+        as_uint8=cfg.DATA.UINT8,
         known_bad=known_bad,
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
     )
@@ -143,6 +145,11 @@ def build_mix(cfg: CfgNode) -> Mix | None:
         switch_probability=cfg.MIXUP.SWITCH_PROB,
         smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
     )
+
+
+def build_normalise(cfg: CfgNode) -> Normalise:
+    """Return what turns the frames of a batch into what the model sees, see DATA.UINT8."""
+    return Normalise(mean=cfg.DATA.MEAN, std=cfg.DATA.STD, erase_mode=cfg.AUG.RE_MODE)
 
 
 def build_opener(cfg: CfgNode, split: str) -> Callable[[Video], VideoFile | FrameFolder]:

@@ -1,8 +1,11 @@
-"""The records that flow from a list file to the model: Video, View, Request, Unread, Batch."""
+"""The records that flow from a list file to the model: Video, View, Request, Unread, Unfilled, Batch."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from slowfast.datasets.boxes import Box
 
 
 class Video(NamedTuple):
@@ -40,11 +43,20 @@ class Unread(NamedTuple):
     reason: str  # names the file
 
 
+class Unfilled(NamedTuple):
+    """Boxes of a clip of a uint8 batch, the same in all frames, that are filled once it is normalised."""
+
+    clip: int  # number in the batch
+    boxes: Sequence[Box]
+    seed: int  # of the noise
+
+
 class Batch(NamedTuple):
     """What the model sees of several views, one clip each, and the videos that cannot be seen."""
 
-    frames: Tensor  # (B, C, T, H, W), float32
+    frames: Tensor  # (B, C, T, H, W), float32 and normalised; or uint8 (DATA.UINT8)
     label: Tensor  # (B,), int64, as the others
     video: Tensor
     view: Tensor
-    unread: tuple[Unread, ...]
+    unread: Sequence[Unread]
+    unfilled: Sequence[Unfilled] = ()  # of uint8 frames

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numba import njit, types
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,19 +26,19 @@ def resize_into(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> None:
-    """Write a window of the resized frames to `out`, with zero mean and unit deviation.
+    """Write a window of the resized frames to `out`, with zero mean and unit deviation, or rounded where it is uint8.
 
     Bilinear, without antialiasing, pixel centres aligned: to rounding, what torch's `interpolate` gives with
     `align_corners=False`, as the published models saw it.
 
     Args:
-        out: (C, T, window.height, window.width) float32.
+        out: (C, T, window.height, window.width), float32 or uint8.
         planes: (C, T, H, W), values from 0 to 255; fast where the pixels of a row are neighbours in memory.
         size: height and width to which the frames are resized.
         window: the part of the resized frame that is wanted.
         flipped: whether the window is written left-right.
-        mean: of each channel, on [0, 1].
-        std: of each channel, on [0, 1].
+        mean: of each channel, on [0, 1]; unused for uint8.
+        std: of each channel, on [0, 1]; unused for uint8.
     """
     rows = _neighbours(planes.shape[2], size[0], window.top, window.height)
     columns = _neighbours(planes.shape[3], size[1], window.left, window.width)
@@ -49,8 +50,14 @@ def resize_into(
         after=np.ascontiguousarray(columns.after[order] - first),
         share=np.ascontiguousarray(columns.share[order]),
     )
-    scale = 1 / (255 * np.array(std, dtype=np.float32))
-    shift = np.array(mean, dtype=np.float32) / -np.array(std, dtype=np.float32)
+    scale: NDArray[Any]
+    shift: NDArray[Any]
+    if out.dtype == torch.uint8:
+        scale = np.ones(len(planes), dtype=np.float32)
+        shift = np.full(len(planes), 0.5, dtype=np.float32)  # what follows the point is cut off
+    else:
+        scale = 1 / (255 * np.array(std, dtype=np.float32))
+        shift = np.array(mean, dtype=np.float32) / -np.array(std, dtype=np.float32)
     _resize(planes, *rows, *columns, scale, shift, out.numpy())
 
 
@@ -77,12 +84,15 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     indices, floats = types.uint32[::1], types.float32[::1]
     planes = types.Array(types.uint8, 4, "A", readonly=True)
     rows_and_columns = (indices, indices, floats) * 2
-    signature = types.void(planes, *rows_and_columns, floats, floats, types.float32[:, :, :, :])
+    signatures = [
+        types.void(planes, *rows_and_columns, floats, floats, number[:, :, :, :])
+        for number in (types.float32, types.uint8)
+    ]
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(signature, cache=True, **options)(function)
+        return njit(signatures, cache=True, **options)(function)
     except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
-        return njit(signature, **options)(function)
+        return njit(signatures, **options)(function)
 
 
 @_compiled
@@ -96,7 +106,7 @@ def _resize(
     share_right: NDArray[np.float32],
     scale: NDArray[np.float32],
     shift: NDArray[np.float32],
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint8],
 ) -> None:
     num_channels, num_frames, _, width = planes.shape
     mixed = np.empty(width, np.float32)

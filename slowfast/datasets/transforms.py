@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slowfast.datasets.boxes import Box, cut_out, random_box, random_resized_box
 from slowfast.datasets.rand_augment import Operation, RandAugment
+from slowfast.datasets.records import Unfilled
 from slowfast.datasets.resize import resize_into
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the frame
@@ -81,7 +82,37 @@ def erase(clip: Tensor, boxes: Sequence[Box], *, mode: str, rng: torch.Generator
             erased.zero_()
         else:
             shape = erased.shape if mode == "pixel" else (*erased.shape[:2], 1, 1)
-            erased.copy_(torch.randn(shape, generator=rng))
+            erased.copy_(torch.randn(shape, generator=rng, device=rng.device))
+
+
+class Normalise:
+    """Turns the frames of a batch into what the model sees, on their device; float32 frames are that already.
+
+    A pixel is then rounded to one of 256 levels before it is normalised, unlike one of float32. Random erasing is the
+    same: the boxes are filled after normalisation, with noise of the same distribution; on a CPU, the same noise.
+
+    Args:
+        mean: per channel, on [0, 1].
+        std: per channel, on [0, 1].
+        erase_mode: see `erase`.
+    """
+
+    def __init__(self, *, mean: Sequence[float], std: Sequence[float], erase_mode: str) -> None:
+        self.scale = 1 / (255 * torch.tensor(std)).view(-1, 1, 1, 1)
+        self.shift = (torch.tensor(mean) / -torch.tensor(std)).view(-1, 1, 1, 1)
+        self.erase_mode = erase_mode
+
+    def __call__(self, frames: Tensor, unfilled: Sequence[Unfilled] = ()) -> Tensor:
+        """Return (B, C, T, H, W) float32 of frames, and of what is left to erase in them."""
+        if frames.is_floating_point():
+            return frames
+        if self.scale.device != frames.device:
+            self.scale, self.shift = self.scale.to(frames.device), self.shift.to(frames.device)
+        clips = frames.to(torch.float32).mul_(self.scale).add_(self.shift)
+        for clip, boxes, seed in unfilled:
+            rng = torch.Generator(frames.device).manual_seed(seed)
+            erase(clips[clip], boxes, mode=self.erase_mode, rng=rng)
+        return clips
 
 
 # ---- The two recipes -------------------------------------------------------------------------------------------------
@@ -107,13 +138,14 @@ class TestTransform:
 
     def __call__(
         self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
-    ) -> None:
-        """Write crops of frames (T, H, W, 3) to `out`, (len(crops), 3, T, crop_size, crop_size) float32."""
+    ) -> "list[Augmentation]":
+        """Write crops of frames (T, H, W, 3) to `out`, (len(crops), 3, T, crop_size, crop_size), float32 or uint8."""
         planes = frames.transpose(3, 0, 1, 2)
         size = short_side_size(*planes.shape[2:], short_side=self.short_side)
         for crop, clip in zip(crops, out, strict=True):
             window = uniform_box(*size, size=self.crop_size, crop=crop)
             resize_into(clip, planes, size=size, window=window, mean=self.mean, std=self.std)
+        return []
 
     def box(self, height: int, width: int, *, crop: int) -> Box:
         """Return the part of a frame of this size that a crop shows, to the nearest pixel."""
@@ -186,11 +218,18 @@ class TrainTransform:
 
     def __call__(
         self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
-    ) -> None:
-        """Write a random clip of frames (T, H, W, 3) for each of `crops` to `out`, (len(crops), 3, T, S, S) float32."""
+    ) -> list[Augmentation]:
+        """Write a random clip of frames (T, H, W, 3) for each of `crops` to `out`, (len(crops), 3, T, S, S).
+
+        Returns:
+            what was drawn for each clip; where `out` is uint8 and not float32, boxes are drawn but not erased.
+        """
         assert rng is not None, "a training request carries a seed"
+        drawn = []
         for clip in out:
-            self.apply(frames, self.draw(*frames.shape[1:3], rng=rng), out=clip)
+            drawn.append(self.draw(*frames.shape[1:3], rng=rng))
+            self.apply(frames, drawn[-1], out=clip)
+        return drawn
 
     def draw(self, height: int, width: int, *, rng: np.random.Generator) -> Augmentation:
         """Return all draws for a clip of frames of this size."""
@@ -214,7 +253,10 @@ class TrainTransform:
         )
 
     def apply(self, frames: NDArray[np.uint8], augmentation: Augmentation, *, out: Tensor) -> None:
-        """Write the clip (3, T, crop_size, crop_size), float32, that the draws make of frames (T, H, W, 3) to `out`."""
+        """Write the clip that the draws make of frames (T, H, W, 3) to `out`, (3, T, crop_size, crop_size).
+
+        `out` is float32, or uint8, in which nothing is erased: noise has no place there.
+        """
         operations, short_side, box, flipped, erased, noise_seed = augmentation
         region = box if short_side is None else Box(0, 0, *frames.shape[1:3])
         if self.rand_augment is None:
@@ -226,4 +268,5 @@ class TrainTransform:
         else:
             size, window = short_side_size(*planes.shape[2:], short_side=short_side), box
         resize_into(out, planes, size=size, window=window, flipped=flipped, mean=self.mean, std=self.std)
-        erase(out, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))
+        if out.is_floating_point():
+            erase(out, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))

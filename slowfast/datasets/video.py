@@ -13,8 +13,9 @@ from torch.utils.data import Dataset, get_worker_info
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
-from slowfast.datasets.records import Batch, Request, Unread, Video, View
+from slowfast.datasets.records import Batch, Request, Unfilled, Unread, Video, View
 from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips, constant_rate
+from slowfast.datasets.transforms import Augmentation
 
 MAX_REPLACEMENTS = 10  # videos that are tried in place of one that cannot be read
 NOTHING = -1  # in the place of a video: a worker that reads none
@@ -27,10 +28,11 @@ class Transform(Protocol):
 
     def __call__(
         self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
-    ) -> None:
-        """Write, of frames (T, H, W, 3), one clip per crop to `out`, (len(crops), 3, T, crop_size, crop_size) float32.
+    ) -> Sequence[Augmentation]:
+        """Write, of frames (T, H, W, 3), one clip per crop to `out`, (len(crops), 3, T, crop_size, crop_size).
 
-        It draws only where there is a generator.
+        It draws only where there is a generator, and returns what it drew for each clip, if anything. `out` is float32,
+        or uint8, in which it erases nothing.
         """
         ...
 
@@ -45,6 +47,7 @@ class VideoDataset(Dataset[Batch]):
         transform: see Transform.
         target_fps: frame rate at which clips are taken; 0 for each video's own.
         refuse_short: whether a video with fewer frames than a clip spans cannot be read.
+        as_uint8: whether clips are left in uint8, to be normalised on the device.
         known_bad: videos, by row, that are not even tried, and why.
         num_workers: processes that will share this data set.
     """
@@ -58,6 +61,7 @@ class VideoDataset(Dataset[Batch]):
         transform: Transform,
         target_fps: float = 0.0,
         refuse_short: bool = False,
+        as_uint8: bool = False,
         known_bad: dict[int, str] | None = None,
         num_workers: int = 0,
     ) -> None:
@@ -67,6 +71,7 @@ class VideoDataset(Dataset[Batch]):
         self.transform = transform
         self.target_fps = target_fps
         self.refuse_short = refuse_short
+        self.dtype = torch.uint8 if as_uint8 else torch.float32
         self.known_bad = known_bad or {}
         self._in_work = RawArray("q", [NOTHING] * num_workers)  # shared with the workers: the row that each one reads
 
@@ -88,18 +93,25 @@ class VideoDataset(Dataset[Batch]):
         """
         num_views = sum(len(request.views) for request in requests)
         size = self.transform.crop_size
-        frames = _allocate(num_views, 3, self.clips.num_frames, size, size)
+        frames = _allocate(num_views, 3, self.clips.num_frames, size, size, dtype=self.dtype)
         done: list[tuple[int, View]] = []  # row and view of each clip so far
         unread: list[Unread] = []
+        unfilled: list[Unfilled] = []
         for request in requests:
             out = frames[len(done) : len(done) + len(request.views)]
             try:
-                row = self._read(request, out=out)
+                row, drawn = self._read(request, out=out)
             except DecodeError as error:
                 unread.append(Unread(request.video, str(error)))
                 if request.seed is None:
                     continue
-                row = self._read_another(request, out=out)
+                row, drawn = self._read_another(request, out=out)
+            if self.dtype == torch.uint8:
+                unfilled += [
+                    Unfilled(len(done) + place, clip.erased, clip.noise_seed)
+                    for place, clip in drawn.items()
+                    if clip.erased
+                ]
             done += [(row, view) for view in request.views]
         rows = [row for row, _ in done]
         return Batch(
@@ -108,14 +120,15 @@ class VideoDataset(Dataset[Batch]):
             video=torch.tensor(rows, dtype=torch.int64),
             view=torch.tensor([view.number for _, view in done], dtype=torch.int64),
             unread=tuple(unread),
+            unfilled=tuple(unfilled),
         )
 
     def in_work(self) -> dict[int, Video]:
         """Return the video that each worker is reading just now, by the number of the worker."""
         return {worker: self.annotations[row] for worker, row in enumerate(self._in_work) if row != NOTHING}
 
-    def _read_another(self, request: Request, *, out: Tensor) -> int:
-        """Write the clips of a video that takes the place of that of a training request; returns its row."""
+    def _read_another(self, request: Request, *, out: Tensor) -> tuple[int, dict[int, Augmentation]]:
+        """Write the clips of a video that takes the place of that of a training request; returns as `_read`."""
         assert request.seed is not None
         for attempt in range(MAX_REPLACEMENTS):
             seed = (*request.seed, attempt)
@@ -129,21 +142,21 @@ class VideoDataset(Dataset[Batch]):
             "or the videos with tools/check_data.py"
         ) from last
 
-    def _read(self, request: Request, *, out: Tensor) -> int:
-        """Write the clips of a request to `out`; returns the row of the video."""
+    def _read(self, request: Request, *, out: Tensor) -> tuple[int, dict[int, Augmentation]]:
+        """Write the clips of a request to `out`; returns the row of the video, and what was drawn for which clip."""
         if request.video in self.known_bad:
             raise DecodeError(self.known_bad[request.video])
         worker = get_worker_info()
         if worker is not None:
             self._in_work[worker.id] = request.video
         try:
-            self._read_views(request, out=out)
+            drawn = self._read_views(request, out=out)
         finally:
             if worker is not None:
                 self._in_work[worker.id] = NOTHING
-        return request.video
+        return request.video, drawn
 
-    def _read_views(self, request: Request, *, out: Tensor) -> None:
+    def _read_views(self, request: Request, *, out: Tensor) -> dict[int, Augmentation]:
         rng = None if request.seed is None else np.random.default_rng(request.seed)
         with self.open_video(self.annotations[request.video]) as source:
             # One draw per temporal clip: augmented copies of a video show the same frames.
@@ -151,12 +164,15 @@ class VideoDataset(Dataset[Batch]):
             numbers = self.frame_numbers(source, clips=clips, rng=rng)
             wanted = np.unique(np.concatenate(numbers))
             frames = source.read(wanted.tolist())
+        drawn: dict[int, Augmentation] = {}
         for clip, clip_numbers in zip(clips, numbers, strict=True):
             taken = _take(frames, np.searchsorted(wanted, clip_numbers))
             # The views of a clip are neighbours in a request, so that its crops are a part of the batch.
             first = next(place for place, view in enumerate(request.views) if view.clip == clip)
             crops = [view.crop for view in request.views if view.clip == clip]
-            self.transform(taken, crops=crops, rng=rng, out=out[first : first + len(crops)])
+            augmentations = self.transform(taken, crops=crops, rng=rng, out=out[first : first + len(crops)])
+            drawn |= dict(enumerate(augmentations, start=first))
+        return drawn
 
     def frame_numbers(
         self, source: VideoFile | FrameFolder, *, clips: Sequence[int], rng: np.random.Generator | None
@@ -186,10 +202,11 @@ def _take(frames: NDArray[np.uint8], places: Indices) -> NDArray[np.uint8]:
     return frames.transpose(3, 0, 1, 2)[:, places].transpose(1, 2, 3, 0)  # stays channel by channel in memory
 
 
-def _allocate(*shape: int) -> Tensor:
-    """An empty float32 tensor for a batch."""
+def _allocate(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An empty tensor for a batch."""
     if get_worker_info() is None:
-        return torch.from_numpy(np.empty(shape, dtype=np.float32))  # in huge pages, where the system has them
+        empty = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+        return torch.from_numpy(empty).view(dtype).view(shape)  # in huge pages, where the system has them
     # A worker's batch is made where the main process can see it, so that it is not copied once more.
-    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
-    return torch.empty(0).set_(storage).view(shape)
+    storage = torch.UntypedStorage._new_shared(dtype.itemsize * math.prod(shape))
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)

@@ -14,8 +14,16 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast.datasets import VideoLoader, build_class_names, build_loader, forward_size, known_class_names
+from slowfast.datasets import (
+    VideoLoader,
+    build_class_names,
+    build_loader,
+    build_normalise,
+    forward_size,
+    known_class_names,
+)
 from slowfast.datasets.records import Batch, Unread
+from slowfast.datasets.transforms import Normalise
 from slowfast.engine.optim import amp_dtype, autocast
 from slowfast.models import build_model
 from slowfast.models.weights import load_weights
@@ -118,6 +126,7 @@ def score_views(
     loader: Progress[Batch],
     table: ScoreTable,
     *,
+    normalise: Normalise,
     views_per_forward: int,
     amp: torch.dtype | None,
     sum_probabilities: bool = False,
@@ -128,6 +137,7 @@ def score_views(
         model: in evaluation mode.
         loader: the batches of this process.
         table: filled, and combined over all processes at the end.
+        normalise: frames of uint8.
         views_per_forward: most views in one forward pass.
         amp: number format of the forward pass; None for float32.
         sum_probabilities: add softmax probabilities instead of logits.
@@ -137,7 +147,7 @@ def score_views(
         for start in range(0, len(batch.label), views_per_forward):
             part = slice(start, start + views_per_forward)
             with autocast(amp, place):
-                scores = model(batch.frames[part].to(place, non_blocking=True)).float()
+                scores = model(normalise(batch.frames[part].to(place, non_blocking=True))).float()
             if sum_probabilities:
                 scores = scores.softmax(dim=1)
             table.add(scores.cpu(), video=batch.video[part], view=batch.view[part])
@@ -156,6 +166,7 @@ def score_split(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, title: s
         model,
         Progress(loader, title, num_steps=len(loader), period=cfg.LOG_PERIOD),
         table,
+        normalise=build_normalise(cfg),
         views_per_forward=forward_size(cfg),
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
         sum_probabilities=cfg.DATA.ENSEMBLE_METHOD == "probabilities",

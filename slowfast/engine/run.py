@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from slowfast.datasets import known_class_names
 from slowfast.engine.averaging import Average
 from slowfast.engine.optim import amp_dtype, build_optimizer, lr_at
+from slowfast.engine.parallel import compile_blocks
 from slowfast.models import build_model
 from slowfast.models.weights import fill_weights, head_names
 from slowfast.utils.checkpoint import (
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 FREE_KEYS = (
     *("NUM_GPUS", "SHARD_ID", "DIST_BACKEND", "DIST_TIMEOUT", "OUTPUT_DIR", "LOG_PERIOD"),
     *("TRAIN.ENABLE", "TRAIN.EVAL_PERIOD", "TRAIN.AUTO_RESUME", "TRAIN.REHEARSE", "TRAIN.RESUME_WITH_CHANGES"),
+    *("TRAIN.STATIC_GRAPH", "TRAIN.GRADIENT_BUCKET_VIEW", "TRAIN.PREFETCH"),
     *("TRAIN.CHECKPOINT_", "TRAIN.SAVE_LATEST", "TRAIN.KEEP_", "TEST.", "TENSORBOARD.", "DATA_LOADER."),
     *("DATA.PATH_", "DATA.LABEL_PATH_TEMPLATE", "DATA.CLASS_NAMES", "DATA.TEST_", "DATA.ENSEMBLE_METHOD"),
     *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
@@ -77,6 +79,8 @@ class Run:
         """
         torch.manual_seed(cfg.RNG_SEED)
         model = build_model(cfg).to(device())
+        if cfg.TRAIN.COMPILE:
+            compile_blocks(model)
         uses_fp16 = amp_dtype(cfg.TRAIN.AMP, device()) is torch.float16
         return cls(
             model=model,

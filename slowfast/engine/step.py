@@ -10,11 +10,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from slowfast.datasets import build_normalise
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
 from slowfast.engine.agreement import Agreement, BatchStatistics
 from slowfast.engine.bad_steps import BadSteps, Step, first_module_not_finite
 from slowfast.engine.optim import LOSSES, amp_dtype, apply_gradients, autocast, set_lr
+from slowfast.engine.parallel import build_parallel
 from slowfast.engine.run import Run
 from slowfast.utils.distributed import device, rank, world_size
 from slowfast.utils.metrics import hits_at
@@ -46,11 +48,12 @@ class StepTaker:
         self.shall_stop = False  # some process was asked to stop; all get to know it after the same step
         self._run = run
         self._mix = mix
+        self._normalise = build_normalise(cfg)
         self._seed = cfg.RNG_SEED
         self._loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
         self._max_norm = cfg.SOLVER.CLIP_GRADIENT
         self._amp = amp_dtype(cfg.TRAIN.AMP, device())
-        self._parallel = DistributedDataParallel(run.model) if world_size() > 1 else run.model
+        self._parallel = build_parallel(cfg, run.model, parts_per_step=run.num_parts // world_size())
         self._before_step = BatchStatistics(run.model)
         self._after_first_part = BatchStatistics(run.model)
         self._agreement = Agreement()
@@ -146,6 +149,7 @@ class StepTaker:
         seed = (self._seed, epoch, step, rank() * of + number)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         frames, label = (tensor.to(device(), non_blocking=True) for tensor in (batch.frames, batch.label))
+        frames = self._normalise(frames, batch.unfilled)
         target = label
         if self._mix is not None:
             frames, target = self._mix(frames, label, np.random.default_rng(seed))

@@ -11,12 +11,13 @@ from fvcore.common.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 
-from slowfast.datasets import VideoLoader, build_loader, build_mix, known_class_names
+from slowfast.datasets import VideoLoader, build_loader, build_mix, build_normalise, known_class_names
 from slowfast.datasets.records import Batch
 from slowfast.engine.bad_steps import BadStepsError
 from slowfast.engine.evaluate import Result, score_split, summarise
 from slowfast.engine.memory import explained_out_of_memory, peak_memory
 from slowfast.engine.optim import amp_dtype, lr_at
+from slowfast.engine.prefetch import on_device
 from slowfast.engine.rehearse import rehearse
 from slowfast.engine.run import Run, Saver, Validations, newest_state
 from slowfast.engine.step import Outcome, StepTaker
@@ -142,7 +143,7 @@ def _train_epochs(
         for model in run.models:
             copy_buffers_from_main(model)
             if cfg.BN.USE_PRECISE_STATS and _is_due(cfg, run, every=cfg.TRAIN.EVAL_PERIOD):
-                _recompute_statistics(model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
+                _recompute_statistics(cfg, model, train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
         if cfg.TRAIN.SAVE_LATEST or _is_due(cfg, run, every=cfg.TRAIN.CHECKPOINT_PERIOD):
             saver.save(run)
         wait_for_all()
@@ -177,7 +178,7 @@ def train_epoch(
     loader.set_epoch(run.epoch, first_step=run.step)
     unread.start_epoch(num_before=run.num_unread)
     progress = Progress(
-        loader.steps(),
+        on_device(loader.steps(), device()) if cfg.TRAIN.PREFETCH else loader.steps(),
         f"train epoch {run.epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
         num_steps=loader.num_steps,
         period=cfg.LOG_PERIOD,
@@ -234,9 +235,10 @@ def validate(cfg: CfgNode, run: Run, loader: VideoLoader, *, writer: ScalarWrite
     return result
 
 
-def _recompute_statistics(model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
+def _recompute_statistics(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
     """Replace the running BatchNorm statistics by the mean over training batches, and share those of rank 0."""
-    frames = (batch.frames.to(device()) for batch in islice(loader, num_batches))
+    normalise = build_normalise(cfg)
+    frames = (normalise(batch.frames.to(device()), batch.unfilled) for batch in islice(loader, num_batches))
     was_training = model.training
     update_bn_stats(model.train(), frames, min(num_batches, len(loader)), progress=None)
     model.train(was_training)
