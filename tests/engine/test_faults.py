@@ -160,9 +160,7 @@ def test_an_output_folder_that_cannot_be_is_named_at_once(serve: Serve, argument
     (tmp_path / "file").touch()
     said = tmp_path / "said"
     assert serve(arguments("file/run", 1), num_processes=1, output=said) == [1]
-    assert (
-        f"OUTPUT_DIR is '{tmp_path}/file/run', which cannot be made or written to (Not a directory)" in said.read_text()
-    )
+    assert f"OUTPUT_DIR is '{tmp_path}/file/run', but {tmp_path}/file is a file" in said.read_text()
 
 
 # ---- The gradient of a step, however it is divided -------------------------------------------------------------------
