@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
+TEST_PROCESSES ?= 2
 INSTALLED := $(VENV)/.installed
 
 .PHONY: quickstart test zoo soak lint
@@ -11,7 +12,7 @@ quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/test.sh
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 zoo: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m zoo
