@@ -117,6 +117,8 @@ _C.MODEL.WEIGHTS_DIR = ""  # folder of the files named in slowfast/models/zoo.ya
 _C.MODEL.ALLOWED_MISMATCH = []  # patterns (*.bias) of weights that a file may lack, have besides, or in another size
 _C.MODEL.LOSS_FUNC = "cross_entropy"  # cross_entropy | soft_cross_entropy | bce_logit
 _C.MODEL.USE_CHECKPOINT = False  # recompute the blocks of CHECKPOINT_NUM in the backward pass
+_C.MODEL.CHECKPOINT_AUTO = False  # choose CHECKPOINT_NUM: the least that fits into memory, whatever is set
+_C.MODEL.CHECKPOINT_MEMORY = 0.0  # GiB that activations may take, for CHECKPOINT_AUTO; 0: what the GPU has left
 _C.MODEL.CHECKPOINT_NUM = [0, 0, 0, 0]  # first n blocks of each stage
 
 _C.UNIFORMER = CfgNode()

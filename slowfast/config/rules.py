@@ -44,6 +44,7 @@ NOT_NEGATIVE = (
     "NUM_GPUS",
     "SHARD_ID",
     "RNG_SEED",
+    "MODEL.CHECKPOINT_MEMORY",
     "TRAIN.CHECKPOINT_MINUTES",
     "TRAIN.KEEP_EVERY",
     "TRAIN.KEEP_LAST",
@@ -171,6 +172,12 @@ def _model_problems(cfg: CfgNode) -> Iterator[str]:
         yield f"UNIFORMER.EMBED_DIM is {dims}; stages 3 and 4 need multiples of UNIFORMER.HEAD_DIM={head_dim}"
     if any(number > depth for number, depth in zip(recomputed, depths, strict=False)):
         yield f"MODEL.CHECKPOINT_NUM is {recomputed}, more blocks than UNIFORMER.DEPTH={depths} has"
+    if (
+        cfg.MODEL.CHECKPOINT_AUTO
+        and not cfg.MODEL.CHECKPOINT_MEMORY
+        and (not cfg.NUM_GPUS or cfg.DIST_BACKEND == "gloo")
+    ):
+        yield "MODEL.CHECKPOINT_AUTO is True, but MODEL.CHECKPOINT_MEMORY is 0; on a CPU, say how many GiB there are"
     if not all(isinstance(pattern, str) for pattern in cfg.MODEL.ALLOWED_MISMATCH):
         yield f"MODEL.ALLOWED_MISMATCH is {cfg.MODEL.ALLOWED_MISMATCH}; use a list of patterns, like ['head.*']"
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "cross_entropy":

@@ -22,7 +22,9 @@ from slowfast.datasets import known_class_names
 from slowfast.engine.averaging import Average
 from slowfast.engine.optim import amp_dtype, build_optimizer, lr_at
 from slowfast.engine.parallel import compile_blocks
+from slowfast.engine.recompute import choose_recomputed
 from slowfast.models import build_model
+from slowfast.models.uniformer import UniFormer
 from slowfast.models.weights import fill_weights, head_names
 from slowfast.utils.checkpoint import (
     BEST_NAME,
@@ -43,7 +45,7 @@ FREE_KEYS = (
     *("TRAIN.STATIC_GRAPH", "TRAIN.GRADIENT_BUCKET_VIEW", "TRAIN.PREFETCH"),
     *("TRAIN.CHECKPOINT_", "TRAIN.SAVE_LATEST", "TRAIN.KEEP_", "TEST.", "TENSORBOARD.", "DATA_LOADER."),
     *("DATA.PATH_", "DATA.LABEL_PATH_TEMPLATE", "DATA.CLASS_NAMES", "DATA.TEST_", "DATA.ENSEMBLE_METHOD"),
-    *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
+    *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
     *("UNIFORMER.PRETRAIN_NAME", "SOLVER.ACCUM_STEPS", "SOLVER.MAX_BAD_STEPS", "SOLVER.FUSED"),
     # What these make together, the batch of a step and its learning rate, is compared instead.
     *("NUM_SHARDS", "TRAIN.BATCH_SIZE", "SOLVER.BASE_LR"),
@@ -79,6 +81,9 @@ class Run:
         """
         torch.manual_seed(cfg.RNG_SEED)
         model = build_model(cfg).to(device())
+        if cfg.MODEL.CHECKPOINT_AUTO and isinstance(model, UniFormer):
+            clips_per_step = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * (cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1)
+            choose_recomputed(cfg, model, num_clips=-(-clips_per_step // num_parts))
         if cfg.TRAIN.COMPILE:
             compile_blocks(model)
         uses_fp16 = amp_dtype(cfg.TRAIN.AMP, device()) is torch.float16

@@ -396,6 +396,7 @@ def changed_keys(cfg: CfgNode) -> dict[str, Any]:
     pairs = {f"UNIFORMER.{key}": (cfg.UNIFORMER[key], defaults[name].default) for key, name in _PARAMETERS.items()}
     pairs["UNIFORMER.PRETRAIN_NAME"] = (cfg.UNIFORMER.PRETRAIN_NAME, "")
     pairs["MODEL.USE_CHECKPOINT"] = (cfg.MODEL.USE_CHECKPOINT, False)
+    pairs["MODEL.CHECKPOINT_AUTO"] = (cfg.MODEL.CHECKPOINT_AUTO, False)
     pairs["MODEL.CHECKPOINT_NUM"] = (cfg.MODEL.CHECKPOINT_NUM, defaults["recomputed"].default)
     return {
         key: value
