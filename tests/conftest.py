@@ -229,7 +229,8 @@ def arguments(tiny_settings: Callable[..., list[str]], tmp_path: Path) -> Callab
             "MIXUP__ENABLE": True,
             "MODEL__LOSS_FUNC": "soft_cross_entropy",
             "UNIFORMER__DROPOUT_RATE": 0.1,
-            "DATA_LOADER__NUM_WORKERS": 1,
+            "TRAIN__EMA_DECAY": 0.99,
+            "DATA_LOADER__NUM_WORKERS": 1 if num_processes == 1 else 0,
         }
         return ["--cfg", str(QUICKSTART), *tiny_settings(**(settings | overrides))]
 

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -67,12 +68,24 @@ class VideoLoader(DataLoader[Batch]):
         """
         batches = super().__iter__()
         try:
-            yield from batches
+            with self.explained():
+                yield from batches
+        except LoaderError:
+            _end_workers(batches)
+            raise
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Say of which worker, and at which file, an error within tells; torch raises that of a death anywhere.
+
+        Raises:
+            LoaderError: a worker died, or gave no batch in time.
+        """
+        try:
+            yield
         except RuntimeError as error:
             if not str(error).startswith("DataLoader "):  # raised by the code of the data set, and says so
                 raise
-            for worker in getattr(batches, "_workers", ()):
-                worker.kill()  # one that is stuck would not end by itself
             raise LoaderError(f"rank {rank()}: {self._what_happened(str(error))}") from error
 
     @property
@@ -115,6 +128,15 @@ class VideoLoader(DataLoader[Batch]):
             f"{message.strip()}{where}; a worker that is killed has mostly run out of memory: lower "
             "DATA_LOADER.NUM_WORKERS or TRAIN.BATCH_SIZE, or give the job more"
         )
+
+
+def _end_workers(batches: Iterator[Batch]) -> None:
+    """End the workers of a pass, also one that is stuck, which torch would leave alone."""
+    workers = getattr(batches, "_workers", ())
+    if workers:
+        batches._shutdown_workers()  # type: ignore[attr-defined]  # from now on torch takes no death for an accident
+    for worker in workers:
+        worker.kill()
 
 
 def _as_it_is(batch: Batch) -> Batch:
