@@ -90,7 +90,7 @@ def train(cfg: CfgNode) -> bool:
     folder = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR, "tensorboard"))
     writer = ScalarWriter(folder if cfg.TENSORBOARD.ENABLE and is_main() else None)
     went_back = False
-    with Interruption() as interruption, explained_out_of_memory(cfg):
+    with Interruption() as interruption, explained_out_of_memory(cfg), train_loader.explained():
         while True:
             try:
                 is_finished = _train_epochs(
