@@ -179,6 +179,7 @@ class Meeting:
             if self.place.rank == 0:  # whose store the others need
                 self._wait_until_left(spared=1)
             self.store.set(f"left/{self.place.rank}", "")
+            time.sleep(BEAT_SECONDS)  # Slurm and torchrun may kill the one that has the last word when this one is gone
         except (dist.DistError, RuntimeError):
             _end(f"{self._name(self.place.rank)} ends: {self._name(0)} cannot be reached any more\n")
         _end(f"{self._name(self.place.rank)} ends: {cause} failed; see there\n" if self.place.rank == 0 else "")
