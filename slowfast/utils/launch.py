@@ -280,13 +280,16 @@ def _wait_for(context: mp.ProcessContext, place: Place) -> int:
     statuses: list[int] = []
     killed: list[str] = []
     give_up_at = float("inf")
-    with _signals_forwarded_to(context):
+    with _signals_forwarded_to(context) as sent:
         while running:
             connection.wait([process.sentinel for process in running.values()], timeout=1.0)
             for local_rank, process in list(running.items()):
                 if process.exitcode is None:
                     continue
                 del running[local_rank]
+                if -process.exitcode in sent:  # before it could listen to signals
+                    statuses.append(INTERRUPTED_STATUS)
+                    continue
                 statuses.append(process.exitcode)
                 if process.exitcode < 0 and time.monotonic() < give_up_at:
                     name = signal.Signals(-process.exitcode).name
@@ -304,17 +307,19 @@ def _wait_for(context: mp.ProcessContext, place: Place) -> int:
 
 
 @contextmanager
-def _signals_forwarded_to(context: mp.ProcessContext) -> Iterator[None]:
-    """Send on what a scheduler sends to this process alone; it waits for the others to end."""
+def _signals_forwarded_to(context: mp.ProcessContext) -> Iterator[set[int]]:
+    """Send on what a scheduler sends to this process alone, and note it; this process waits for the others to end."""
+    sent: set[int] = set()
 
     def forward(number: int, frame: object) -> None:
+        sent.add(number)
         for process in context.processes:
             if process.exitcode is None:
                 os.kill(process.pid, number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        yield
+        yield sent
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
