@@ -300,8 +300,9 @@ def test_after_a_cancel_and_a_lost_machine_the_same_submission_goes_on(
     wait_until(lambda: lost.search(job.log_path(0, "err").read_text()), seconds=150)
     wait_until(lambda: job_state(job.job_id)["JobState"] in ("PENDING", "FAILED"), seconds=150)
     path = f"{cluster.env['PATH']}:/usr/sbin"
-    subprocess.run(["slurmd", "-N", "127.0.0.2"], env=cluster.env | {"PATH": path}, check=True)
-    cluster.say("scontrol", "update", "nodename=127.0.0.2", "state=resume")
+    subprocess.run(
+        ["slurmd", "-f", cluster.folder / "slurm.conf", "-N", "127.0.0.2"], env=cluster.env | {"PATH": path}, check=True
+    )
     submitted.end()  # Slurm has put the job back into the queue, or has given it up: it depends on who is faster
 
     status, output, errors = cluster.submit(*arguments, job_dir=tmp_path / "third").end()
