@@ -5,7 +5,7 @@ CONSTRAINTS ?= constraints.txt
 TEST_PROCESSES ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test zoo soak lint
+.PHONY: quickstart test zoo slurm soak lint
 
 quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/run.sh TEST.ENABLE False
@@ -16,6 +16,9 @@ test: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m zoo
+
+slurm: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -m slurm
 
 soak: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m soak

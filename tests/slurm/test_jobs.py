@@ -21,6 +21,8 @@ from slowfast.datasets.motion import make_motion
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
 from slowfast.utils.submission import Job, job_state, read_jobs
 
+pytestmark = pytest.mark.slurm  # minutes, most of them waiting for processes to start
+
 EPOCHS = 12  # of 4 steps
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("cluster.sh")
