@@ -12,6 +12,8 @@ import pytest
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.motion import CLASSES, write_video
 
+pytestmark = pytest.mark.xdist_group("quickstart")  # one training, of minutes, for all of them
+
 NUM_TEST_VIDEOS = 192
 BACKWARDS = {"left": "right", "right": "left", "growing": "shrinking", "shrinking": "growing"}
 
