@@ -87,6 +87,10 @@ class VideoLoader(DataLoader[Batch]):
             if not str(error).startswith("DataLoader "):  # raised by the code of the data set, and says so
                 raise
             raise LoaderError(f"rank {rank()}: {self._what_happened(str(error))}") from error
+        except (ConnectionResetError, EOFError) as error:  # a worker died while it handed over a batch
+            if not self.num_workers:
+                raise
+            raise LoaderError(f"rank {rank()}: {self._what_happened('DataLoader worker has died')}") from error
 
     @property
     def num_views(self) -> int:
