@@ -3,7 +3,7 @@
 import ctypes
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 import torch
@@ -67,12 +67,13 @@ class VideoLoader(DataLoader[Batch]):
             LoaderError: a worker died, or gave no batch in time.
         """
         batches = super().__iter__()
-        try:
-            with self.explained():
+        with self.explained():  # around the ending as well: torch may notice the same death again
+            try:
                 yield from batches
-        except LoaderError:
-            _end_workers(batches)
-            raise
+            except (RuntimeError, ConnectionResetError, EOFError) as error:
+                if self._is_about_workers(error):
+                    _end_workers(batches)
+                raise
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -83,14 +84,15 @@ class VideoLoader(DataLoader[Batch]):
         """
         try:
             yield
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader "):  # raised by the code of the data set, and says so
+        except (RuntimeError, ConnectionResetError, EOFError) as error:
+            if not self._is_about_workers(error):
                 raise
-            raise LoaderError(f"rank {rank()}: {self._what_happened(str(error))}") from error
-        except (ConnectionResetError, EOFError) as error:  # a worker died while it handed over a batch
-            if not self.num_workers:
-                raise
-            raise LoaderError(f"rank {rank()}: {self._what_happened('DataLoader worker has died')}") from error
+            message = str(error) if isinstance(error, RuntimeError) else "DataLoader worker was killed"
+            raise LoaderError(f"rank {rank()}: {self._what_happened(message)}") from error
+
+    def _is_about_workers(self, error: Exception) -> bool:
+        """Torch says so; a connection is lost where a worker dies while it hands over a batch."""
+        return str(error).startswith("DataLoader ") if isinstance(error, RuntimeError) else self.num_workers > 0
 
     @property
     def num_views(self) -> int:
@@ -138,7 +140,8 @@ def _end_workers(batches: Iterator[Batch]) -> None:
     """End the workers of a pass, also one that is stuck, which torch would leave alone."""
     workers = getattr(batches, "_workers", ())
     if workers:
-        batches._shutdown_workers()  # type: ignore[attr-defined]  # from now on torch takes no death for an accident
+        with suppress(RuntimeError):  # at a death that torch notices meanwhile; it gives up its watch nevertheless
+            batches._shutdown_workers()  # type: ignore[attr-defined]
     for worker in workers:
         worker.kill()
 
