@@ -178,11 +178,12 @@ class Meeting:
             cause = self.store.get("failure").decode()
             if self.place.rank == 0:  # whose store the others need
                 self._wait_until_left(spared=1)
+                _say(f"{self._name(0)} ends: {cause} failed; see there\n")  # before that one has the last word
             self.store.set(f"left/{self.place.rank}", "")
             time.sleep(BEAT_SECONDS)  # Slurm and torchrun may kill the one that has the last word when this one is gone
         except (dist.DistError, RuntimeError):
             _end(f"{self._name(self.place.rank)} ends: {self._name(0)} cannot be reached any more\n")
-        _end(f"{self._name(self.place.rank)} ends: {cause} failed; see there\n" if self.place.rank == 0 else "")
+        _end()
 
     def _is_first(self, key: str, value: str) -> bool:
         return self.store.compare_set(key, "", value).decode() == value
@@ -350,9 +351,13 @@ def _short(names: list[str], *, most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _end(text: str) -> NoReturn:
-    """End this process now: threads of the process group may be stuck, and would keep it from ending."""
+def _say(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+def _end(text: str = "") -> NoReturn:
+    """End this process now: threads of the process group may be stuck, and would keep it from ending."""
+    _say(text)
     os._exit(FAILED_STATUS)
