@@ -34,7 +34,7 @@ class Quickstart(NamedTuple):
         return result.stdout
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def quickstart(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     """The experiment, trained; in folders with a space in their names."""
     folder = tmp_path_factory.mktemp("quick start")
