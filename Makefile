@@ -12,7 +12,7 @@ quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/test.sh
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 zoo: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m zoo

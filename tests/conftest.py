@@ -19,6 +19,12 @@ from slowfast.datasets.motion import make_motion, write_video
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
+LONGEST = ("test_quickstart.py", "test_interruptions.py")  # minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that processes that share the files end at the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)

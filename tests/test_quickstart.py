@@ -12,8 +12,6 @@ import pytest
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.motion import CLASSES, write_video
 
-pytestmark = pytest.mark.xdist_group("quickstart")  # one training, of minutes, for all of them
-
 NUM_TEST_VIDEOS = 192
 BACKWARDS = {"left": "right", "right": "left", "growing": "shrinking", "shrinking": "growing"}
 
@@ -34,7 +32,7 @@ class Quickstart(NamedTuple):
         return result.stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quickstart(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     """The experiment, trained; in folders with a space in their names."""
     folder = tmp_path_factory.mktemp("quick start")
