@@ -47,6 +47,22 @@ def test_exported_weights_load_with_nothing_missing_and_their_classes(
     assert again.stderr == f"FileExistsError: {output}: is there already; delete it, or choose another name\n"
 
 
+def test_averaged_weights_are_exported_as_they_are_tested(
+    tiny_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path
+) -> None:
+    cfg = tiny_cfg(SOLVER__MAX_EPOCH=1, TRAIN__EMA_DECAY=0.5)
+    train(cfg)
+    checkpoint = newest_checkpoint(cfg.OUTPUT_DIR)
+    assert checkpoint is not None
+    state = load_checkpoint(checkpoint)
+    for part, arguments in (("ema_state", ()), ("model_state", (Path("--trained"),))):
+        output = tmp_path / f"{part}.safetensors"
+        result = export(repository, *arguments, checkpoint, output)
+        assert ("averaged" in result.stdout) == (part == "ema_state"), result.stderr
+        assert torch.equal(load_file(output)["head.weight"], state[part]["head.weight"])
+    assert not torch.equal(state["ema_state"]["head.weight"], state["model_state"]["head.weight"])
+
+
 def test_a_file_of_another_kind_is_refused(repository: Path, tmp_path: Path) -> None:
     result = export(repository, tmp_path / "none.pyth", tmp_path / "weights.onnx")
     assert result.stderr == f"ValueError: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
