@@ -45,6 +45,7 @@ FREE_KEYS = (
     *("TRAIN.STATIC_GRAPH", "TRAIN.GRADIENT_BUCKET_VIEW", "TRAIN.PREFETCH"),
     *("TRAIN.CHECKPOINT_", "TRAIN.SAVE_LATEST", "TRAIN.KEEP_", "TEST.", "TENSORBOARD.", "DATA_LOADER."),
     *("DATA.PATH_", "DATA.LABEL_PATH_TEMPLATE", "DATA.CLASS_NAMES", "DATA.TEST_", "DATA.ENSEMBLE_METHOD"),
+    *("DATA.MANIFEST", "DATA.MAX_BAD_FRACTION"),  # what the manifest leaves out shows in the number of videos
     *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
     *("UNIFORMER.PRETRAIN_NAME", "SOLVER.ACCUM_STEPS", "SOLVER.MAX_BAD_STEPS", "SOLVER.FUSED"),
     # What these make together, the batch of a step and its learning rate, is compared instead.
