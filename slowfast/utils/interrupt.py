@@ -5,6 +5,7 @@ import signal
 import time
 from types import FrameType, TracebackType
 
+FAILED_STATUS = 1
 INTERRUPTED_STATUS = 75  # exit status of a run that saved its work and can go on; EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 ONE_REQUEST = 1.0  # seconds within which several signals are one: a terminal and a launcher both send to all processes

@@ -20,8 +20,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from slowfast.utils.distributed import use_device
-from slowfast.utils.interrupt import INTERRUPTED_STATUS, SIGNALS
-from slowfast.utils.meeting import FAILED_STATUS, LEAVE_SECONDS, Meeting, Place, host_name
+from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS, SIGNALS
+from slowfast.utils.meeting import LEAVE_SECONDS, Meeting, Place, host_name
 from slowfast.utils.plugins import import_again, imported_plugins
 
 _meeting: Meeting | None = None  # of this process with the others; set once, by launch
@@ -269,6 +269,8 @@ def _run_at(
 
 
 def _end_interrupted(number: int, frame: object) -> None:
+    if _meeting is not None and _meeting.is_ending:
+        return  # Slurm and torchrun end all processes when one has failed: no interruption
     sys.stdout.flush()
     os.write(2, f"{signal.Signals(number).name}: there is nothing to save; the same command goes on\n".encode())
     os._exit(INTERRUPTED_STATUS)

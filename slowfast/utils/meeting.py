@@ -24,10 +24,10 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.distributed.rendezvous import rendezvous
 
 from slowfast.utils import distributed
+from slowfast.utils.interrupt import FAILED_STATUS
 
 logger = logging.getLogger(__name__)
 
-FAILED_STATUS = 1
 BEAT_SECONDS = 1.0  # between two signs of life of a process
 SILENT_SECONDS = 60.0  # without one, a process is taken for lost
 LEAVE_SECONDS = 5.0  # for the others to leave before the process that failed has the last word
@@ -75,6 +75,11 @@ class Meeting:
         self._own_words = threading.Lock()  # whoever takes it ends this process, and nobody else
         self._watch = _Watch(self)
         self._watch.start()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether this process ends because one has failed."""
+        return self._own_words.locked()
 
     def _wait_for_all(self, hosts: Sequence[str]) -> None:
         deadline = time.monotonic() + self.timeout
@@ -150,6 +155,7 @@ class Meeting:
         others = list(range(1, self.place.world_size)) if self.place.rank == 0 else []
         while others and time.monotonic() < deadline:
             if self.store.check(["failure"]):
+                self._own_words.acquire()
                 self.leave()
             others = [rank for rank in others if not self.store.check([f"finished/{rank}"])]
             time.sleep(0.02)
