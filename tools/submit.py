@@ -241,7 +241,7 @@ def _write_run(args: argparse.Namespace, run: Run, folder: Path) -> Task:
     command = [sys.executable, "-u", str(folder / "code/tools/run_net.py"), "--cfg", str(config)]
     command += [word for module in args.imports for word in ("--import", module)]
     (folder / f"command{name}.sh").write_text(f"cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n")
-    return Task(command, folder=str(folder), working_dir=os.getcwd())
+    return Task(command, folder=str(folder), working_dir=os.getcwd(), output_dir=run.cfg.OUTPUT_DIR)
 
 
 def _job(run: Run, job: Any, folder: Path) -> Job:

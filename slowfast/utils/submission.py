@@ -18,12 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slowfast.utils.interrupt import INTERRUPTED_STATUS, SIGNALS
-from slowfast.utils.meeting import host_name
+from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS, SIGNALS
 
 REQUEUE_SIGNAL = signal.SIGUSR2  # what submitit has Slurm send before the time limit, and when a job must make room
+MOST_IDLE_STARTS = 2  # in a row that the time limit ended before they saved anything: the next would do no better
 SOURCES = ("slowfast", "tools")
-RUNNING_STATES = {"", "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED"}
+ENDED_STATES = {  # of Slurm; there are many more of jobs that are not done, such as SIGNALING
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"),
+    *("PREEMPTED", "REVOKED"),
+}
 
 
 class Task:
@@ -33,12 +36,14 @@ class Task:
         command: of the child.
         folder: of the submission: logs, and how each task stands.
         working_dir: of the child.
+        output_dir: where the child saves its checkpoints.
     """
 
-    def __init__(self, command: Sequence[str], *, folder: str, working_dir: str) -> None:
+    def __init__(self, command: Sequence[str], *, folder: str, working_dir: str, output_dir: str) -> None:
         self.command = list(command)
         self.folder = folder
         self.working_dir = working_dir
+        self.output_dir = output_dir
 
     def __call__(self) -> int:
         """Run the command to its end and return 0; end this process with any other status, or queue the job again."""
@@ -46,21 +51,39 @@ class Task:
 
         job = submitit.JobEnvironment()
         job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one
-        path = Path(self.folder, f"{job.job_id}_{job.global_rank}_status.json")
-        starts = (json.loads(path.read_text())["starts"] if path.exists() else 0) + 1
-        _write(path, {"starts": starts, "status": None, "host": host_name()})
-        restarts = os.environ.get("SLURM_RESTART_COUNT", starts - 1)
-        print(f"task {job.global_rank} of job {job.job_id} on {host_name()}, restart {restarts}", flush=True)
+        path, host = status_path(self.folder, job.job_id, job.global_rank), job.hostnames[job.node]
+        before = json.loads(path.read_text()) if path.exists() else {"starts": 0, "idle_starts": 0}
+        now = {**before, "starts": before["starts"] + 1, "status": None, "host": host}
+        _write(path, now)
+        restarts = os.environ.get("SLURM_RESTART_COUNT", before["starts"])
+        print(f"task {job.global_rank} of job {job.job_id} on {host}, restart {restarts}", flush=True)
+        saved = self._checkpoints()
         status, signals = run_with_signals(self.command, working_dir=self.working_dir)
-        _write(path, {"starts": starts, "status": status, "host": host_name()})
-        if (status < 0 or status == INTERRUPTED_STATUS) and _must_go_on(job, signals):
+        now["status"] = status
+        cause = _cause_of_end(job.job_id, signals) if status < 0 or status == INTERRUPTED_STATUS else ""
+        if cause and job.global_rank == 0:
+            now["idle_starts"] = before["idle_starts"] + 1 if self._checkpoints() == saved else 0
+            if cause == "time limit" and now["idle_starts"] == MOST_IDLE_STARTS:
+                cause, now["status"] = "", FAILED_STATUS
+                print(self._why_not_again(job.job_id), file=sys.stderr, flush=True)
+        _write(path, now)
+        if cause:
             if job.global_rank == 0:
-                print(f"job {job.job_id} goes back to the queue after {starts} starts", flush=True)
+                print(f"job {job.job_id} goes back to the queue after {now['starts']} starts", flush=True)
                 job._requeue(0)  # ends this process where the machine is the scheduler
             sys.exit(0)  # no result, and no error that would end the tasks that are still saving
-        if status:
-            sys.exit(status if status > 0 else 128 - status)
-        return status
+        if now["status"]:
+            sys.exit(now["status"] if now["status"] > 0 else 128 - now["status"])
+        return 0
+
+    def _checkpoints(self) -> list[str]:
+        return sorted(path.name for path in Path(self.output_dir, "checkpoints").glob("*.pyth"))
+
+    def _why_not_again(self, job_id: str) -> str:
+        return (
+            f"job {job_id} does not go back to the queue: the time limit ended {MOST_IDLE_STARTS} starts in a row "
+            f"before they had saved a checkpoint in {self.output_dir}; submit it again with a longer --timeout"
+        )
 
 
 def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, set[int]]:
@@ -80,16 +103,17 @@ def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, 
     return status, signals
 
 
-def _must_go_on(job: Any, signals: set[int]) -> bool:
-    """Whether the scheduler, and no user, has ended the job: a job that somebody cancels stays cancelled."""
+def _cause_of_end(job_id: str, signals: set[int]) -> str:
+    """Return why the scheduler has ended a job that shall go on; "" if a user did, or Slurm has queued it itself."""
     if not signals:
-        return False
-    if "SLURM_JOB_ID" not in os.environ:
-        return REQUEUE_SIGNAL in signals
-    state = job_state(job.job_id)
-    if state["JobState"].startswith(("CANCELLED", "PENDING", "REQUEUE")):
-        return False  # of a user, or Slurm itself has queued it again
-    return REQUEUE_SIGNAL in signals or state.get("PreemptTime", "None") != "None"
+        return ""
+    if "SLURM_JOB_ID" in os.environ:
+        state = job_state(job_id)
+        if state["JobState"].startswith(("CANCELLED", "PENDING", "REQUEUE")):
+            return ""
+        if state.get("PreemptTime", "None") != "None":
+            return "preemption"
+    return "time limit" if REQUEUE_SIGNAL in signals else ""
 
 
 class Job(NamedTuple):
@@ -106,9 +130,14 @@ class Job(NamedTuple):
         return Path(self.folder, f"{self.job_id}_{task}_log.{kind}")
 
     def statuses(self) -> list[dict[str, Any]]:
-        """Return what each task that has started says of itself: starts, status (None: runs), host."""
-        paths = [Path(self.folder, f"{self.job_id}_{task}_status.json") for task in range(self.num_tasks)]
+        """Return what each task that has started says of itself: starts, idle_starts, status (None: runs), host."""
+        paths = [status_path(self.folder, self.job_id, task) for task in range(self.num_tasks)]
         return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def status_path(folder: str, job_id: str, task: int) -> Path:
+    """Return where a task of a job notes how it stands: starts, idle starts in a row, exit status, host."""
+    return Path(folder, f"{job_id}_{task}_status.json")
 
 
 def write_jobs(jobs: Sequence[Job]) -> None:
@@ -172,7 +201,7 @@ def _say(*command: str) -> str:
 
 def is_running(job: Job) -> bool:
     """Whether Slurm still has work to do for a job."""
-    return job_state(job.job_id)["JobState"].partition(" ")[0].rstrip("+") in RUNNING_STATES
+    return job_state(job.job_id)["JobState"].partition(" ")[0].rstrip("+") not in ENDED_STATES
 
 
 def follow(job: Job, *, runs: Any, seconds: float = 1.0) -> None:
@@ -213,8 +242,9 @@ def final_status(job: Job, *, state: str = "COMPLETED") -> int:
     statuses = [int(fields["status"]) for fields in job.statuses() if fields["status"] is not None]
     failed = [status for status in statuses if status]
     if failed:
-        return failed[0] if failed[0] > 0 else 1
-    return 0 if state == "COMPLETED" and len(statuses) == job.num_tasks else 1
+        own = [status for status in failed if status > 0 and status != INTERRUPTED_STATUS]  # not by a signal
+        return next(iter(own), max(*failed, FAILED_STATUS))
+    return 0 if state == "COMPLETED" and len(statuses) == job.num_tasks else FAILED_STATUS
 
 
 def table(jobs: Sequence[Job], *, states: Sequence[str]) -> str:
