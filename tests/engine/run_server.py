@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch.multiprocessing
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import run_net
 

@@ -1,0 +1,70 @@
+"""Clusters, and the quiet run that all others are compared with."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from slowfast.datasets.motion import make_motion
+from tests.slurm.cluster import EPOCHS, QUICKSTART, Cluster, why_not
+
+
+@pytest.fixture(scope="session")
+def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cluster]]:
+    """Start a cluster of a kind, once for all tests, or skip the test with the reason."""
+    clusters: dict[str, Cluster] = {}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SRUN"))}
+
+    def start(kind: str) -> Cluster:
+        if reason := why_not(kind):
+            pytest.skip(reason)
+        if kind not in clusters:
+            folder = tmp_path_factory.mktemp(kind)
+            clusters[kind] = Cluster(kind, folder=folder, env=outside | {"OMP_NUM_THREADS": "1"})
+        return clusters[kind]
+
+    yield start
+    for cluster in clusters.values():
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments of a training of seconds, with two processes on one machine or two."""
+    data = tmp_path_factory.mktemp("motion")
+    make_motion(data, seed=5, videos_per_class={"train": 4, "val": 1, "test": 1})
+    values = {
+        "MODEL.MODEL_NAME": "Patient",
+        "DATA.PATH_TO_DATA_DIR": data,
+        "DATA.PATH_PREFIX": data,
+        "DATA.CLASS_NAMES": data / "classes.txt",
+        "TRAIN.EVAL_PERIOD": EPOCHS,
+        "TRAIN.CHECKPOINT_PERIOD": EPOCHS,  # what a job continues from lies in the middle of an epoch
+        "TRAIN.REHEARSE": False,
+        "TEST.ENABLE": False,
+        "TEST.BATCH_SIZE": 8,
+        "DATA.NUM_FRAMES": 4,
+        "DATA.TRAIN_CROP_SIZE": 32,
+        "DATA.TEST_CROP_SIZE": 32,
+        "DATA_LOADER.NUM_WORKERS": 1,
+        "UNIFORMER.EMBED_DIM": "[8,8,16,16]",
+        "UNIFORMER.DEPTH": "[1,1,1,1]",
+        "UNIFORMER.HEAD_DIM": 8,
+        "SOLVER.MAX_EPOCH": EPOCHS,
+        "SOLVER.WARMUP_EPOCHS": 0,
+        "LOG_PERIOD": 1,
+        "DIST_BACKEND": "gloo",
+        "DIST_TIMEOUT": 60,
+    }
+    pairs = [str(part) for pair in values.items() for part in pair]
+    return ["--import", "patient_model", "--cfg", str(QUICKSTART), *pairs]
+
+
+@pytest.fixture(scope="session")
+def quiet(settings: list[str], tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., list[int]]) -> Path:
+    """The folder of a run of two processes on this machine, which nothing disturbs."""
+    folder = tmp_path_factory.mktemp("quiet")
+    arguments = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "8", "OUTPUT_DIR", str(folder)]
+    assert serve(arguments, num_processes=2) == [0, 0]
+    return folder
