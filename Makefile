@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 TEST_PROCESSES ?= 2
+IN_PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 
 .PHONY: quickstart test zoo slurm soak lint
@@ -12,13 +13,13 @@ quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/test.sh
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest $(IN_PARALLEL)
 
 zoo: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m zoo
 
 slurm: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -m slurm
+	$(VENV)/bin/python -m pytest tests/slurm -m slurm $(IN_PARALLEL)
 
 soak: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m soak

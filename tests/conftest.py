@@ -19,12 +19,13 @@ from slowfast.datasets.motion import make_motion, write_video
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
-LONGEST = ("test_quickstart.py", "test_interruptions.py")  # minutes
+FIRST = ("test_quickstart.py", "slurm/test_interruptions.py", "slurm/test_lost_machines.py", "slurm/test_jobs.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that processes that share the files end at the same time."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Begin with the longest files, which processes share: one that computes, and some that mostly wait."""
+    first = [REPOSITORY / "tests" / name for name in FIRST]
+    items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,9 @@ import argparse
 import itertools
 import os
 import re
+import runpy
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -74,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_shards", type=int, help="machines; as NUM_SHARDS")
     parser.add_argument("--num_gpus", type=int, help="processes on each machine; as NUM_GPUS")
     parser.add_argument(
-        "--cluster", choices=("slurm", "local", "debug"), default="slurm", help="local: on this machine"
+        "--cluster",
+        choices=("slurm", "local", "debug"),
+        default="slurm",
+        help="local: on this machine; debug: in this process, and an error opens the debugger",
     )
     parser.add_argument("--name", default="", help="of the job; default: that of the experiment's folder")
     parser.add_argument("--job_dir", default="", help="of submissions, seen by all machines; default: OUTPUT_DIR/jobs")
@@ -204,11 +209,14 @@ def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, paramete
 
     Raises:
         ValueError: one machine is asked to be several.
+        FileNotFoundError: there is no Slurm here.
         submitit.core.utils.FailedJobError: Slurm refuses the job, with its own words.
     """
     cfg = runs[0].cfg
     if args.cluster != "slurm" and cfg.NUM_SHARDS > 1:
         raise ValueError(f"NUM_SHARDS is {cfg.NUM_SHARDS}, but --cluster {args.cluster} is this machine alone; use 1")
+    if args.cluster == "slurm" and not shutil.which("sbatch"):
+        raise FileNotFoundError("this machine has no sbatch; submit where Slurm is installed, or use --cluster local")
     while folder.exists():
         folder = folder.with_name(f"{folder.name}x")
     copy_source(ROOT, folder / "code", plugins=plugins.imported_plugins())
@@ -275,29 +283,32 @@ def _run_here(
     """Run one after the other on this machine; without --follow, a single one is left alone after its start."""
     jobs, statuses = [], []
     for run, task in zip(runs, tasks, strict=True):
-        executor: Any
         if args.cluster == "debug":
-            executor = submitit.DebugExecutor(folder)
-        else:
-            executor = submitit.LocalExecutor(folder, max_num_timeout=FOREVER)
-            gpus = run.cfg.NUM_GPUS if run.cfg.DIST_BACKEND == "nccl" else 0
-            executor.update_parameters(
-                tasks_per_node=max(run.cfg.NUM_GPUS, 1),
-                gpus_per_node=gpus,
-                timeout_min=args.timeout,
-                signal_delay_s=args.signal_delay,
-            )
+            debugged = submitit.DebugExecutor(folder).submit(_run_in_this_process, task.command[2:])
+            jobs.append(_job(run, debugged, folder))
+            statuses.append(debugged.result())
+            continue
+        executor = submitit.LocalExecutor(folder, max_num_timeout=FOREVER)
+        executor.update_parameters(
+            tasks_per_node=max(run.cfg.NUM_GPUS, 1),
+            gpus_per_node=run.cfg.NUM_GPUS if run.cfg.DIST_BACKEND == "nccl" else 0,
+            timeout_min=args.timeout,
+            signal_delay_s=args.signal_delay,
+        )
         submitted = executor.submit(task)
         jobs.append(_job(run, submitted, folder))
-        if args.cluster == "debug":
-            submitted.results()
-        else:
-            _announce(jobs)
-            if not args.follow and len(runs) == 1:
-                return jobs, [0]
-            follow(jobs[-1], runs=lambda submitted=submitted: not submitted.done())
+        _announce(jobs)
+        if not args.follow and len(runs) == 1:
+            return jobs, [0]
+        follow(jobs[-1], runs=lambda submitted=submitted: not submitted.done())
         statuses.append(final_status(jobs[-1]))
     return jobs, statuses
+
+
+def _run_in_this_process(command: Sequence[str]) -> int:
+    """Return the status of a Python script with a function `main`; submitit's debugger stops where it raises."""
+    status: int = runpy.run_path(command[0])["main"](command[1:])
+    return status
 
 
 if __name__ == "__main__":

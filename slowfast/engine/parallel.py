@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -51,6 +52,8 @@ def build_parallel(cfg: CfgNode, model: nn.Module, *, parts_per_step: int) -> nn
     """
     if world_size() == 1:
         return model
+    # They differ where an axis has one element, as those of 1x1x1 convolutions: no number lies elsewhere.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     parallel = DistributedDataParallel(
         model,
         # A graph that is the same in each pass: parts that are not synchronised make it two.
