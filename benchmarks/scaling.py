@@ -18,11 +18,11 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config import CfgNode, load_cfg
 from slowfast.datasets import build_loader
 from slowfast.datasets.motion import make_motion
+from slowfast.engine.parallel import build_parallel
 from slowfast.models import build_model, count_parameters
 from slowfast.utils.distributed import device, is_main, sum_over_ranks, wait_for_all, world_size
 from slowfast.utils.launch import launch
@@ -43,36 +43,35 @@ def model_cfg(name: str) -> CfgNode:
     return load_cfg(str(path), ["DATA.NUM_FRAMES", "8"])
 
 
-def seconds_of(work: Callable[[], object], *, repeats: int) -> float:
-    """Return the median time of a piece of work that all processes do together, after one that does not count."""
-    seconds = []
+def seconds_of(*works: Callable[[], object], repeats: int) -> list[float]:
+    """Return the median time of pieces of work that all processes do together, in turns, after one that counts not."""
+    seconds: list[list[float]] = [[] for _ in works]
     for _ in range(repeats + 1):
-        wait_for_all()
-        start = time.perf_counter()
-        work()
-        if device().type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[1:])
+        for work, its_seconds in zip(works, seconds, strict=True):
+            wait_for_all()
+            start = time.perf_counter()
+            work()
+            if device().type == "cuda":
+                torch.cuda.synchronize()
+            its_seconds.append(time.perf_counter() - start)
+    return [median(its_seconds[1:]) for its_seconds in seconds]
 
 
 def time_steps(folder: str, steps: int) -> int:
     """Write the seconds of a step of the quickstart model, with and without the exchange of gradients."""
     torch.set_num_threads(1)
     cfg = model_cfg("quickstart")
-    model = build_model(cfg).to(device())
+    alone, shared = (build_model(cfg).to(device()) for _ in range(2))
+    together = build_parallel(cfg, shared, parts_per_step=1)
     clips = torch.randn(8, 3, 8, 64, 64, device=device())
     labels = torch.arange(8, device=device())
 
-    def step(module: nn.Module) -> None:
-        module.zero_grad(set_to_none=True)
-        F.cross_entropy(module(clips), labels).backward()
+    def step(model: nn.Module) -> None:
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(clips), labels).backward()
 
-    result = {"without": seconds_of(lambda: step(model), repeats=steps)}
-    if world_size() > 1:
-        parallel = DistributedDataParallel(model)
-        result["with"] = seconds_of(lambda: step(parallel), repeats=steps)
-    return write(folder, result)
+    seconds = seconds_of(lambda: step(alone), lambda: step(together), repeats=steps)
+    return write(folder, dict(zip(("alone", "together"), seconds, strict=True)))
 
 
 def time_all_reduces(folder: str, repeats: int) -> int:
@@ -82,7 +81,8 @@ def time_all_reduces(folder: str, repeats: int) -> int:
         number = count_parameters(build_model(model_cfg(name)))
         gradients = torch.ones(number, device=device())
         result[f"{name}_megabytes"] = number * 4 / 1e6
-        result[f"{name}_seconds"] = seconds_of(lambda g=gradients: sum_over_ranks(g), repeats=repeats)  # type: ignore[misc]
+        (seconds,) = seconds_of(lambda summed=gradients: sum_over_ranks(summed), repeats=repeats)  # type: ignore[misc]
+        result[f"{name}_seconds"] = seconds
     return write(folder, result)
 
 
@@ -136,9 +136,9 @@ def main() -> None:
 
 def report_steps(steps: int) -> None:
     """Print what the exchange of gradients adds to a step."""
-    one = 1e3 * measure(time_steps, steps, processes=1 if GPUS > 1 else 0)["without"]
+    one = 1e3 * measure(time_steps, steps, processes=1 if GPUS > 1 else 0)["alone"]
     two = measure(time_steps, steps, processes=2)
-    beside, together = 1e3 * two["without"], 1e3 * two["with"]
+    beside, together = 1e3 * two["alone"], 1e3 * two["together"]
     print("step of the quickstart model, 8 clips per process, 1 thread each")
     print(f"  1 process {one:.0f} ms; 2 side by side {beside:.0f} ms; 2 that exchange gradients {together:.0f} ms")
     print(f"  the exchange costs {100 * (together / beside - 1):.0f} % of a step")
