@@ -27,7 +27,7 @@ setup(
         "simplejson>=3.19",
         "tensorboard>=2.14",
         "tqdm>=4.66",
-        "submitit>=1.5.0",
+        "submitit>=1.5.4",
     ],
     extras_require={
         "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-simplejson", "types-PyYAML"],
