@@ -208,10 +208,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., li
         signal: str = "",
         when: float | str = 0.0,
         output: Path | None = None,
+        errors: Path | None = None,
         largest_file: int = 0,
     ) -> list[int]:
         request: dict[str, Any] = {"arguments": arguments, "num_processes": num_processes, "signal": signal}
-        request |= {"when": when, "output": str(output or "run_server.log"), "largest_file": largest_file}
+        output = output or Path("run_server.log")
+        request |= {"when": when, "output": str(output), "errors": str(errors or output), "largest_file": largest_file}
         print(json.dumps(request), file=requests, flush=True)
         statuses: list[int] = json.loads(answers.readline())
         return statuses

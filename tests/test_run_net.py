@@ -4,30 +4,50 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 from slowfast.config import default_cfg
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+class Result(NamedTuple):
+    """What a process left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Result]
+Quickstart = Callable[..., list[str]]
 
 
 @pytest.fixture
-def run_net(repository: Path, tiny_settings: Callable[..., list[str]], tmp_path: Path) -> Run:
-    """Run the quickstart experiment, very small, with further arguments and overrides."""
+def run_net(serve: Callable[..., list[int]], tmp_path: Path) -> Run:
+    """Run the command with arguments, in a process whose imports are done."""
 
-    def run(*arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
-        cfg = ["--cfg", str(repository / "exp/quickstart/config.yaml"), *tiny_settings(**overrides)]
-        command = [sys.executable, str(repository / "tools/run_net.py"), *cfg, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    def run(*arguments: str) -> Result:
+        said, errors = tmp_path / "said", tmp_path / "errors"
+        (status,) = serve([*arguments], num_processes=1, output=said, errors=errors)
+        return Result(status, said.read_text(), errors.read_text())
 
     return run
 
 
-def test_training_and_testing_in_one_command_with_two_processes(run_net: Run, tmp_path: Path) -> None:
-    result = run_net(NUM_GPUS=2, DIST_BACKEND="gloo", DATA_LOADER__NUM_WORKERS=1)
+@pytest.fixture
+def quickstart(repository: Path, tiny_settings: Callable[..., list[str]]) -> Quickstart:
+    """The arguments of the quickstart experiment, very small, with overrides."""
+    return lambda **overrides: ["--cfg", str(repository / "exp/quickstart/config.yaml"), *tiny_settings(**overrides)]
+
+
+def test_training_and_testing_in_one_command_with_two_processes(
+    quickstart: Quickstart, repository: Path, tmp_path: Path
+) -> None:
+    arguments = quickstart(NUM_GPUS=2, DIST_BACKEND="gloo", DATA_LOADER__NUM_WORKERS=1)
+    command = [sys.executable, str(repository / "tools/run_net.py"), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "with 2 processes on CPU" in result.stdout
     assert "ETA" in result.stdout
@@ -46,8 +66,8 @@ def test_training_and_testing_in_one_command_with_two_processes(run_net: Run, tm
     }
 
 
-def test_print_config_prints_the_effective_tree(run_net: Run) -> None:
-    result = run_net("--print-config", SOLVER__BASE_LR=0.125)
+def test_print_config_prints_the_effective_tree(run_net: Run, quickstart: Quickstart) -> None:
+    result = run_net(*quickstart(SOLVER__BASE_LR=0.125), "--print-config")
     tree = yaml.safe_load(result.stdout)
     assert tree["SOLVER"]["BASE_LR"] == 0.125
     assert tree["DATA"]["SAMPLING_RATE"] == 3
@@ -61,11 +81,12 @@ def test_the_published_names_of_the_tool_work(repository: Path, name: str) -> No
     assert yaml.safe_load(result.stdout)["MODEL"]["NUM_CLASSES"] == 400
 
 
-def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_path: Path) -> None:
-    result = run_net(
-        NUM_GPUS=7, DATA__PATH_TO_DATA_DIR=tmp_path / "none", MODEL__MODEL_NAME="Unifomer", SOLVER__LR_POLICY="cosin"
-    )
-    assert result.returncode == 1
+def test_all_mistakes_are_reported_together_before_any_work(
+    run_net: Run, quickstart: Quickstart, tmp_path: Path
+) -> None:
+    mistakes = {"NUM_GPUS": 7, "DATA__PATH_TO_DATA_DIR": tmp_path / "none", "MODEL__MODEL_NAME": "Unifomer"}
+    result = run_net(*quickstart(**mistakes, SOLVER__LR_POLICY="cosin"))
+    assert result.status == 1
     assert "Traceback" not in result.stderr
     for message in (
         "SOLVER.LR_POLICY is 'cosin'; choose from cosine, steps_with_relative_lrs",
@@ -92,16 +113,17 @@ def test_all_mistakes_are_reported_together_before_any_work(run_net: Run, tmp_pa
         ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 processes with 64 videos per step"),
     ],
 )
-def test_a_mistake_ends_in_one_message(run_net: Run, overrides: dict[str, Any], message: str) -> None:
-    result = run_net(**overrides)
-    assert result.returncode == 1
+def test_a_mistake_ends_in_one_message(
+    run_net: Run, quickstart: Quickstart, overrides: dict[str, Any], message: str
+) -> None:
+    result = run_net(*quickstart(**overrides))
+    assert result.status == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_config_file_that_is_not_there_is_named(repository: Path) -> None:
-    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", "none.yaml"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 1
+def test_a_config_file_that_is_not_there_is_named(run_net: Run) -> None:
+    result = run_net("--cfg", "none.yaml")
+    assert result.status == 1
     assert result.stderr.startswith("FileNotFoundError: ")
     assert "none.yaml" in result.stderr

@@ -3,8 +3,6 @@
 import json
 import logging
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,18 +119,26 @@ def test_too_many_bad_videos_end_the_training(broken_cfg: Callable[..., CfgNode]
         train(broken_cfg(DATA__MAX_BAD_FRACTION=0.2, LOG_PERIOD=100))
 
 
+def run_net(serve: Callable[..., list[int]], cfg: CfgNode, *overrides: str) -> tuple[list[int], str]:
+    """Run the command on 1 or 2 processes, as the config says; the exit statuses, and what was printed."""
+    folder = Path(cfg.OUTPUT_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "given.yaml").write_text(cfg.dump())
+    arguments = ["--cfg", str(folder / "given.yaml"), *overrides]
+    said = folder / "said"
+    said.unlink(missing_ok=True)
+    statuses = serve(arguments, num_processes=max(cfg.NUM_GPUS, 1), output=said)
+    return statuses, said.read_text()
+
+
 def test_bad_videos_are_counted_over_all_processes(
-    broken_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path
+    broken_cfg: Callable[..., CfgNode], serve: Callable[..., list[int]]
 ) -> None:
-    cfg = broken_cfg(DATA__MAX_BAD_FRACTION=0.2, LOG_PERIOD=100, TEST__ENABLE=False)
-    (tmp_path / "given.yaml").write_text(cfg.dump())
-    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", str(tmp_path / "given.yaml")]
-    done = subprocess.run(
-        [*command, "NUM_GPUS", "2", "DIST_BACKEND", "gloo"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 1
-    assert "5 of 20 training videos could not be read in this epoch" in done.stderr
-    assert done.stdout.count("another video takes the place") == 5  # named by one process alone
+    settings = {"DATA__MAX_BAD_FRACTION": 0.2, "LOG_PERIOD": 100, "TEST__ENABLE": False}
+    statuses, said = run_net(serve, broken_cfg(**settings, NUM_GPUS=2, DIST_BACKEND="gloo"))
+    assert statuses == [1, 1]
+    assert "5 of 20 training videos could not be read in this epoch" in said
+    assert said.count("another video takes the place") == 5  # named by one process alone
 
 
 def save_random_weights(cfg: CfgNode, path: Path) -> Path:
@@ -157,18 +163,17 @@ def test_a_test_lists_what_it_could_not_score(
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_the_exit_status_says_that_videos_are_unscored_unless_allowed(
-    broken_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path, processes: int
+    broken_cfg: Callable[..., CfgNode], serve: Callable[..., list[int]], tmp_path: Path, processes: int
 ) -> None:
     weights = save_random_weights(broken_cfg(), tmp_path / "weights.pyth")
-    cfg = broken_cfg(TEST__CHECKPOINT_FILE_PATH=weights, TRAIN__ENABLE=False)
-    (tmp_path / "given.yaml").write_text(cfg.dump())
-    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", str(tmp_path / "given.yaml")]
-    command += ["NUM_GPUS", str(processes), "DIST_BACKEND", "gloo"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 3, done.stderr
-    assert "scored 15/20; the others counted as wrong" in done.stdout
-    assert "Traceback" not in done.stderr
-    assert subprocess.run([*command, "TEST.ALLOW_UNSCORED", "True"], timeout=300).returncode == 0
+    settings = {"TEST__CHECKPOINT_FILE_PATH": weights, "TRAIN__ENABLE": False}
+    cfg = broken_cfg(**settings, NUM_GPUS=processes, DIST_BACKEND="gloo")
+    statuses, said = run_net(serve, cfg)
+    assert set(statuses) == {3}, said
+    assert "scored 15/20; the others counted as wrong" in said
+    assert "Traceback" not in said
+    statuses, said = run_net(serve, cfg, "TEST.ALLOW_UNSCORED", "True")
+    assert set(statuses) == {0}, said
 
 
 def test_a_manifest_keeps_bad_videos_out_of_training_and_says_how_many(

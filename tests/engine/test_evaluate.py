@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,24 +141,22 @@ def test_views_add_up_as_logits_or_as_probabilities(tiny_cfg: TinyCfg) -> None:
     np.testing.assert_allclose(in_parts, at_once, rtol=1e-4, atol=1e-5)
 
 
-def run_net(repository: Path, cfg: CfgNode, *overrides: str) -> str:
-    """Run the command line in processes of its own; return what it printed."""
-    config = Path(cfg.OUTPUT_DIR, "given.yaml")
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(cfg.dump())
-    command = [sys.executable, str(repository / "tools/run_net.py"), "--cfg", str(config), *overrides]
-    # The number of threads of a process decides, on a CPU, in which order it adds.
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=env).stdout
-
-
-def test_the_score_table_is_the_same_to_the_bit_on_1_2_and_3_processes(tiny_cfg: TinyCfg, repository: Path) -> None:
-    cfg = tiny_cfg(TRAIN__ENABLE=False)
-    save_random_weights(cfg)
+def test_the_score_table_is_the_same_to_the_bit_on_1_2_and_3_processes(
+    tiny_cfg: TinyCfg, serve: Callable[..., list[int]]
+) -> None:
     tables = []
     for processes in (1, 2, 3):
-        count = ["NUM_GPUS", str(processes), "DIST_BACKEND", "gloo"]
-        run_net(repository, cfg, *count, "TEST.BATCH_SIZE", str(4 * processes), "TRAIN.BATCH_SIZE", "6")
+        cfg = tiny_cfg(
+            TRAIN__ENABLE=False,
+            NUM_GPUS=processes,
+            DIST_BACKEND="gloo",
+            TEST__BATCH_SIZE=4 * processes,
+            TRAIN__BATCH_SIZE=6,
+        )
+        save_random_weights(cfg)
+        given = Path(cfg.OUTPUT_DIR, "given.yaml")
+        given.write_text(cfg.dump())
+        assert serve(["--cfg", str(given)], num_processes=processes) == [0] * processes
         tables.append(scores_in(cfg)[0])
     assert np.array_equal(tables[0], tables[1])
     assert np.array_equal(tables[0], tables[2])
