@@ -1,5 +1,6 @@
 """Weights alone, out of a checkpoint of a run and into a model again."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,21 +17,26 @@ from slowfast.models.weights import load_weights
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
 
 
-def export(repository: Path, *arguments: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(repository / "tools/export_weights.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def export(repository: Path) -> Callable[..., int]:
+    """Call the tool in this process."""
+    main = runpy.run_path(str(repository / "tools/export_weights.py"))["main"]
+    return lambda *arguments: main([*map(str, arguments)])
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_exported_weights_load_with_nothing_missing_and_their_classes(
-    tiny_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path, suffix: str
+    tiny_cfg: Callable[..., CfgNode],
+    export: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
 ) -> None:
     cfg = tiny_cfg(SOLVER__MAX_EPOCH=1)
     train(cfg)
     checkpoint, output = newest_checkpoint(cfg.OUTPUT_DIR), tmp_path / f"folder/weights{suffix}"
     assert checkpoint is not None
-    result = export(repository, checkpoint, output)
-    assert result.returncode == 0, result.stderr
+    assert export(checkpoint, output) == 0
     state = load_checkpoint(checkpoint)
     names = state["class_names"]
     assert len(names) == 8
@@ -42,27 +48,32 @@ def test_exported_weights_load_with_nothing_missing_and_their_classes(
     if suffix == ".safetensors":
         assert load_file(output).keys() == state["model_state"].keys()
 
-    again = export(repository, checkpoint, output)
-    assert again.returncode == 1
-    assert again.stderr == f"FileExistsError: {output}: is there already; delete it, or choose another name\n"
+    capsys.readouterr()
+    assert export(checkpoint, output) == 1
+    assert (
+        capsys.readouterr().err == f"FileExistsError: {output}: is there already; delete it, or choose another name\n"
+    )
 
 
 def test_averaged_weights_are_exported_as_they_are_tested(
-    tiny_cfg: Callable[..., CfgNode], repository: Path, tmp_path: Path
+    tiny_cfg: Callable[..., CfgNode], export: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = tiny_cfg(SOLVER__MAX_EPOCH=1, TRAIN__EMA_DECAY=0.5)
     train(cfg)
     checkpoint = newest_checkpoint(cfg.OUTPUT_DIR)
     assert checkpoint is not None
     state = load_checkpoint(checkpoint)
-    for part, arguments in (("ema_state", ()), ("model_state", (Path("--trained"),))):
+    for part, arguments in (("ema_state", ()), ("model_state", ("--trained",))):
         output = tmp_path / f"{part}.safetensors"
-        result = export(repository, *arguments, checkpoint, output)
-        assert ("numbers, averaged" in result.stdout) == (part == "ema_state"), result.stderr
+        assert export(*arguments, checkpoint, output) == 0
+        assert ("numbers, averaged" in capsys.readouterr().out) == (part == "ema_state")
         assert torch.equal(load_file(output)["head.weight"], state[part]["head.weight"])
     assert not torch.equal(state["ema_state"]["head.weight"], state["model_state"]["head.weight"])
 
 
-def test_a_file_of_another_kind_is_refused(repository: Path, tmp_path: Path) -> None:
-    result = export(repository, tmp_path / "none.pyth", tmp_path / "weights.onnx")
+def test_a_file_of_another_kind_is_refused_by_the_command(repository: Path, tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("none.pyth", "weights.onnx")]
+    command = [sys.executable, str(repository / "tools/export_weights.py"), *files]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
     assert result.stderr == f"ValueError: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
