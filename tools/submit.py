@@ -5,6 +5,8 @@ more.
 """
 
 import argparse
+import contextlib
+import io
 import itertools
 import os
 import re
@@ -37,6 +39,7 @@ from slowfast.utils.submission import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+EARLY_SECONDS = 60  # that Slurm may send a signal before its time, sbatch says
 FOREVER = 10**9  # how often a job may be queued again
 
 
@@ -67,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, submitit.core.utils.FailedJobError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        on_slurm = args.cluster == "slurm"
+        print(
+            "no longer followed; the job goes on" if on_slurm else "interrupted, and the job with it", file=sys.stderr
+        )
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,7 +172,16 @@ def _experiment_of(cfg_path: str) -> str:
 
 
 def slurm_parameters(args: argparse.Namespace, cfg: CfgNode, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what submitit's executor for Slurm is told, in its own words."""
+    """Return what submitit's executor for Slurm is told, in its own words.
+
+    Raises:
+        ValueError: the time limit leaves no time to train.
+    """
+    if 60 * args.timeout < args.signal_delay + EARLY_SECONDS:
+        raise ValueError(
+            f"--timeout is {args.timeout} minutes, but {args.signal_delay} s before that, --signal_delay, the job "
+            f"shall save its work, and Slurm may say so {EARLY_SECONDS} s early; give it more minutes"
+        )
     parameters: dict[str, Any] = {
         "job_name": args.name or _experiment_of(args.cfg or "array"),
         "nodes": cfg.NUM_SHARDS,
@@ -225,12 +243,9 @@ def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, paramete
         print(f"note, as seen from here: {problem}", file=sys.stderr)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
     if args.cluster == "slurm":
-        slurm = submitit.SlurmExecutor(folder, max_num_timeout=FOREVER)
-        slurm.update_parameters(**_with_source(folder, parameters))
-        with slurm.batch():
-            submitted = [slurm.submit(task) for task in tasks]
+        submitted = _queue(tasks, folder, parameters)
         jobs = [_job(run, job, folder) for run, job in zip(runs, submitted, strict=True)]
-        _announce(jobs)
+        _announce(jobs, cancel="scancel")
         statuses = _follow_slurm(jobs) if args.follow else [0]
     else:
         jobs, statuses = _run_here(args, runs, tasks, folder)
@@ -239,6 +254,17 @@ def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, paramete
         ends = ["COMPLETED" if status == 0 else f"status {status}" for status in [*statuses, *[0] * len(jobs)]]
         print(table(jobs, states=[state or end for state, end in zip(slurm_states, ends, strict=False)]))
     return next((status for status in statuses if status), 0)
+
+
+def _queue(tasks: Sequence[Task], folder: Path, parameters: dict[str, Any]) -> list[Any]:
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=FOREVER)
+    executor.update_parameters(**_with_source(folder, parameters))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # what sbatch says is in the error, too
+            return [executor.submit(task) for task in tasks]
+    except submitit.core.utils.FailedJobError:
+        shutil.rmtree(folder)
+        raise
 
 
 def _write_run(args: argparse.Namespace, run: Run, folder: Path) -> Task:
@@ -256,14 +282,14 @@ def _job(run: Run, job: Any, folder: Path) -> Job:
     return Job(job.job_id, run.label, run.cfg.OUTPUT_DIR, job.num_tasks, str(folder))
 
 
-def _announce(jobs: Sequence[Job]) -> None:
+def _announce(jobs: Sequence[Job], *, cancel: str) -> None:
     write_jobs(jobs)
     print(f"submission: {jobs[0].folder}")
     for job in jobs:
         print(f"job {job.job_id}{f'  {job.label}' if job.label else ''}, results in {job.output_dir}")
         print(f"  logs:   {job.log_path(0, 'out')} (.err; a pair for each of {job.num_tasks} tasks)")
         print(f"  follow: tail -F {job.log_path(0, 'out')} {job.log_path(0, 'err')}")
-        print(f"  cancel: scancel {job.job_id}", flush=True)
+        print(f"  cancel: {cancel} {job.job_id}", flush=True)
     print(f"results: {sys.executable} {ROOT / 'tools/submit.py'} --table {jobs[0].folder}", flush=True)
 
 
@@ -297,7 +323,7 @@ def _run_here(
         )
         submitted = executor.submit(task)
         jobs.append(_job(run, submitted, folder))
-        _announce(jobs)
+        _announce(jobs, cancel="kill")
         if not args.follow and len(runs) == 1:
             return jobs, [0]
         follow(jobs[-1], runs=lambda submitted=submitted: not submitted.done())
