@@ -188,6 +188,15 @@ def test_the_traceback_of_the_process_that_failed_is_the_last_word(start: Spawn,
     assert f"rank 0 on {socket.gethostname()} ends: rank 1 on {socket.gethostname()} failed" in outputs[-1]
 
 
+def test_a_process_that_is_ended_because_another_failed_has_failed(start: Spawn) -> None:
+    facts = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
+    ranks = [{"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)} for rank in (0, 1)]
+    spared, failed = (start("fail_while_rank_0_sleeps", env=facts | rank) for rank in ranks)
+    assert failed.wait(timeout=100) == 1
+    spared.terminate()  # as Slurm and torchrun do when a process has failed
+    assert spared.wait(timeout=30) == 1
+
+
 def test_torchrun_shows_the_traceback_of_the_process_that_failed(start: Spawn) -> None:
     process = start("fail_in_rank_1", *torchrun("--standalone", "--nproc_per_node=2"))
     errors = process.communicate(timeout=120)[1]
