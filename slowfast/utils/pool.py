@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any, Generic, NamedTuple, TypeVar
 
@@ -98,6 +98,7 @@ class _Worker(Generic[Item, Result]):
         # a dead end is seen on both sides.
         context = get_context("forkserver")
         context.set_forkserver_preload([getattr(self._function, "func", self._function).__module__])
+        _start_server()
         self.connection, far_end = context.Pipe()
         arguments = (self._function, far_end, os.getcwd(), imported_plugins())
         self._process = context.Process(target=_work, args=arguments, daemon=True)
@@ -138,9 +139,19 @@ class _Worker(Generic[Item, Result]):
         self.connection.close()
 
 
+def _start_server() -> None:
+    """Start the server of processes, unless it runs; Ctrl-C reaches neither it nor them, not even while they import."""
+    resource_tracker.ensure_running()  # else the server starts it, which would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as the new process will have it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(function: Callable[[Any], Any], connection: Connection, folder: str, plugins: tuple[str, ...]) -> None:
     """Answer items with results, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(folder)  # multiprocessing goes where the parent started, not where it is
     import_again(plugins)
