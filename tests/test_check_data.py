@@ -141,6 +141,7 @@ def test_a_check_that_is_killed_goes_on_where_it_was(many: Path, repository: Pat
     assert_all_are_checked_once(many / "manifest.csv")
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_ends_in_one_line_and_the_check_goes_on(
     many: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +149,7 @@ def test_ctrl_c_ends_in_one_line_and_the_check_goes_on(
         wait_for_rows(many / "manifest.csv", 20)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=press).start()
+    threading.Thread(target=press, daemon=True).start()
     assert check_data("--splits", "train", "--workers", "1") == 130
     assert capsys.readouterr().err.endswith("\nstopped; the same command goes on from here\n")
     assert 18 < read_manifest(str(many / "manifest.csv")).num_checked < NUM_MANY
