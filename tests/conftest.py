@@ -219,10 +219,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., li
         output: Path | None = None,
         errors: Path | None = None,
         largest_file: int = 0,
+        environment: dict[str, str] | None = None,
     ) -> list[int]:
         request: dict[str, Any] = {"arguments": arguments, "num_processes": num_processes, "signal": signal}
         output = output or Path("run_server.log")
         request |= {"when": when, "output": str(output), "errors": str(errors or output), "largest_file": largest_file}
+        request["environment"] = environment or {}
         print(json.dumps(request), file=requests, flush=True)
         statuses: list[int] = json.loads(answers.readline())
         return statuses

@@ -367,6 +367,9 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+Serve = Callable[..., list[int]]
+
+
 class Run(NamedTuple):
     """How the scripts of one experiment are run, in small."""
 
@@ -374,17 +377,29 @@ class Run(NamedTuple):
     output: Path
     environment: dict[str, str]
     settings: list[str]
+    serve: Serve | None  # does the command that a script ends in, in a process whose imports are done
 
     def script(self, name: str, *overrides: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run run.sh or test.sh from another folder than the repository's."""
-        return subprocess.run(
-            ["bash", str(ROOT / "exp" / self.exp / name), *self.settings, *overrides],
-            env={**without(os.environ), **self.environment, **environment},
-            cwd=self.output.parent,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        environment = {**self.environment, **environment}
+        words = ["bash", str(ROOT / "exp" / self.exp / name), *self.settings, *overrides]
+        folder = self.output.parent
+        if self.serve is None:
+            return self._run(words, environment)
+        (folder / "show").write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
+        (folder / "show").chmod(0o755)
+        shown = self._run(words, environment | {"PYTHON": str(folder / "show")})
+        assert shown.returncode == 0, shown.stderr
+        tool, *arguments, end = shown.stdout.split("\0")
+        assert (tool, end) == (str(ROOT / "tools/run_net.py"), "")
+        files = {"output": folder / f"{name} said", "errors": folder / f"{name} errors"}
+        (status,) = self.serve(arguments, num_processes=1, environment=environment, **files)
+        return subprocess.CompletedProcess(words, status, *(path.read_text() for path in files.values()))
+
+    def _run(self, words: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        environment = without(os.environ) | environment
+        folder = self.output.parent
+        return subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def without(environment: Any) -> dict[str, str]:
@@ -394,10 +409,10 @@ def without(environment: Any) -> dict[str, str]:
 
 
 @pytest.fixture
-def small_run(data_of: Callable[[str], Folders], weights_dir: Path, tmp_path: Path) -> Callable[[str], Run]:
+def small_run(data_of: Callable[[str], Folders], weights_dir: Path, tmp_path: Path) -> Callable[..., Run]:
     """A run of two steps of 4 videos and two test batches of 2 videos, with all of an experiment that is not size."""
 
-    def make(exp: str) -> Run:
+    def make(exp: str, *, serve: Serve | None = None) -> Run:
         protocol, data = TABLE[exp]["test_protocol"], data_of(exp)
         settings: dict[str, Any] = {
             "NUM_GPUS": 0,
@@ -422,7 +437,7 @@ def small_run(data_of: Callable[[str], Folders], weights_dir: Path, tmp_path: Pa
             "SUBMIT": "",
         }
         words = [str(part) for pair in settings.items() for part in pair]
-        return Run(exp, tmp_path / "out put", environment, words)
+        return Run(exp, tmp_path / "out put", environment, words, serve)
 
     return make
 
@@ -458,16 +473,18 @@ def scores_in(output: Path) -> Any:
 
 @pytest.mark.zoo
 @pytest.mark.parametrize("exp", TABLE)
-def test_an_experiment_runs_from_end_to_end(exp: str, small_run: Callable[[str], Run]) -> None:
+def test_an_experiment_runs_from_end_to_end(exp: str, small_run: Callable[..., Run]) -> None:
     check_from_end_to_end(small_run(exp))
 
 
 @pytest.mark.parametrize(("exp", "by_name"), SAMPLE)
-def test_a_sample_of_experiments_runs_from_end_to_end(exp: str, by_name: bool, small_run: Callable[[str], Run]) -> None:
-    check_from_end_to_end(small_run(exp), by_name=by_name)
+def test_a_sample_of_experiments_runs_from_end_to_end(
+    exp: str, by_name: bool, small_run: Callable[..., Run], serve: Serve
+) -> None:
+    check_from_end_to_end(small_run(exp, serve=serve if by_name else None), by_name=by_name)
 
 
-def test_a_run_without_data_ends_in_one_message_with_what_to_set(small_run: Callable[[str], Run]) -> None:
+def test_a_run_without_data_ends_in_one_message_with_what_to_set(small_run: Callable[..., Run]) -> None:
     run = small_run("uniformer_s8x8_k400")
     for name in ("run.sh", "test.sh"):
         result = run.script(name, DATA_DIR="", VIDEO_DIR="", WEIGHTS_DIR="")
@@ -482,9 +499,9 @@ def test_a_run_without_data_ends_in_one_message_with_what_to_set(small_run: Call
 
 
 def test_a_run_without_lists_and_weights_ends_in_one_message_with_what_to_set(
-    small_run: Callable[[str], Run], tmp_path: Path
+    small_run: Callable[..., Run], tmp_path: Path, serve: Serve
 ) -> None:
-    run = small_run("uniformer_s8x8_k400")
+    run = small_run("uniformer_s8x8_k400", serve=serve)
     result = run.script("run.sh", "DATA.PATH_TO_DATA_DIR", str(tmp_path), DATA_DIR="/nowhere", WEIGHTS_DIR="")
     assert result.returncode == 1
     assert f"{tmp_path}/train.csv: no such file; check DATA.PATH_TO_DATA_DIR" in result.stderr

@@ -1,8 +1,8 @@
 """Runs tools/run_net.py again and again in forked processes: what takes seconds to import is imported once.
 
 `python run_server.py` reads one JSON request per line, {"arguments": [...], "num_processes": 1, "signal": "SIGKILL" or
-"", "when": seconds, "saving" or "training", "output": path, "errors": path, "largest_file": bytes or 0}, and answers
-with the exit statuses of the processes, as `Popen.returncode` has them.
+"", "when": seconds, "saving" or "training", "output": path, "errors": path, "largest_file": bytes or 0,
+"environment": {...}}, and answers with the exit statuses of the processes, as `Popen.returncode` has them.
 """
 
 import json
@@ -28,7 +28,15 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start(arguments: list[str], *, num_processes: int, output: str, errors: str, largest_file: int) -> list[int]:
+def start(
+    arguments: list[str],
+    *,
+    num_processes: int,
+    output: str,
+    errors: str,
+    largest_file: int,
+    environment: dict[str, str],
+) -> list[int]:
     """Fork the processes of a job, as torchrun would start them; they are one group."""
     port = str(free_port())
     children: list[int] = []
@@ -36,7 +44,7 @@ def start(arguments: list[str], *, num_processes: int, output: str, errors: str,
         child = os.fork()
         if child == 0:
             os.setpgid(0, children[0] if children else 0)
-            os.environ["OMP_NUM_THREADS"] = "1"
+            os.environ |= {"OMP_NUM_THREADS": "1", **environment}
             for descriptor, path in ((1, output), (2, errors)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
             if largest_file:
@@ -81,7 +89,9 @@ def main() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
-        settings = {name: request[name] for name in ("num_processes", "output", "errors", "largest_file")}
+        settings = {
+            name: request[name] for name in ("num_processes", "output", "errors", "largest_file", "environment")
+        }
         children = start(request["arguments"], **settings)
         if request["signal"]:
             folder = Path(request["arguments"][request["arguments"].index("OUTPUT_DIR") + 1])
