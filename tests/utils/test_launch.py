@@ -30,15 +30,10 @@ def write_place(folder: str) -> int:
     return 0
 
 
-def end_with_status(status: int) -> int:
-    distributed.wait_for_all()
-    return status
-
-
 def log_who_is_there(folder: str) -> int:
     start_logging(folder, is_main=distributed.is_main())
     check_network()
-    return 0
+    return 3
 
 
 def fail_in_rank_1(folder: str) -> int:
@@ -149,15 +144,16 @@ def test_tasks_of_submitit_on_one_machine_are_the_processes(start: Spawn, tmp_pa
     assert places_in(tmp_path) == BOTH
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_the_exit_status_of_the_job_is_returned(processes: int) -> None:
+def test_one_process_returns_the_status_of_the_job(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
-    assert launch(end_with_status, 3, num_processes=processes, backend="gloo") == 3
+    assert launch(log_who_is_there, str(tmp_path), num_processes=0) == 3
     torch.set_num_threads(threads)
 
 
-def test_who_has_come_and_how_fast_they_are_is_logged(tmp_path: Path) -> None:
-    assert launch(log_who_is_there, str(tmp_path), num_processes=2, backend="gloo") == 0
+def test_two_processes_say_who_has_come_and_how_fast_they_are_and_return_the_status_of_the_job(
+    tmp_path: Path,
+) -> None:
+    assert launch(log_who_is_there, str(tmp_path), num_processes=2, backend="gloo") == 3
     log = (tmp_path / "stdout.log").read_text()
     assert f"2 processes on 1 machines: {socket.gethostname()} (ranks 0, 1)" in log
     assert "all-reduce of 16 MiB: right sums" in log
