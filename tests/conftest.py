@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from slowfast.config import CfgNode, load_cfg
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, which processes share: one that computes, and some that mostly wait."""
     first = [REPOSITORY / "tests" / name for name in FIRST]
     items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Leave the other cores to the other processes that run tests: threads that wait for a core cost more than help."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
