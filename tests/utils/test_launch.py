@@ -75,14 +75,16 @@ def start(tmp_path: Path) -> Iterator[Spawn]:
     started: list[subprocess.Popen[str]] = []
 
     def start(
-        job: str, *prefix: str, env: dict[str, str] | None = None, **arguments: object
+        job: str, *prefix: str, env: dict[str, str] | None = None, silent_seconds: float = 60.0, **arguments: object
     ) -> "subprocess.Popen[str]":
         script = tmp_path / f"{job}_{len(started)}.py"
         arguments = {"num_processes": 2, "backend": "gloo", "timeout": 60.0, **arguments}
         script.write_text(
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
             f"from test_launch import {job}\n"
+            "from slowfast.utils import meeting\n"
             "from slowfast.utils.launch import launch\n"
+            f"meeting.SILENT_SECONDS = {silent_seconds}\n"
             f"if __name__ == '__main__': sys.exit(launch({job}, {str(tmp_path / 'out')!r}, **{arguments!r}))\n"
         )
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -102,6 +104,12 @@ def places_in(folder: Path) -> list[str]:
 
 def torchrun(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "torch.distributed.run", *arguments)
+
+
+def task_of_submitit(rank: int) -> dict[str, str]:
+    """The environment of one of two tasks that its executor for one machine has started."""
+    job = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
+    return job | {"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)}
 
 
 def free_port() -> int:
@@ -137,9 +145,7 @@ def test_two_machines_meet_by_hand(start: Spawn, tmp_path: Path) -> None:
 
 
 def test_tasks_of_submitit_on_one_machine_are_the_processes(start: Spawn, tmp_path: Path) -> None:
-    facts = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
-    ranks = [{"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)} for rank in (1, 0)]
-    processes = [start("write_place", env=facts | rank) for rank in ranks]
+    processes = [start("write_place", env=task_of_submitit(rank)) for rank in (1, 0)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert places_in(tmp_path) == BOTH
 
@@ -185,9 +191,7 @@ def test_the_traceback_of_the_process_that_failed_is_the_last_word(start: Spawn,
 
 
 def test_a_process_that_is_ended_because_another_failed_has_failed(start: Spawn) -> None:
-    facts = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
-    ranks = [{"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)} for rank in (0, 1)]
-    spared, failed = (start("fail_while_rank_0_sleeps", env=facts | rank) for rank in ranks)
+    spared, failed = (start("fail_while_rank_0_sleeps", env=task_of_submitit(rank)) for rank in (0, 1))
     assert failed.wait(timeout=100) == 1
     spared.terminate()  # as Slurm and torchrun do when a process has failed
     assert spared.wait(timeout=30) == 1
@@ -223,6 +227,17 @@ def test_a_process_that_is_killed_is_named(start: Spawn) -> None:
     assert process.returncode == 1
     assert f"rank 1 on {socket.gethostname()} stopped without a word" in errors
     assert f"rank 1 on {socket.gethostname()} was ended by SIGKILL" in errors.splitlines()[-1]
+
+
+def test_a_process_that_is_silent_is_named(start: Spawn, tmp_path: Path) -> None:
+    first, silent = (start("wait_to_be_ended", env=task_of_submitit(rank), silent_seconds=5.0) for rank in (0, 1))
+    deadline = time.monotonic() + 60
+    while len(places_in(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    silent.send_signal(signal.SIGSTOP)  # its connections stay open, as those of a machine that has lost its network
+    errors = first.communicate(timeout=60)[1]
+    assert first.returncode == 1
+    assert f"no sign of life for 5 s from rank 1 on {socket.gethostname()}; look there for the reason" in errors
 
 
 def test_a_process_that_does_not_come_is_named(start: Spawn) -> None:
