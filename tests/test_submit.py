@@ -88,7 +88,7 @@ def test_a_dry_run_leaves_nothing_behind(submit: Tool, tmp_path: Path) -> None:
         (["--array", "RNG_SEED"], "--array RNG_SEED: write KEY=A,B,..."),
         (["--array", "NUM_GPUS=4,8"], "the runs of --array need the same NUM_SHARDS and NUM_GPUS"),
         (["--array", "RNG_SED=4,8"], "RNG_SED"),
-        (["--timeout", "3"], "--timeout is 3 minutes, but 120 s before that, --signal_delay, the job shall save"),
+        (["--timeout", "2"], "--timeout is 2 minutes, but 120 s before that, --signal_delay, the job shall save"),
         (["--cluster", "local"], "NUM_SHARDS is 4, but --cluster local is this machine alone; use 1"),
         (["--table", "nowhere"], "nowhere/jobs.json: no such file; name the folder that tools/submit.py printed"),
     ],
