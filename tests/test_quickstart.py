@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,15 +64,28 @@ def test_it_learns_to_tell_motions_apart(quickstart: Quickstart) -> None:
     assert str(quickstart.output / "test") in printed
 
 
-def test_two_processes_give_the_table_of_one(quickstart: Quickstart, tmp_path: Path) -> None:
-    weights = str(next((quickstart.output / "checkpoints").iterdir()))
-    tables = []
-    for processes in ("0", "2"):
-        output = tmp_path / processes
-        count = ("NUM_GPUS", processes, "DIST_BACKEND", "gloo")
-        tables.append(table_of(quickstart.script("test.sh", *count, OUTPUT_DIR=str(output), WEIGHTS=weights)))
+def test_two_processes_give_the_table_of_one(
+    quickstart: Quickstart, serve: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    tables, scores = [], []
+    for processes in (1, 2):
+        output = tmp_path / f"run {processes}"
+        settings = {
+            "TRAIN.ENABLE": False,
+            "TEST.CHECKPOINT_FILE_PATH": max((quickstart.output / "checkpoints").iterdir()),
+            "DATA.PATH_TO_DATA_DIR": quickstart.data,
+            "DATA.PATH_PREFIX": quickstart.data,
+            "DATA.CLASS_NAMES": quickstart.data / "classes.txt",
+            "DIST_BACKEND": "gloo",
+            "OUTPUT_DIR": output,
+        }
+        config = str(quickstart.repository / "exp/quickstart/config.yaml")
+        arguments = ["--cfg", config, *(str(part) for pair in settings.items() for part in pair)]
+        printed = tmp_path / f"printed {processes}"
+        assert serve(arguments, num_processes=processes, output=printed) == [0] * processes
+        tables.append(table_of(printed.read_text()))
+        scores.append(np.load(output / "test/scores.npz")["scores"])
     assert tables[0] == tables[1]
-    scores = [np.load(tmp_path / processes / "test/scores.npz")["scores"] for processes in ("0", "2")]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-4)
 
 

@@ -131,6 +131,9 @@ def why_not(kind: str) -> str:
     return ""
 
 
+INSTEAD = ["local"] if why_not("loopback") else []  # of a Slurm, where there is none
+
+
 def wait_until(is_so: Callable[[], Any], *, seconds: float = 120) -> Any:
     """Return what a function returns as soon as it is true."""
     deadline = time.monotonic() + seconds

@@ -8,7 +8,17 @@ import pytest
 
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
 from slowfast.utils.submission import Job
-from tests.slurm.cluster import EPOCHS, QUICKSTART, REPOSITORY, Cluster, assert_same_end, job_in, losses_in, wait_until
+from tests.slurm.cluster import (
+    EPOCHS,
+    INSTEAD,
+    QUICKSTART,
+    REPOSITORY,
+    Cluster,
+    assert_same_end,
+    job_in,
+    losses_in,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slurm
 
@@ -40,7 +50,7 @@ def edit(source: Path) -> None:
     (source / QUICKSTART.name).write_text("NONSENSE: 1\n")
 
 
-@pytest.mark.parametrize("kind", ["local", "loopback", "netns"])
+@pytest.mark.parametrize("kind", ["loopback", "netns", *INSTEAD])
 def test_interruptions_and_edits_of_the_source_change_nothing(
     kind: str, start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path
 ) -> None:
@@ -73,24 +83,27 @@ def test_interruptions_and_edits_of_the_source_change_nothing(
 
 
 def test_a_time_limit_that_leaves_no_time_for_a_checkpoint_ends_the_job(
-    start_cluster: StartCluster, settings: list[str], tmp_path: Path
+    start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path, serve: Callable[..., list[int]]
 ) -> None:
-    cluster = start_cluster("local")
-    submitted = cluster.submit(*settings, output=tmp_path / "run")
+    cluster, run = start_cluster("local"), tmp_path / "run"
+    submitted = cluster.submit(*settings, output=run, pace="0.5")
     job = job_in(tmp_path / "jobs")
-    for starts in ([1, 1], [2, 2]):
-        wait_for_starts(job, starts)
+    for start, has_time in enumerate([False, True, False, False], start=1):
+        wait_for_starts(job, [start, start])
         wait_until(lambda: len(cluster.commands_of(job)) == 2)
+        if has_time:
+            a_step_later(run)
         cluster.interrupt(job)
     status, output, errors = submitted.end()
     assert status == 1
-    assert output.count("goes back to the queue") == 1
+    assert output.count("goes back to the queue") == 3
     assert "the time limit ended 2 starts in a row before they had saved a checkpoint" in errors
     assert "submit it again with a longer --timeout" in errors
+    assert_whole_and_the_run_goes_on(run, settings, quiet, serve)
 
 
-def test_after_a_cancel_the_same_submission_goes_on(
-    start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path
+def test_a_job_that_is_cancelled_leaves_whole_checkpoints(
+    start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path, serve: Callable[..., list[int]]
 ) -> None:
     cluster, run = start_cluster("loopback"), tmp_path / "run"
     submitted = cluster.submit(*settings, output=run, pace="0.5")
@@ -99,9 +112,15 @@ def test_after_a_cancel_the_same_submission_goes_on(
     cluster.say("scancel", job.job_id)
     assert submitted.end()[0] != 0
     assert cluster.state(job) == "CANCELLED"
+    assert_whole_and_the_run_goes_on(run, settings, quiet, serve)
+
+
+def assert_whole_and_the_run_goes_on(
+    run: Path, settings: list[str], quiet: Path, serve: Callable[..., list[int]]
+) -> None:
+    """The newest checkpoint is whole and lies within the run, which ends on this machine as if nothing had been."""
     state = load_checkpoint(str(newest_checkpoint(str(run))))
     assert (0, 0) < (state["epoch"], state["step"]) < (EPOCHS, 0)
-
-    status, output, errors = cluster.submit(*settings, output=run, job_dir=tmp_path / "second").end()
-    assert status == 0, output + errors
+    here = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "8", "OUTPUT_DIR", str(run)]
+    assert serve(here, num_processes=2) == [0, 0]
     assert_same_end(run, quiet)
