@@ -62,8 +62,9 @@ class Task:
         now["status"] = status
         cause = _cause_of_end(job.job_id, signals) if status < 0 or status == INTERRUPTED_STATUS else ""
         if cause and job.global_rank == 0:
-            now["idle_starts"] = before["idle_starts"] + 1 if self._checkpoints() == saved else 0
-            if cause == "time limit" and now["idle_starts"] == MOST_IDLE_STARTS:
+            is_idle = self._checkpoints() == saved
+            now["idle_starts"] = before["idle_starts"] + (cause == "time limit") if is_idle else 0
+            if now["idle_starts"] >= MOST_IDLE_STARTS:
                 cause, now["status"] = "", FAILED_STATUS
                 print(self._why_not_again(job.job_id), file=sys.stderr, flush=True)
         _write(path, now)
@@ -99,6 +100,8 @@ def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, 
     for number in SIGNALS:
         signal.signal(number, forward)
     child.append(subprocess.Popen(command, cwd=working_dir))
+    for number in tuple(signals):  # that came before it
+        child[0].send_signal(number)
     status = child[0].wait()
     return status, signals
 
