@@ -21,7 +21,10 @@ from slowfast.datasets.motion import make_motion, write_video
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
-FIRST = ("test_quickstart.py", "slurm/test_interruptions.py", "slurm/test_lost_machines.py", "slurm/test_jobs.py")
+FIRST = (
+    *("test_quickstart.py", "slurm/test_interruptions.py", "slurm/test_lost_machines.py", "slurm/test_jobs.py"),
+    *("utils/test_launch.py", "engine/test_interruptions.py", "test_exp.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

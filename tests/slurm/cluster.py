@@ -60,7 +60,7 @@ class Cluster:
         if kind != "local":
             self.env = env | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder / 'bin'}:{env['PATH']}"}
             subprocess.run(
-                ["bash", SCRIPT, "start", folder, "--requeue-delay", "5", "--node-timeout", "15", *OPTIONS[kind]],
+                ["bash", SCRIPT, "start", folder, "--requeue-delay", "5", "--node-timeout", "10", *OPTIONS[kind]],
                 check=True,
             )
 
