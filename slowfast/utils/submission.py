@@ -100,8 +100,8 @@ def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, 
     for number in SIGNALS:
         signal.signal(number, forward)
     child.append(subprocess.Popen(command, cwd=working_dir))
-    for number in tuple(signals):  # that came before it
-        child[0].send_signal(number)
+    for early in tuple(signals):  # that came before it
+        child[0].send_signal(early)
     status = child[0].wait()
     return status, signals
 
