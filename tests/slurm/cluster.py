@@ -19,7 +19,7 @@ from slowfast.utils.submission import Job, read_jobs
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("cluster.sh")
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
-EPOCHS = 8  # of a training, with 4 steps each
+EPOCHS = 2  # of a training, with 16 steps each
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 HOSTS = {"loopback": ("127.0.0.1", "127.0.0.2"), "netns": ("node1", "node2")}
@@ -80,7 +80,7 @@ class Cluster:
     def submit(
         self, *arguments: str, output: Path, job_dir: Path | None = None, pace: str = "0", source: Path = REPOSITORY
     ) -> Submitted:
-        """Submit a training with a global batch of 8 videos, and follow it.
+        """Submit a training with a global batch of 2 videos, and follow it.
 
         Args:
             arguments: of tools/submit.py.
@@ -92,9 +92,9 @@ class Cluster:
         command = [sys.executable, str(source / "tools/submit.py"), "--follow", "--job_dir"]
         command += [str(job_dir or output.with_name("jobs")), *arguments, "OUTPUT_DIR", str(output)]
         if self.kind == "local":
-            command += ["--cluster", "local", "--num_gpus", "2", "TRAIN.BATCH_SIZE", "8"]
+            command += ["--cluster", "local", "--num_gpus", "2", "TRAIN.BATCH_SIZE", "2"]
         else:
-            command += ["--num_shards", "2", "--num_gpus", "1", "TRAIN.BATCH_SIZE", "4"]
+            command += ["--num_shards", "2", "--num_gpus", "1", "TRAIN.BATCH_SIZE", "1"]
         paths = os.pathsep.join([str(source), str(REPOSITORY / "tests/plugins")])
         return Submitted(command, env=self.env | {"PYTHONPATH": paths, "PACE": pace}, cwd=self.folder)
 

@@ -31,7 +31,7 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Arguments of a training of seconds, with two processes on one machine or two."""
+    """Arguments of a training of seconds of the quickstart model, with two processes on one machine or two."""
     data = tmp_path_factory.mktemp("motion")
     make_motion(data, seed=5, videos_per_class={"train": 4, "val": 1, "test": 1})
     values = {
@@ -44,13 +44,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "TRAIN.REHEARSE": False,
         "TEST.ENABLE": False,
         "TEST.BATCH_SIZE": 8,
-        "DATA.NUM_FRAMES": 4,
-        "DATA.TRAIN_CROP_SIZE": 32,
-        "DATA.TEST_CROP_SIZE": 32,
-        "DATA_LOADER.NUM_WORKERS": 1,
-        "UNIFORMER.EMBED_DIM": "[8,8,16,16]",
-        "UNIFORMER.DEPTH": "[1,1,1,1]",
-        "UNIFORMER.HEAD_DIM": 8,
         "SOLVER.MAX_EPOCH": EPOCHS,
         "SOLVER.WARMUP_EPOCHS": 0,
         "LOG_PERIOD": 1,
@@ -65,6 +58,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def quiet(settings: list[str], tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., list[int]]) -> Path:
     """The folder of a run of two processes on this machine, which nothing disturbs."""
     folder = tmp_path_factory.mktemp("quiet")
-    arguments = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "8", "OUTPUT_DIR", str(folder)]
+    arguments = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2", "OUTPUT_DIR", str(folder)]
     assert serve(arguments, num_processes=2) == [0, 0]
     return folder

@@ -121,6 +121,6 @@ def assert_whole_and_the_run_goes_on(
     """The newest checkpoint is whole and lies within the run, which ends on this machine as if nothing had been."""
     state = load_checkpoint(str(newest_checkpoint(str(run))))
     assert (0, 0) < (state["epoch"], state["step"]) < (EPOCHS, 0)
-    here = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "8", "OUTPUT_DIR", str(run)]
+    here = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2", "OUTPUT_DIR", str(run)]
     assert serve(here, num_processes=2) == [0, 0]
     assert_same_end(run, quiet)

@@ -30,11 +30,11 @@ def free_port() -> int:
 def test_launchers_of_two_processes_train_the_same(
     launcher: str, settings: list[str], quiet: Path, tmp_path: Path
 ) -> None:
-    commands = [[sys.executable, RUN_NET, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "8"]]
+    commands = [[sys.executable, RUN_NET, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2"]]
     if launcher != "spawn":
         meeting = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
         torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", meeting]
-        commands = [[sys.executable, *torchrun, RUN_NET, "TRAIN.BATCH_SIZE", "4"]] * 2
+        commands = [[sys.executable, *torchrun, RUN_NET, "TRAIN.BATCH_SIZE", "1"]] * 2
     output = ["OUTPUT_DIR", str(tmp_path)]
     processes = [subprocess.Popen([*command, *settings, *output], env=os.environ | ON_CPU) for command in commands]
     assert [process.wait(timeout=240) for process in processes] == [0] * len(commands)
@@ -42,7 +42,7 @@ def test_launchers_of_two_processes_train_the_same(
     assert_same_end(tmp_path, quiet)
 
 
-def test_a_job_of_two_machines_trains_as_two_processes_do(
+def test_a_job_of_two_machines_trains_the_quickstart_model_as_two_processes_do(
     start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path
 ) -> None:
     cluster = start_cluster("netns")

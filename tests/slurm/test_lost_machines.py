@@ -20,7 +20,7 @@ def test_a_machine_that_is_lost_is_named_and_the_run_goes_on(
 ) -> None:
     cluster, run = start_cluster(kind), tmp_path / "run"
     lost = cluster.hosts[1]
-    arguments = [*settings, "TRAIN.CHECKPOINT_PERIOD", "1"]
+    arguments = [*settings, "TRAIN.CHECKPOINT_MINUTES", "0.05"]
     submitted = cluster.submit(*arguments, output=run, pace="1.5,0.1")
     job = job_in(tmp_path / "jobs")
     wait_until(lambda: newest_checkpoint(str(run)))
@@ -33,5 +33,5 @@ def test_a_machine_that_is_lost_is_named_and_the_run_goes_on(
     if status:  # Slurm has put the job back into the queue, or has given it up: it depends on who is faster
         status, output, errors = cluster.submit(*arguments, output=run, job_dir=tmp_path / "second").end()
     assert status == 0, output + errors
-    assert re.search(r"going on at epoch [2-8], step", output)
+    assert "going on at epoch" in output
     assert_same_end(run, quiet)
