@@ -1,5 +1,6 @@
 """Files that are whole or absent: written beside their path, synced to disk, then renamed."""
 
+import contextlib
 import errno
 import io
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import simplejson
+
+from slowfast.utils.interrupt import cleaned_up
 
 UNFINISHED = ".unfinished"  # suffix of a file that is being written, after its full name
 
@@ -27,28 +30,27 @@ def write_file(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) -
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     file: _RememberingFile | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb", buffering=0) as raw:
-            file = _RememberingFile(raw)
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(raw.fileno())
-        os.replace(unfinished, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError, SystemError) as error:
-        # Libraries hide the error of the write behind one of their own: torch as a RuntimeError about positions.
-        cause = file.error if file is not None and file.error is not None else error
-        reason = _explain(cause, path.parent)  # before the part that was written makes room again
-        unfinished.unlink(missing_ok=True)
-        if not isinstance(cause, OSError):
-            raise
-        explained = OSError(f"{path}: cannot be written: {reason}")
-        explained.errno = cause.errno
-        raise explained from error
+    with cleaned_up(lambda: _remove(unfinished)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(unfinished, "wb", buffering=0) as raw:
+                file = _RememberingFile(raw)
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(raw.fileno())
+            os.replace(unfinished, path)
+            _sync_folder(path.parent)
+        except (OSError, RuntimeError, SystemError) as error:
+            # Libraries hide the error of the write behind one of their own: torch as a RuntimeError about positions.
+            cause = file.error if file is not None and file.error is not None else error
+            if not isinstance(cause, OSError):
+                raise
+            explained = OSError(f"{path}: cannot be written: {explain(cause, path.parent)}")
+            explained.errno = cause.errno
+            raise explained from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -74,6 +76,13 @@ def read_json(path: Path, *, remedy: str) -> Any:
         raise ValueError(f"{path}: {problem}; {remedy}") from error
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes have left of files in a folder that no other process writes to now."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def free_bytes(folder: Path) -> int | None:
     """Return the bytes that are free in a folder, which may not exist yet; None if the disk does not say."""
     nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
@@ -89,6 +98,19 @@ def format_bytes(number: float) -> str:
         del units[0]
     digits = 0 if number >= 10 or units[0] == "B" else 1
     return f"{number:.{digits}f} {units[0]}"
+
+
+def explain(error: Exception, folder: Path) -> str:
+    """Return why a file could not be written, with the free space if the disk is full.
+
+    Args:
+        error: The error of writing it.
+        folder: Where it was written.
+    """
+    if not isinstance(error, OSError) or error.errno not in _NO_SPACE:
+        return getattr(error, "strerror", None) or str(error)
+    free = free_bytes(folder)
+    return f"the disk is full ({format_bytes(free)} free)" if free is not None else "the disk is full"
 
 
 class _RememberingFile(io.BufferedWriter):
@@ -111,11 +133,9 @@ class _RememberingFile(io.BufferedWriter):
             raise
 
 
-def _explain(error: Exception, folder: Path) -> str:
-    if not isinstance(error, OSError) or error.errno not in _NO_SPACE:
-        return getattr(error, "strerror", None) or str(error)
-    free = free_bytes(folder)
-    return f"the disk is full ({format_bytes(free)} free)" if free is not None else "the disk is full"
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it was renamed, or never made
+        path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ def count(number: int, noun: str, *, plural: str = "") -> str:
         noun: The singular.
         plural: The plural, unless it is regular.
     """
-    regular = f"{noun}es" if noun.endswith(("s", "sh", "ch", "x")) else f"{noun}s"
+    regular = f"{noun}es" if noun.endswith(("s", "sh", "tch", "x")) else f"{noun}s"
     return f"{number} {noun if number == 1 else plural or regular}"
 
 
