@@ -3,7 +3,8 @@
 A key lives here only while some code reads it; the change that stops reading a key moves it to `RETIRED`.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -25,6 +26,8 @@ _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True  # train before testing
 _C.TRAIN.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS
 _C.TRAIN.BATCH_SIZE = 64  # videos per step and machine, shared by its processes
+_C.TRAIN.DROP_LAST = True  # leave out the last incomplete step of an epoch; False: keep it
+_C.TRAIN.SAMPLING = "uniform"  # uniform: every video once an epoch | balanced: classes equally
 _C.TRAIN.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
 _C.TRAIN.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch is always saved
 _C.TRAIN.CHECKPOINT_MINUTES = 30.0  # between two checkpoints within an epoch; 0: none
@@ -32,7 +35,9 @@ _C.TRAIN.SAVE_LATEST = False  # a checkpoint after every epoch, and only the new
 _C.TRAIN.KEEP_LAST = 0  # checkpoints at the ends of epochs that are kept; 0: all
 _C.TRAIN.KEEP_EVERY = 0  # those after each so many epochs are kept as well; 0: none for that
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # file, address or published name to start from; "": UNIFORMER.PRETRAIN_NAME
-_C.TRAIN.AUTO_RESUME = True  # continue from the newest checkpoint in OUTPUT_DIR, if there is one
+_C.TRAIN.BEST_METRIC = "top1"  # top1 | loss: which validation is the best, for best.pyth and early stopping
+_C.TRAIN.EARLY_STOP_PATIENCE = 0  # validations in a row without a better one that end the training; 0: never
+_C.TRAIN.AUTO_RESUME = True  # resume the run in OUTPUT_DIR; False: set it aside (a restart of a job resumes its own)
 _C.TRAIN.RESUME_WITH_CHANGES = False  # continue although settings of the model, the data or the recipe have changed
 _C.TRAIN.REHEARSE = True  # train, save, load, validate and test on a few videos before the first epoch
 _C.TRAIN.EMA_DECAY = 0.0  # share of the moving average of the weights that a step keeps, such as 0.9999; 0: no average
@@ -51,7 +56,7 @@ _C.TEST.BATCH_SIZE = 64  # views in one forward pass and machine, shared by its 
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # file, address or published name; "": the newest checkpoint in OUTPUT_DIR
 _C.TEST.TEST_BEST = False  # with no file given, test the checkpoint with the best validation: OUTPUT_DIR/best.pyth
 _C.TEST.EMA = True  # validate, keep as best and test the averaged weights of TRAIN.EMA_DECAY, where there are any
-_C.TEST.ALLOW_UNSCORED = False  # end with status 0 although some videos could not be read
+_C.TEST.ALLOW_UNSCORED = False  # exit status 0 although some videos are unreadable
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (centre) or 3
 
@@ -156,7 +161,7 @@ _C.SOLVER.MOMENTUM = 0.9  # of sgd
 _C.SOLVER.DAMPENING = 0.0  # of sgd
 _C.SOLVER.NESTEROV = True  # of sgd
 _C.SOLVER.ACCUM_STEPS = 0  # parts of a process's share of a step, one after another; 0: 1, or as the run began
-_C.SOLVER.MAX_BAD_STEPS = 10  # in a row with numbers that are not finite, which are left out, before the run goes back
+_C.SOLVER.MAX_BAD_STEPS = 10  # in a row with numbers that are not finite, which are skipped, before the run ends
 _C.SOLVER.FUSED = True  # one kernel for the update of all weights (adamw, adam)
 _C.SOLVER.CLIP_GRADIENT = 20.0  # largest norm of all gradients together; 0: no clipping
 
@@ -192,29 +197,55 @@ RETIRED = {
 # Keys with a number as default that take a list as well, one number for each stage.
 NUMBER_OR_LIST = ("UNIFORMER.MLP_RATIO",)
 
+# What lists hold that are empty by default. Any other list holds what its default holds.
+LISTS_OF_STRINGS = {"MODEL.ALLOWED_MISMATCH"}
+LISTS_OF_NUMBERS = {
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE",
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE",
+    "SOLVER.STEPS",
+    "SOLVER.LRS",
+}
+
 
 def default_cfg() -> CfgNode:
     """Return a fresh, unfrozen copy of the default tree."""
     return _C.clone()
 
 
-def add_section(name: str, defaults: Mapping[str, Any]) -> None:
-    """Add a section of keys of one's own to every config that is loaded from now on.
+def add_section(
+    name: str,
+    defaults: Mapping[str, Any],
+    *,
+    lists_of_strings: Collection[str] = (),
+) -> None:
+    """Add a section of keys of your own to every config that is loaded from now on.
 
     Args:
-        name: of the section, in upper case.
-        defaults: of its keys, in upper case: strings, numbers, bools or lists of them. A value in a config must have
-            the type of the default; where that is None, it is a number or null.
+        name: Name of the section, in upper case.
+        defaults: Defaults of its keys by name, in upper case: strings, finite numbers, bools or
+            lists of them. A value in a config must have the type of the default. If the default is
+            None, it is a number or null. If it is a string, the text stays as it is written.
+        lists_of_strings: Names of the keys that are an empty list by default and hold strings, so
+            that an element such as 1.10 stays text.
 
     Raises:
-        ValueError: the section is there already, a name is not in upper case, or a default is of another type.
+        ValueError: If the section exists already, a name is not in upper case, or a default is of
+            another type.
     """
     if name in _C or any(key.split(".")[0] == name for key in RETIRED):
         raise ValueError(f"there is a config section or key {name} already; choose another name")
     for part in (name, *defaults):
         if not (part.isidentifier() and part.isupper()):
             raise ValueError(f"the config section {name} has the name {part!r}; use upper case, digits and _")
+
     for key, default in defaults.items():
         if not isinstance(default, bool | int | float | str | list | None):
             raise ValueError(f"{name}.{key} is {default!r} by default; use a string, a number, a bool, a list or None")
+        if isinstance(default, float) and not math.isfinite(default):
+            raise ValueError(f"{name}.{key} is {default} by default; use a finite number or None")
+    for key in lists_of_strings:
+        if not isinstance(defaults.get(key), list):
+            raise ValueError(f"lists_of_strings names {name}.{key}, which is not a list by default")
+
+    LISTS_OF_STRINGS.update(f"{name}.{key}" for key in lists_of_strings)
     _C[name] = CfgNode(dict(defaults))

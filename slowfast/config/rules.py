@@ -8,7 +8,9 @@ from fvcore.common.config import CfgNode
 CHOICES = {
     "DIST_BACKEND": ("nccl", "gloo"),
     "TRAIN.AMP": ("auto", "off", "bf16", "fp16"),
+    "TRAIN.SAMPLING": ("uniform", "balanced"),
     "TRAIN.GRADIENT_DTYPE": ("fp32", "bf16"),
+    "TRAIN.BEST_METRIC": ("top1", "loss"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "DATA.SHORT_CLIP": ("repeat_last", "loop", "error"),
     "DATA.ENSEMBLE_METHOD": ("sum", "probabilities"),
@@ -46,6 +48,7 @@ NOT_NEGATIVE = (
     "RNG_SEED",
     "MODEL.CHECKPOINT_MEMORY",
     "TRAIN.CHECKPOINT_MINUTES",
+    "TRAIN.EARLY_STOP_PATIENCE",
     "TRAIN.KEEP_EVERY",
     "TRAIN.KEEP_LAST",
     "DATA.TARGET_FPS",

@@ -1,0 +1,198 @@
+"""Values of config keys: from the text of a file or command line to the type of the default."""
+
+import ast
+import math
+from typing import Any
+
+import yaml
+
+from slowfast.config.defaults import LISTS_OF_NUMBERS, LISTS_OF_STRINGS, NUMBER_OR_LIST
+from slowfast.config.files import DuplicateKeyError, Raw, Scalar, parse
+
+_NON_FINITE = {"nan", "inf", "infinity"}
+
+
+def to_value(raw: Raw, *, key: str, default: Any) -> Any:
+    """Return a value in the type of the default of its key.
+
+    Where the default is a string, or a list of strings, the text stays as it is written.
+
+    Args:
+        raw: Value as it stands in a file or on the command line.
+        key: Full name of the key.
+        default: Default of the key.
+
+    Raises:
+        ValueError: If the value has another type. The message is the rule, without key and value.
+    """
+    if isinstance(default, str):
+        return _text(raw)
+    if key in LISTS_OF_STRINGS or (isinstance(default, list) and _are(default, str)):
+        return _texts(raw, default=default)
+
+    value = _decode(raw)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError("expected True or False")
+        return value
+    if key in NUMBER_OR_LIST:
+        return _number_or_list(value, example=default)
+    if isinstance(default, list):
+        return _list(value, key=key, default=default)
+    if isinstance(default, int):
+        return _whole_number(value, example=default)
+    if isinstance(default, float):
+        return float(_number(value, example=default))
+
+    # The default is None.
+    return None if value is None else _number(value, example=0.1, alternative=", or null")
+
+
+def show(raw: Raw) -> str:
+    """Return a value for a message, as it is written, at most 200 characters of it."""
+    if isinstance(raw, list):
+        text = f"[{', '.join(map(show, raw))}]"
+    elif isinstance(raw, dict):
+        pairs = (f"{name}: {show(value)}" for name, value in raw.items())
+        text = f"{{{', '.join(pairs)}}}"
+    elif raw.is_null:
+        text = "null"
+    else:
+        text = repr(raw.text) if isinstance(_decode(raw), str) else raw.text
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _text(raw: Raw) -> str:
+    if isinstance(raw, list | dict):
+        kind = "a list" if isinstance(raw, list) else "a mapping"
+        raise ValueError(f"expected text, not {kind}; quote it if it is meant as text")
+    if raw.is_binary:
+        raise ValueError("expected text, not binary data; remove the tag !!binary")
+    if raw.is_null:
+        quoted = f"quote it, as '{raw.text}'" if raw.text else "quote it"
+        raise ValueError(f"expected text: {quoted}, or write '' for empty text")
+    return raw.text
+
+
+def _texts(raw: Raw, *, default: list[str]) -> list[str]:
+    items = _items(raw.text) if isinstance(raw, Scalar) else raw
+    if not isinstance(items, list):
+        raise ValueError(f"expected a list of text, such as {default or ['*.bias', 'head.*']}")
+    return [_text(item) for item in items]
+
+
+def _items(text: str) -> Raw | None:
+    """Return the elements of a list in Python's or YAML's notation, each with its text."""
+    value = _literal(text)
+    if isinstance(value, list | tuple) and _are(value, str):
+        return [Scalar(item) for item in value]
+
+    text = text.strip()
+    if text.startswith("(") and text.endswith(")"):  # a tuple with elements such as 1.10
+        text = f"[{text[1:-1]}]"
+    try:
+        return parse(text)
+    except (yaml.YAMLError, DuplicateKeyError, RecursionError):
+        return None
+
+
+def _decode(raw: Raw) -> Any:
+    """Return what YAML reads or, where it reads a string, the Python literal in that string."""
+    if isinstance(raw, dict):
+        return {name: _yaml_value(value) for name, value in raw.items()}
+    if isinstance(raw, list):
+        return [_yaml_value(item) for item in raw]
+
+    value = raw.value()
+    if not isinstance(value, str):
+        return value
+    value = _literal(value)  # YAML 1.1 reads 1e-4 as a string
+    names = {"true": True, "false": False, "null": None}
+    return names.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _yaml_value(raw: Raw) -> Any:
+    if isinstance(raw, dict):
+        return {name: _yaml_value(value) for name, value in raw.items()}
+    if isinstance(raw, list):
+        return [_yaml_value(item) for item in raw]
+    return raw.value()
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _list(value: Any, *, key: str, default: list[Any]) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected a list, such as {default or [1, 2]}")
+    if not (key in LISTS_OF_NUMBERS or _are(default, int | float)):
+        _refuse_non_finite(value)
+        return list(value)
+
+    try:
+        return [_number(_decode_item(item), example=0.1) for item in value]
+    except _NotANumberError as error:
+        raise ValueError(f"expected a list of numbers, such as {default or [1, 2]}") from error
+
+
+def _number_or_list(value: Any, *, example: float) -> float | list[float]:
+    rule = f"expected a number, such as {example}, or a list of numbers"
+    items = value if isinstance(value, list | tuple) else [value]
+    try:
+        numbers = [float(_number(_decode_item(item), example=example)) for item in items]
+    except _NotANumberError as error:
+        raise ValueError(rule) from error
+    return numbers if isinstance(value, list | tuple) else numbers[0]
+
+
+def _decode_item(item: Any) -> Any:
+    return _literal(item) if isinstance(item, str) else item
+
+
+def _refuse_non_finite(value: Any) -> None:
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_non_finite(item)
+    elif isinstance(value, dict):
+        _refuse_non_finite(list(value.values()))
+    elif isinstance(value, float):
+        _number(value, example=0.1)
+
+
+class _NotANumberError(ValueError):
+    """A value is not a number at all."""
+
+
+def _whole_number(value: Any, *, example: int) -> int:
+    rule = f"expected a whole number, such as {example}"
+    try:
+        number = _number(value, example=example)
+    except ValueError as error:
+        raise ValueError(rule) from error
+    if number != int(number):
+        raise ValueError(rule)
+    return int(number)
+
+
+def _number(value: Any, *, example: float, alternative: str = "") -> int | float:
+    if isinstance(value, str) and value.strip().lower().lstrip("+-.") in _NON_FINITE:
+        value = math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _NotANumberError(f"expected a number, such as {example}{alternative}")
+
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:  # an int that is too large for a float
+        is_finite = False
+    if not is_finite:
+        raise ValueError(f"expected a finite number, such as {example}{alternative}")
+    return value
+
+
+def _are(values: Any, kind: Any) -> bool:
+    """Whether there are values and all are of a kind; a bool is not a number."""
+    return bool(values) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
