@@ -1,6 +1,5 @@
 """Work on many files in processes that may die or hang: a lost file never loses the run."""
 
-import fcntl
 import os
 import signal
 import sys
@@ -9,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import IO, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -60,20 +59,6 @@ def map_in_processes(
     finally:
         for worker in workers:
             worker.kill()
-
-
-def lock(file: IO[Any], *, user: str) -> None:
-    """Keep an open file for this process; the lock goes when the file is closed or the process ends, whatever ends it.
-
-    Raises:
-        BlockingIOError: another process has it; `user` is the word for what it does.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(f"{file.name}: another {user} is at work on it; wait, or name another place") from error
-    except OSError:
-        pass  # a file system without locks
 
 
 def progress_bar(title: str, *, total: int, unit: str) -> tqdm:
