@@ -15,6 +15,8 @@ from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import _cli  # noqa: F401  the package of this checkout
 import numpy as np
 
 from slowfast.datasets.annotations import Annotations, read_path_list  # imports torch, as training does

@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import _cli  # noqa: F401  the package of this checkout
 import av
 import numpy as np
 import torch

@@ -6,10 +6,13 @@ is measured on a CPU says little of a GPU, and nothing of what travels between p
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import _cli  # noqa: F401  the package of this checkout
 import torch
 
 from slowfast.config import load_cfg
@@ -17,6 +20,7 @@ from slowfast.datasets import build_loader
 from slowfast.datasets.motion import make_motion
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker
+from slowfast.engine.unread import UnreadVideos
 from slowfast.utils.distributed import device
 
 REPOSITORY = Path(__file__).parents[1]
@@ -40,9 +44,10 @@ class Way:
         cfg = load_cfg(str(REPOSITORY / "exp/quickstart/config.yaml"), [*fixed, *settings])
         loader = build_loader(cfg, "train")
         self.parts = next(loader.steps())
-        run = Run.build(cfg, labels=loader.labels, num_parts=1)
+        run = Run.build(cfg, identity={}, num_parts=1)
         run.model.train()
-        self.taker = StepTaker(cfg, run, mix=None, video_name=str)
+        unread = UnreadVideos(len(loader.dataset), max_fraction=0)
+        self.taker = StepTaker(cfg, run, mix=None, unread=unread, video_name=str)
 
     def step(self) -> float:
         """Take a step; returns its seconds."""

@@ -72,22 +72,22 @@ def test_all_splits_are_checked_and_summed_up(data: Path, check_data: Tool, caps
     assert read_manifest(str(data / "manifest.csv")).num_checked == 9
 
 
-def test_good_videos_end_in_status_0_and_mistakes_in_2(
+def test_statuses_are_0_if_good_1_if_failed_2_if_misused(
     data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (data / "val.csv").write_text("0.mp4,1\n")
     assert check_data("--splits", "val", "--manifest", str(tmp_path / "new/m.csv"), "--workers", "1") == 0
     assert "DATA.MANIFEST" not in capsys.readouterr().out
     assert (tmp_path / "new/m.csv").exists()
-    assert check_data("DATA.PATH_TO_DATA_DIR", str(data / "none")) == 2
+    assert check_data("DATA.PATH_TO_DATA_DIR", str(data / "none")) == 1
     assert "none/train.csv: no such file" in capsys.readouterr().err
-    assert check_data("--manifest", str(data / "val.csv"), "--splits", "val") == 2
+    assert check_data("--manifest", str(data / "val.csv"), "--splits", "val") == 1
     assert "val.csv is no manifest" in capsys.readouterr().err
-    assert check_data("--workers", "0") == 2
-    assert "use 1 or more" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as error:
-        check_data("--splits", "none")
-    assert error.value.code == 2
+    for arguments in (["--workers", "0"], ["--timeout", "0"], ["--splits", "none"]):
+        with pytest.raises(SystemExit) as error:
+            check_data(*arguments)
+        assert error.value.code == 2
+    assert "argument --workers: 0 is out of range; use 1 or more" in capsys.readouterr().err
 
 
 def test_a_manifest_is_a_local_file(
@@ -97,7 +97,7 @@ def test_a_manifest_is_a_local_file(
     with ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(data))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://localhost:{server.server_port}"
-        assert check_data("DATA.PATH_TO_DATA_DIR", address, "--workers", "1") == 2
+        assert check_data("DATA.PATH_TO_DATA_DIR", address, "--workers", "1") == 1
         server.shutdown()
     assert f"{address} cannot hold the manifest; name a local file with --manifest" in capsys.readouterr().err
 
@@ -151,7 +151,7 @@ def test_ctrl_c_ends_in_one_line_and_the_check_goes_on(
 
     threading.Thread(target=press, daemon=True).start()
     assert check_data("--splits", "train", "--workers", "1") == 130
-    assert capsys.readouterr().err.endswith("\nstopped; the same command goes on from here\n")
+    assert capsys.readouterr().err.endswith("\nstopped; the same command resumes the check\n")
     assert 18 < read_manifest(str(many / "manifest.csv")).num_checked < NUM_MANY
     assert check_data("--splits", "train") == 0
     assert_all_are_checked_once(many / "manifest.csv")

@@ -50,9 +50,7 @@ def test_exported_weights_load_with_nothing_missing_and_their_classes(
 
     capsys.readouterr()
     assert export(checkpoint, output) == 1
-    assert (
-        capsys.readouterr().err == f"FileExistsError: {output}: is there already; delete it, or choose another name\n"
-    )
+    assert capsys.readouterr().err == f"error: {output}: is there already; delete it, or choose another name\n"
 
 
 def test_averaged_weights_are_exported_as_they_are_tested(
@@ -66,7 +64,7 @@ def test_averaged_weights_are_exported_as_they_are_tested(
     for part, arguments in (("ema_state", ()), ("model_state", ("--trained",))):
         output = tmp_path / f"{part}.safetensors"
         assert export(*arguments, checkpoint, output) == 0
-        assert ("numbers, averaged" in capsys.readouterr().out) == (part == "ema_state")
+        assert ("numbers, EMA" in capsys.readouterr().out) == (part == "ema_state")
         assert torch.equal(load_file(output)["head.weight"], state[part]["head.weight"])
     assert not torch.equal(state["ema_state"]["head.weight"], state["model_state"]["head.weight"])
 
@@ -76,4 +74,4 @@ def test_a_file_of_another_kind_is_refused_by_the_command(repository: Path, tmp_
     command = [sys.executable, str(repository / "tools/export_weights.py"), *files]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
-    assert result.stderr == f"ValueError: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
+    assert result.stderr == f"error: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"

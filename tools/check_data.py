@@ -1,7 +1,10 @@
 """Probe the videos of a config's lists: `python tools/check_data.py --cfg X [KEY VALUE ...]`.
 
-Each is opened, and its first, middle and last frame are decoded. What comes out is added to a manifest, which training
-and testing use with DATA.MANIFEST. Stopped at any moment, the same command goes on from there.
+Opens each video and decodes its first, middle and last frame. The results are added to a manifest,
+which training and testing read with DATA.MANIFEST. If you stop the check, the same command resumes
+it.
+
+Exit status: 0 all videos are ok, 1 some are not or the check failed, 2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse
@@ -10,6 +13,9 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli
 
 from slowfast.config import load_cfg
 from slowfast.datasets import SPLITS, build_opener
@@ -22,17 +28,38 @@ NUM_EXAMPLES = 10  # bad videos that are named
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the videos, print what is wrong, and return the exit status: 0 all are ok, 1 some are not, 2 a mistake."""
+    """Check the videos, print what is wrong with them, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
     plugins.add_argument(parser)
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, metavar="SPLIT", help=" | ".join(SPLITS))
-    parser.add_argument("--manifest", type=Path, help="file to add to; default: DATA.PATH_TO_DATA_DIR/manifest.csv")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes; default: one a core"
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        default=SPLITS,
+        metavar="SPLIT",
+        help=f"splits to check: {', '.join(SPLITS)} (default: all)",
     )
-    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="that one video may take")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        help="manifest to add to (default: DATA.PATH_TO_DATA_DIR/manifest.csv)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_cli.number(int, least=1),
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="number of processes (default: one per core)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_cli.number(float, least=0.001),
+        default=60,
+        metavar="SECONDS",
+        help="time limit for one video (default: 60)",
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
     args = parser.parse_intermixed_args(arguments)
     try:
         plugins.import_plugins(args.imports)
@@ -53,15 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         manifest = read_manifest(str(manifest_path))
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        print("\nstopped; the same command resumes the check", file=sys.stderr)
+        return _cli.INTERRUPTED
     except (ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return _cli.report(error)
     num_bad = _print_summary(lists, manifest)
     print(f"manifest: {manifest_path}")
     if num_bad:
-        print(f"training and testing leave the bad videos out with: DATA.MANIFEST {manifest_path}")
+        print(f"to train and test without these videos, add: DATA.MANIFEST {manifest_path}")
     return 1 if num_bad else 0
 
 

@@ -1,35 +1,41 @@
-"""From downloaded videos to what training reads: `python tools/prepare_data.py COMMAND ...`.
+"""Prepare videos for training: `python tools/prepare_data.py COMMAND ...`.
 
-COMMAND --help says more. What writes many files can be stopped at any moment: the same command goes on from there.
+COMMAND --help says more. If you stop one that writes many files, the same command resumes it.
+
+Exit status: 0 done, 1 some videos failed or the command failed, 2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli
 
 from slowfast.config import load_cfg
 from slowfast.datasets import SPLITS
 from slowfast.datasets.convert import Conversion, extract_frames, resize_videos
 from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names
-from slowfast.datasets.prepare import write_folder_lists, write_found_lists
+from slowfast.datasets.prepare import FEWEST_HELD_OUT, write_folder_lists, write_found_lists
 from slowfast.utils import plugins
+from slowfast.utils.text import count, some
 
 RECIPE = Path(__file__).parents[1] / "configs/recipe.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command says; return the exit status: 0 all is well, 1 some videos failed, 2 a mistake."""
+    """Do what the command says, and return the exit status."""
     args = _parser().parse_args(arguments)
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        print("\nstopped; the same command resumes the work", file=sys.stderr)
+        return _cli.INTERRUPTED
     except (OSError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return _cli.report(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,53 +43,185 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     split = commands.add_parser(
-        "split", help="lists of own videos, from a folder per class", description=_split.__doc__
+        "split",
+        help="write lists of your own videos, from a folder per class",
+        description=inspect.getdoc(_split),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     split.add_argument("videos", type=Path, help="folder with one folder of videos per class")
-    split.add_argument("lists", type=Path, help="folder for train.csv, val.csv, test.csv and classes.txt")
-    split.add_argument("--val", type=float, default=0.1, metavar="SHARE", help="of each class for validation")
-    split.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of each class for the test")
-    split.add_argument("--seed", type=int, default=0, help="of the split")
+    split.add_argument(
+        "lists",
+        type=Path,
+        help="folder for train.csv, val.csv, test.csv and classes.txt",
+    )
+    for name in ("val", "test"):
+        split.add_argument(
+            f"--{name}",
+            type=_cli.number(float, least=0, most=1),
+            default=0.15,
+            metavar="SHARE",
+            help=f"share of each class in {name}.csv, 0 to 1, if it is more than the least (default: 0.15)",
+        )
+    split.add_argument(
+        "--seed",
+        type=_cli.number(int, least=0),
+        default=0,
+        help="seed of the split (default: 0)",
+    )
     split.set_defaults(run=_split)
 
-    lists = commands.add_parser("lists", help="lists from official annotations", description=_lists.__doc__)
-    lists.add_argument("--dataset", required=True, metavar="NAME", help=" | ".join(DATASETS))
-    plugins.add_argument(lists)
-    lists.add_argument("--annotations", required=True, metavar="FOLDER", help="of the annotations as distributed")
-    lists.add_argument("--videos", required=True, type=Path, metavar="FOLDER", help="of the videos, or frame folders")
-    lists.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, metavar="SPLIT", help=" | ".join(SPLITS))
-    lists.add_argument("--test-from", choices=SPLITS, default="test", metavar="SPLIT", help="that the test list is of")
-    lists.add_argument("--frames", action="store_true", help="VIDEOS holds what the command `frames` wrote")
-    lists.add_argument("lists", type=Path, help="folder for the lists, classes.txt and missing_*.txt")
+    lists = commands.add_parser(
+        "lists",
+        help="write lists from official annotations",
+        description=_lists.__doc__,
+    )
     lists.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="config keys, as MODEL.NUM_CLASSES or those of DATA"
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        help=f"format of the annotations: {', '.join(DATASETS)}",
+    )
+    plugins.add_argument(lists)
+    lists.add_argument(
+        "--annotations",
+        required=True,
+        metavar="FOLDER",
+        help="folder of the annotations as distributed",
+    )
+    lists.add_argument(
+        "--videos",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the videos or of the frame folders",
+    )
+    lists.add_argument(
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        default=SPLITS,
+        metavar="SPLIT",
+        help=f"lists to write: {', '.join(SPLITS)} (default: all)",
+    )
+    lists.add_argument(
+        "--test-from",
+        choices=SPLITS,
+        default="test",
+        metavar="SPLIT",
+        help="split that the test list is taken from (default: test)",
+    )
+    lists.add_argument(
+        "--frames",
+        action="store_true",
+        help="read frame folders, as the command `frames` writes them (default: video files)",
+    )
+    lists.add_argument(
+        "lists",
+        type=Path,
+        help="folder for the lists, classes.txt and missing_*.txt",
+    )
+    lists.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="config keys to override, such as MODEL.NUM_CLASSES or those of DATA",
     )
     lists.set_defaults(run=_lists)
 
-    resize = commands.add_parser("resize", help="small videos, which decode fast", description=_resize.__doc__)
-    resize.add_argument("--short-side", type=int, default=320, metavar="PIXELS", help="at most; default: 320")
-    resize.add_argument("--crf", type=int, default=18, help="quality of x264, 0 to 51, lower is better; default: 18")
+    resize = commands.add_parser(
+        "resize",
+        help="write small videos, which decode fast",
+        description=_resize.__doc__,
+    )
+    resize.add_argument(
+        "--short-side",
+        type=_cli.number(int, least=2),
+        default=320,
+        metavar="PIXELS",
+        help="largest short side of a frame, an even number (default: 320)",
+    )
+    resize.add_argument(
+        "--crf",
+        type=_cli.number(int, least=0, most=51),
+        default=18,
+        help="quality of x264, 0 to 51, lower is better (default: 18)",
+    )
     resize.set_defaults(run=_resize)
-    frames = commands.add_parser("frames", help="a folder of JPEG files per video", description=_frames.__doc__)
-    frames.add_argument("--fps", type=float, default=30, help="frames per second, as ffmpeg -r; 0: all; default: 30")
-    frames.add_argument("--quality", type=int, default=95, help="of JPEG; default: 95")
-    frames.add_argument("--template", default="{:05d}.jpg", help="name of frame n, from 1; default: {:05d}.jpg")
+
+    frames = commands.add_parser(
+        "frames",
+        help="write a folder of JPEG files per video",
+        description=_frames.__doc__,
+    )
+    frames.add_argument(
+        "--fps",
+        type=_cli.number(float, least=0),
+        default=30,
+        help="frames per second, as ffmpeg -r, or 0 for all frames (default: 30)",
+    )
+    frames.add_argument(
+        "--quality",
+        type=_cli.number(int, least=1, most=100),
+        default=95,
+        help="quality of the JPEG files, 1 to 100 (default: 95)",
+    )
+    frames.add_argument(
+        "--template",
+        default="{:05d}.jpg",
+        help="file name of frame n, from 1 (default: {:05d}.jpg)",
+    )
     frames.set_defaults(run=_frames)
+
     for command in (resize, frames):
         command.add_argument("videos", type=Path, help="folder of videos, at any depth")
-        command.add_argument("out", type=Path, help="folder for the results, at the same places")
-        command.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
+        command.add_argument("out", type=Path, help="folder for the results, same subfolders")
+        command.add_argument(
+            "--workers",
+            type=_cli.number(int, least=1),
+            default=len(os.sched_getaffinity(0)),
+            metavar="N",
+            help="number of processes (default: one per core)",
+        )
     return parser
 
 
 def _split(args: argparse.Namespace) -> int:
-    """Split own videos into lists; paths in them are relative to VIDEOS."""
+    """Split your own videos into lists; paths in them are relative to VIDEOS.
+
+    Each class is split by itself. Validation and test get their share of its videos, and at least
+    3 each, so that their accuracies mean something. A class of fewer than 15 videos gives a fifth
+    to each of them, and at least 1, so that most of it is left to train on: 10 videos become 6, 2
+    and 2; 3 videos become 1, 1 and 1. Of 2 videos, one is for training and one for validation; a
+    single one is for training. A warning names these classes.
+
+    The lists are a function of the names of the videos, the shares and the seed.
+    """
     shares = {"val": args.val, "test": args.test}
-    counts = write_folder_lists(args.videos, args.lists, shares=shares, seed=args.seed)
-    print(f"{args.lists}: {', '.join(f'{count} {split}' for split, count in counts.items())} videos")
-    num_classes = len((args.lists / "classes.txt").read_text(encoding="utf-8").splitlines())
-    print(f"train: python tools/run_net.py --cfg configs/own_videos.yaml {_settings(args, num_classes=num_classes)}")
+    sizes = write_folder_lists(args.videos, args.lists, shares=shares, seed=args.seed)
+    numbers = {split: sum(of_classes.values()) for split, of_classes in sizes.items()}
+    print(
+        f"{args.lists}: {count(numbers['train'], 'video')} for training, {numbers['val']} for "
+        f"validation, {numbers['test']} for the test"
+    )
+    _warn_about_small_classes(sizes)
+    settings = _settings(args, num_classes=len(sizes["train"]))
+    print(f"train: python tools/run_net.py --cfg configs/own_videos.yaml {settings}")
     return 0
+
+
+def _warn_about_small_classes(sizes: Mapping[str, Mapping[str, int]]) -> None:
+    """Name the classes that a list lacks, and those with few videos for validation or test."""
+    held_out = {name: min(sizes["val"][name], sizes["test"][name]) for name in sizes["train"]}
+    absent = [name for name, size in held_out.items() if size == 0]
+    few = [name for name, size in held_out.items() if 0 < size < FEWEST_HELD_OUT]
+    problems = {
+        "too few videos to be in all three lists": absent,
+        f"fewer than {FEWEST_HELD_OUT} videos for validation or the test, too few for a sure accuracy": few,
+    }
+    for problem, names in problems.items():
+        if names:
+            verb = "has" if len(names) == 1 else "have"
+            print(f"warning: {count(len(names), 'class')} {verb} {problem}: {some(names)}", file=sys.stderr)
 
 
 def _lists(args: argparse.Namespace) -> int:
@@ -94,7 +232,7 @@ def _lists(args: argparse.Namespace) -> int:
     plugins.import_plugins(args.imports)
     name = args.dataset
     if name not in DATASETS:
-        raise ValueError(f"--dataset is {name!r}; choose from {', '.join(DATASETS)}")
+        raise _cli.UsageError(f"--dataset is {name!r}; choose from {', '.join(DATASETS)}")
     overrides = ["TRAIN.DATASET", name, "TEST.DATASET", name, "DATA.PATH_TO_DATA_DIR", args.annotations, *args.opts]
     cfg = load_cfg(str(RECIPE), overrides)
     as_frames = args.frames or DATASETS[name].is_frames
@@ -113,9 +251,10 @@ def _lists(args: argparse.Namespace) -> int:
         frame_template=cfg.DATA.IMAGE_TEMPLATE if as_frames else None,
     )
     for split, result in found.items():
-        others = f"; the others are in missing_{split}.txt" if result.num_missing else ""
         num_found = result.num_listed - result.num_missing
-        print(f"{split}: {result.list_path}, {num_found} of {result.num_listed} videos{others}")
+        verb = "other is" if result.num_missing == 1 else "others are"
+        others = f"; the {verb} in missing_{split}.txt" if result.num_missing else ""
+        print(f"{split}: {result.list_path}, {num_found} of {count(result.num_listed, 'video')}{others}")
     if DATASETS[name].is_segmented and not as_frames:
         print(f"for other programs; here, train with TRAIN.DATASET {name}, which knows how clips are to be taken")
     else:
@@ -158,10 +297,10 @@ def _frames(args: argparse.Namespace) -> int:
 
 
 def _report(conversion: Conversion, args: argparse.Namespace) -> int:
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(conversion.counts.items()) if count)
-    print(f"{args.out}: {conversion.counts.total()} videos, {counts}")
+    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(conversion.counts.items()) if number)
+    print(f"{args.out}: {count(conversion.counts.total(), 'video')}, {outcomes}")
     if conversion.failed_path:
-        print(f"the videos that failed, with reasons: {conversion.failed_path}; the same command tries them again")
+        print(f"what failed, with reasons: {conversion.failed_path}; the same command tries it again")
     return 1 if conversion.failed_path else 0
 
 

@@ -5,11 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli
+
 from slowfast.config import load_cfg
 from slowfast.datasets import SPLITS, build_loader
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.formats import format_of
 from slowfast.utils import plugins
+from slowfast.utils.text import count
 from slowfast.visualization.views import draw_sheet, format_looks, look_at
 
 # One video in this process, whatever machine the config is for.
@@ -21,12 +25,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
     plugins.add_argument(parser)
-    parser.add_argument("--split", action="append", choices=SPLITS, help="train, val or test; can be repeated; all")
-    parser.add_argument("--row", type=int, default=0, help="of the list, from 0")
-    parser.add_argument("--video", help="a file or frame folder, in place of a row of the list")
-    parser.add_argument("--epoch", type=int, default=0, help="of training, from 0")
-    parser.add_argument("--out", type=Path, default=Path("views.png"), help="contact sheet; the split is added")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
+    parser.add_argument(
+        "--split",
+        action="append",
+        choices=SPLITS,
+        help="split to show; can be repeated (default: all)",
+    )
+    parser.add_argument("--row", type=int, default=0, help="row of the list, from 0 (default: 0)")
+    parser.add_argument("--video", help="file or frame folder to show in place of a row")
+    parser.add_argument(
+        "--epoch",
+        type=_cli.number(int, least=0),
+        default=0,
+        help="epoch of the training views, from 0 (default: 0)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("views.png"),
+        help="contact sheet, to whose name the split is added (default: views.png)",
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
     args = parser.parse_intermixed_args(arguments)
     given = None if args.video is None else Annotations([str(Path(args.video).absolute())], [0])
     try:
@@ -36,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             loader = build_loader(cfg, split, annotations=given)
             row = 0 if given else args.row
             if not 0 <= row < len(loader.dataset):
-                raise ValueError(f"--row is {row}, but the list of {split} has {len(loader.dataset)} videos, from 0")
+                videos = count(len(loader.dataset), "video")
+                raise ValueError(f"--row is {row}, but the list of {split} has {videos}, from 0")
             if split == "train":
                 loader.set_epoch(args.epoch)
             looks = look_at(loader, row)
@@ -45,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_sheet(looks, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, bgr=bgr).save(path)
             print(f"{split}: {loader.dataset.annotations[row].path}\n{format_looks(looks)}\ncontact sheet: {path}\n")
     except (ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _cli.report(error)
     return 0
 
 
