@@ -7,13 +7,16 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from slowfast.models.zoo import published_class_names
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.class_names import describe_difference, find_order
+from slowfast.utils.text import count, some
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +24,12 @@ logger = logging.getLogger(__name__)
 _WRAPPERS = ("model_state", "model", "state_dict", "module", "net", "network", "weights", "params")
 # What saving one model inside another puts before its names.
 _PREFIX = re.compile(r"(?:module|model|net|network|backbone|encoder|_orig_mod)\.")
+_VARIANCE = "running_var"  # of BatchNorm
 _COUNTER = "num_batches_tracked"  # of BatchNorm: older files lack it, and nothing depends on it
 _MOST_NAMES = 5  # in a message
+# Weights and running statistics of trained networks stay far below 1e6, even without normalized inputs. One wrong bit
+# in the exponent of a number often makes it larger than 1e30. The limit leaves room on both sides.
+LARGEST_WEIGHT = 1e8
 
 
 class Report(NamedTuple):
@@ -34,6 +41,11 @@ class Report(NamedTuple):
     missing: Mapping[str, float]  # from the file: the model keeps its own
     unexpected: Mapping[str, float]  # unknown to the model; the shares are of the file
     class_order: Sequence[int] = ()  # rows of the file's head in the order of the model's; () where it is the same
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all weights of the model are those of the file, as they are there, and the file has no others."""
+        return not (self.inflated or self.dropped or self.missing or self.unexpected or self.class_order)
 
     def __str__(self) -> str:
         counts = {"loaded": self.loaded, "of them inflated over time": self.inflated}
@@ -55,19 +67,19 @@ def load_weights(
     allowed: Sequence[str] = (),
     class_names: Sequence[str] = (),
 ) -> Report:
-    """Load a file of weights into a model; otherwise as `fill_weights`.
+    """Load a file of weights into a model, and log what was done; otherwise as `fill_weights`.
 
     Args:
-        model: see there, as for the others.
-        path: of the file.
-        averaged: whether to take the averaged weights of a checkpoint that has them (TRAIN.EMA_DECAY).
-        may_replace_head: see there.
-        allowed: see there.
-        class_names: see there.
+        model: As there, like all that is not described here.
+        path: Path or address of the file.
+        averaged: Whether to take the averaged weights of a checkpoint that has them (TRAIN.EMA_DECAY).
+        may_replace_head: As there.
+        allowed: As there.
+        class_names: As there.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `fill_weights`, or the file is damaged.
+        FileNotFoundError: There is no such file.
+        ValueError: As `fill_weights`, or the file is damaged: by its checksums, or by `<name>.sha256` beside it.
     """
     state = load_checkpoint(path)
     if averaged and "ema_state" in state:
@@ -81,7 +93,7 @@ def load_weights(
             "the same order, set DATA.CLASS_NAMES",
             path,
         )
-    return fill_weights(
+    report = _fill(
         model,
         state,
         path=path,
@@ -89,6 +101,8 @@ def load_weights(
         allowed=allowed,
         class_names=class_names,
     )
+    _log(report, path=path)
+    return report
 
 
 def fill_weights(
@@ -100,22 +114,50 @@ def fill_weights(
     allowed: Sequence[str] = (),
     class_names: Sequence[str] = (),
 ) -> Report:
-    """Fill a model with the weights in the content of a file, and log what was done.
+    """Fill a model with the weights in the content of a file, and log what was not loaded as it is, if anything.
 
     Args:
-        model: filled in place, and not touched at all if this raises.
-        state: our checkpoint, or published weights: tensors by name, or such a dict inside others, with or without
+        model: The model, filled in place, and not touched at all if this raises.
+        state: Our checkpoint, or published weights: tensors by name, or such a dict inside others, with or without
             `module.` and the like before the names. 2-D convolutions are inflated over time.
-        path: of the file, for messages.
-        may_replace_head: keep the random head of the model where the file has one of another size or for other
+        path: Path of the file, for messages.
+        may_replace_head: Whether the model keeps its random head where the file has one of another size or for other
             classes, or none.
-        allowed: shell patterns of names of weights that may be missing, unexpected, or of another size.
-        class_names: of the data, in the order of the labels. A file with the same ones in another order has the rows
-            of its head reordered; one without names, or for data without names, is taken as it is.
+        allowed: Shell patterns of names of weights that may be missing, unexpected, or of another size.
+        class_names: Names of the data's classes, in the order of the labels. A file with the same ones in another
+            order has the rows of its head reordered; one without names, or for data without names, is taken as it is.
 
     Raises:
-        ValueError: there are no weights, or they are not all of this model and of its sizes, or for other classes.
+        ValueError: There are no weights, or they are not all of this model and of its sizes, or for other classes, or
+            some are numbers that no weights are: not finite, above LARGEST_WEIGHT, a negative variance.
     """
+    report = _fill(
+        model,
+        state,
+        path=path,
+        may_replace_head=may_replace_head,
+        allowed=allowed,
+        class_names=class_names,
+    )
+    if not report.is_whole:
+        _log(report, path=path)
+    return report
+
+
+def _log(report: Report, *, path: str) -> None:
+    num_weights = len({*report.loaded, *report.dropped, *report.missing})
+    logger.info("%s: of %d weights, %s", path, num_weights, report)
+
+
+def _fill(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    *,
+    path: str,
+    may_replace_head: bool,
+    allowed: Sequence[str],
+    class_names: Sequence[str],
+) -> Report:
     target = model.state_dict()
     weights = _strip_prefixes(tensors_in(state), known=target.keys())
     if not weights:
@@ -147,6 +189,11 @@ def fill_weights(
 
     dropped = [name for name in target if name in weights and name in {*resized, *own_head}]
     loaded = {name: weights[name] for name in target if name in weights and name not in dropped}
+    if damage := _find_damage(loaded, known=target):
+        raise ValueError(
+            f"{path}: holds numbers that no weights are: {some(damage, most=_MOST_NAMES)}; the file is damaged, or its "
+            "training diverged: copy or download it again, or take an earlier checkpoint"
+        )
     if order and not own_head:
         loaded |= {name: loaded[name][order] for name in head if name in loaded}
         logger.info("%s has the data's classes in another order: the rows of its head are reordered", path)
@@ -154,7 +201,7 @@ def fill_weights(
         reason = difference or "has a head of another size, or none"
         logger.info("%s %s; the head keeps its random weights", path, reason)
     model.load_state_dict(loaded, strict=False)
-    report = Report(
+    return Report(
         loaded=_shares(loaded, target),
         inflated=_shares([name for name in inflated if name in loaded], target),
         dropped=_shares(dropped, target),
@@ -162,8 +209,6 @@ def fill_weights(
         unexpected=_shares(unexpected, weights),
         class_order=[] if own_head else order,
     )
-    logger.info("%s: of %d weights, %s", path, len(target), report)
-    return report
 
 
 def head_names(model: nn.Module) -> list[str]:
@@ -188,7 +233,30 @@ def tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(state.get(wrapper), Mapping) and (tensors := tensors_in(state[wrapper])):
             return tensors
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def _find_damage(weights: Mapping[str, Tensor], *, known: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that cannot be weights, with what is wrong; those that the model itself has are right."""
+    damage = []
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.numel() == 0 or tensor.is_meta:
+            continue
+        problem = _describe_damage(tensor, is_variance=name.endswith(_VARIANCE))
+        if problem and not torch.equal(tensor, known[name].to(tensor)):  # such as a mask of -inf
+            damage.append(f"{name} ({problem})")
+    return damage
+
+
+def _describe_damage(tensor: Tensor, *, is_variance: bool) -> str:
+    numbers = tensor.detach().to_dense().float()
+    low, high = (float(bound) for bound in numbers.aminmax())
+    if not (isfinite(low) and isfinite(high)):  # aminmax passes NaN on
+        num_wrong = int((~numbers.isfinite()).sum())
+        return f"{count(num_wrong, 'number')} not finite"
+    if max(-low, high) > LARGEST_WEIGHT:
+        return f"up to {max(-low, high):.1e}"
+    return f"a variance of {low:.1e}" if is_variance and low < 0 else ""
 
 
 def _strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> dict[str, Tensor]:
@@ -229,7 +297,7 @@ def _describe_mismatch(
     if sizes.keys() <= {*head} and not missing and not unexpected:
         (ours, theirs), *_ = sizes.values()
         return (
-            f"{path} has a head for {len(ours)} classes, but the model has one for {len(theirs)}; "
+            f"{path} has a head for {count(len(ours), 'class')}, but the model has one for {len(theirs)}; "
             "check MODEL.NUM_CLASSES"
         )
     resized = [f"{name} {tuple(ours.shape)} for {tuple(theirs.shape)}" for name, (ours, theirs) in sizes.items()]

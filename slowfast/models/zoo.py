@@ -1,7 +1,6 @@
 """Where weights lie: the published ones by name, in the folder of weights, and any others by path or address."""
 
 import difflib
-import hashlib
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -13,8 +12,10 @@ from typing import NamedTuple
 import yaml
 from fvcore.common.config import CfgNode
 
-from slowfast.utils.checkpoint import BEST_NAME, checkpoint_path, newest_checkpoint
+from slowfast.utils.checkpoint import BEST_NAME, local_file
+from slowfast.utils.checksum import sha256_of
 from slowfast.utils.paths import pathmgr
+from slowfast.utils.run_folder import checkpoint_to_test, is_resumable
 
 WEIGHTS_DIR = "WEIGHTS_DIR"  # environment variable, in place of MODEL.WEIGHTS_DIR
 
@@ -40,7 +41,7 @@ def published() -> Mapping[str, Published]:
 
 def published_class_names(path: str) -> list[str]:
     """Return the classes that the head of a published file, known by its name, stands for, in order; [] if unknown."""
-    entry = next((entry for entry in published().values() if entry.file == basename(path)), None)
+    entry = _entry_of(path, published())
     table = entry and files("slowfast.datasets") / "class_names" / f"{entry.dataset.replace('-', '').lower()}.txt"
     if entry is None or table is None or not table.is_file():
         return []
@@ -52,20 +53,22 @@ def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, 
     """Return the path or address of a file of weights, which is there.
 
     Args:
-        weights: a published name, a path, or an address.
-        key: of the config that names them, for messages.
-        folder: MODEL.WEIGHTS_DIR, where published files lie; "": that of the environment variable WEIGHTS_DIR.
-        zoo: the published files by name; None: those of this package.
+        weights: A published name, a path, or an address. Under its published file name, too, a file must be that one.
+        key: Config key that names them, for messages.
+        folder: MODEL.WEIGHTS_DIR, where published files lie. "": that of the environment variable WEIGHTS_DIR.
+        zoo: Published files by name. None: those of this package.
 
     Raises:
-        FileNotFoundError: there is no such file; for a published one, the message says where to get it.
-        OSError: its server does not answer.
-        ValueError: the file is not the published one, by its sha256.
+        FileNotFoundError: There is no such file. For a published one, the message says where to get it.
+        OSError: Its server does not answer.
+        ValueError: What is there is no file, or not the published one, by its sha256.
     """
     zoo = published() if zoo is None else zoo
     if weights not in zoo:
         path = expanduser(weights)
         if _is_there(path, key=key):
+            if entry := _entry_of(path, zoo):
+                _check_published(path, entry)
             return path
         near = [] if os.sep in weights else difflib.get_close_matches(weights, zoo, 1)
         hint = f"; the nearest published name is {near[0]}" if near else ""
@@ -79,28 +82,46 @@ def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, 
             f"{key} is {weights!r}, but {problem}; download it from {entry.page}, and set MODEL.WEIGHTS_DIR or the "
             f"environment variable {WEIGHTS_DIR} to the folder that holds {entry.file}"
         )
-    if entry.sha256 and not _sha256(path).startswith(entry.sha256):
-        raise ValueError(
-            f"{path}: is not the published {weights}, whose sha256 starts with {entry.sha256}; "
-            f"download it again from {entry.page}"
-        )
+    _check_published(path, entry)
     return path
 
 
-def weights_to_start(cfg: CfgNode) -> str:
-    """Return the file whose weights a new training starts from, "" for random weights; one that is resumed needs none.
+def _entry_of(path: str, zoo: Mapping[str, Published]) -> Published | None:
+    """The published file that a path names."""
+    return next((entry for entry in zoo.values() if entry.file == basename(path)), None)
+
+
+def _check_published(path: str, entry: Published) -> None:
+    if not entry.sha256:
+        return
+    local = local_file(path)
+    found = sha256_of(local)
+    if not found.startswith(entry.sha256):
+        kept = f" (delete {local} first)" if local != path else ""
+        raise ValueError(
+            f"{path}: is not the published {entry.file}: its sha256 is {found}, but that of the published file starts "
+            f"with {entry.sha256}; download it again from {entry.page}{kept}, or rename it if it is another file"
+        )
+
+
+def name_of_start_weights(cfg: CfgNode) -> str:
+    """Return what a config calls the weights to start from: a path, an address or a published name; "" for none.
 
     TRAIN.CHECKPOINT_FILE_PATH comes before UNIFORMER.PRETRAIN_NAME, which is for that model alone.
+    """
+    pretrained: str = cfg.UNIFORMER.PRETRAIN_NAME if cfg.MODEL.MODEL_NAME == "Uniformer" else ""
+    return cfg.TRAIN.CHECKPOINT_FILE_PATH or pretrained
+
+
+def weights_to_start(cfg: CfgNode) -> str:
+    """Return the file whose weights a new training starts from, "" for random weights.
 
     Raises:
         FileNotFoundError, ValueError: as `find_weights`.
     """
-    folder = cfg.MODEL.WEIGHTS_DIR
-    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        return find_weights(cfg.TRAIN.CHECKPOINT_FILE_PATH, key="TRAIN.CHECKPOINT_FILE_PATH", folder=folder)
-    if cfg.UNIFORMER.PRETRAIN_NAME and cfg.MODEL.MODEL_NAME == "Uniformer":
-        return find_weights(cfg.UNIFORMER.PRETRAIN_NAME, key="UNIFORMER.PRETRAIN_NAME", folder=folder)
-    return ""
+    name = name_of_start_weights(cfg)
+    key = "TRAIN.CHECKPOINT_FILE_PATH" if cfg.TRAIN.CHECKPOINT_FILE_PATH else "UNIFORMER.PRETRAIN_NAME"
+    return find_weights(name, key=key, folder=cfg.MODEL.WEIGHTS_DIR) if name else ""
 
 
 def weights_to_test(cfg: CfgNode) -> str:
@@ -113,22 +134,13 @@ def weights_to_test(cfg: CfgNode) -> str:
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         key = "TEST.CHECKPOINT_FILE_PATH"
         return find_weights(cfg.TEST.CHECKPOINT_FILE_PATH, key=key, folder=cfg.MODEL.WEIGHTS_DIR)
-    best = Path(cfg.OUTPUT_DIR, BEST_NAME)
-    if cfg.TEST.TEST_BEST and not best.exists():
-        raise FileNotFoundError(f"{best}: no such file, but TEST.TEST_BEST is True; train first, or set it False")
-    newest = best if cfg.TEST.TEST_BEST else newest_checkpoint(cfg.OUTPUT_DIR)
-    if newest is None:
-        raise FileNotFoundError(
-            f"there are no weights to test: TEST.CHECKPOINT_FILE_PATH is empty and {cfg.OUTPUT_DIR}/checkpoints holds "
-            "no checkpoint; train first, or name a file"
-        )
-    return str(newest)
+    return str(checkpoint_to_test(cfg.OUTPUT_DIR, best=cfg.TEST.TEST_BEST))
 
 
 def find_problems(cfg: CfgNode) -> list[str]:
     """Return what is wrong with the weights that a run will need; an empty list if nothing is."""
     needed = []
-    if cfg.TRAIN.ENABLE and not (cfg.TRAIN.AUTO_RESUME and newest_checkpoint(cfg.OUTPUT_DIR)):
+    if cfg.TRAIN.ENABLE and not is_resumable(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME):
         needed.append(weights_to_start)
     if cfg.TEST.ENABLE and not (cfg.TRAIN.ENABLE and _is_written_by_training(cfg)):
         needed.append(weights_to_test)
@@ -143,20 +155,17 @@ def find_problems(cfg: CfgNode) -> list[str]:
 
 def _is_written_by_training(cfg: CfgNode) -> bool:
     """Whether the weights to test are, or will be, a checkpoint of the same run."""
-    folder = checkpoint_path(cfg.OUTPUT_DIR, epoch=0).parent.resolve()
-    return not cfg.TEST.CHECKPOINT_FILE_PATH or Path(cfg.TEST.CHECKPOINT_FILE_PATH).resolve().parent == folder
+    if not cfg.TEST.CHECKPOINT_FILE_PATH:
+        return True
+    path, output_dir = Path(cfg.TEST.CHECKPOINT_FILE_PATH).resolve(), Path(cfg.OUTPUT_DIR).resolve()
+    return path == output_dir / BEST_NAME or path.parent == output_dir / "checkpoints"
 
 
 def _is_there(path: str, *, key: str) -> bool:
     try:
+        if os.path.lexists(path):
+            local_file(path)  # raises if it is something else
+            return True
         return pathmgr.isfile(path)
     except OSError as error:  # of a server
         raise OSError(f"{key}: {path} cannot be had: {error}") from error
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with pathmgr.open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -129,7 +129,7 @@ def test_a_truncated_file_changes_nothing(tmp_path: Path, kind: str) -> None:
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     for size in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match=rf"{path.name}: not a whole checkpoint of tensors and plain data \("):
+        with pytest.raises(ValueError, match=rf"{path.name}: (not a whole checkpoint of tensors|is not a checkpoint)"):
             load_weights(target, str(path))
     assert same(before, target.state_dict())
 
@@ -338,3 +338,38 @@ def test_a_file_without_weights_says_what_it_holds(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"x\.pth: holds no weights; found epoch"):
         load_weights(tiny(), str(tmp_path / "x.pth"))
+
+
+def test_the_report_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(tiny().state_dict(), tmp_path / "x.pth")
+    with caplog.at_level("INFO"):
+        load_weights(tiny(), str(tmp_path / "x.pth"))
+    assert caplog.messages == [
+        f"{tmp_path}/x.pth: of {NUM_WEIGHTS} weights, {NUM_WEIGHTS} loaded, 100.00%, 0 of them inflated over time, "
+        "0 dropped, 0 missing, 0 unexpected"
+    ]
+
+
+def test_weights_that_fill_a_model_as_they_are_need_no_words(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        report = fill_weights(tiny(), tiny().state_dict(), path="x.pth")
+    assert report.is_whole
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("change", ["dropped", "missing", "unexpected", "inflated", "reordered"])
+def test_whatever_was_not_filled_as_it_is_is_logged(change: str, caplog: pytest.LogCaptureFixture) -> None:
+    weights = tiny(num_classes=7 if change == "dropped" else 5).state_dict()
+    state: dict[str, Any] = {"model_state": weights, "class_names": NAMES}
+    if change == "missing":
+        del weights["norm.bias"]
+    elif change == "unexpected":
+        weights["extra"] = torch.zeros(1)
+    elif change == "inflated":
+        weights["patch_embed1.proj.weight"] = weights["patch_embed1.proj.weight"].mean(dim=2)
+    names = NAMES[::-1] if change == "reordered" else []
+    with caplog.at_level("INFO"):
+        report = fill_weights(tiny(), state, path="x.pth", allowed=["norm.bias", "extra", "head.*"], class_names=names)
+    assert not report.is_whole
+    reports = [message for message in caplog.messages if message.startswith(f"x.pth: of {NUM_WEIGHTS} weights, ")]
+    assert len(reports) == 1

@@ -86,8 +86,44 @@ def test_a_known_sha256_is_verified(tmp_path: Path) -> None:
     assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": right}) == str(tmp_path / "a.pth")
     assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": first_digits}) == str(tmp_path / "a.pth")
     wrong = right._replace(sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"a\.pth: is not the published a, .*; download it again from https://a"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.pth: is not the published a\.pth: its sha256 is 9a12.* starts with 0000.*; download it again from https://a",
+    ):
         find_weights("a", key="X", folder=str(tmp_path), zoo={"a": wrong})
+
+
+def test_a_published_file_is_verified_under_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "mc3_18-a90a0ba3.pth"
+    path.write_bytes(b"abc")  # its sha256 begins with ba7816bf
+    for weights, folder in ((str(path), ""), ("mc3_18", str(tmp_path))):
+        with pytest.raises(
+            ValueError, match=r"is not the published mc3_18-.*: its sha256 is ba7816bf.* a90a0ba3; down"
+        ):
+            find_weights(weights, key="X", folder=folder)
+    zoo = {"a": Published("a.pth", "https://a", "A", 1.0, sha256="ba7816bf")}
+    path = path.rename(tmp_path / "a.pth")
+    assert find_weights(str(path), key="X", zoo=zoo) == str(path)
+    path.write_bytes(b"abd")
+    with pytest.raises(ValueError, match="is not the published"):
+        find_weights(str(path), key="X", zoo=zoo)
+
+
+def test_only_sums_that_are_known_are_in_the_registry() -> None:
+    for name, entry in published().items():
+        if name.startswith("uniformer_"):
+            assert entry.sha256 == ""
+        else:
+            assert entry.file.endswith(f"-{entry.sha256}.pth")
+            assert len(entry.sha256) == 8
+
+
+def test_a_folder_of_weights_is_no_file_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: is a folder, not a checkpoint file; name a file$"):
+        find_weights(str(tmp_path), key="X")
+    (tmp_path / "a.pth").symlink_to(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: is a link that leads back to itself"):
+        find_weights(str(tmp_path / "a.pth"), key="X")
 
 
 def test_given_weights_come_before_the_published_name(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
