@@ -40,7 +40,7 @@ start() {
 require_folder() {
     local variable="$1" key="$2" folder="$3" argument
     for argument in "${@:4}"; do
-        [ "$argument" != "$key" ] || return 0
+        case "$argument" in "$key" | "$key="*) return 0 ;; esac
     done
     case "$folder" in "" | *://*) return 0 ;; esac # paths as in the lists; a remote folder
     [ -d "$folder" ] || {

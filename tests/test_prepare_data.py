@@ -37,13 +37,36 @@ def test_split_prints_a_command_that_trains_on_its_lists(
 ) -> None:
     touch(tmp_path, *[f"my videos/{name}/{number}.mp4" for name in ("ant", "bee") for number in range(10)])
     assert prepare_data("split", "my videos", "lists", "--val", "0.2") == 0
-    summary, command = capsys.readouterr().out.splitlines()
-    assert summary == "lists: 14 train, 4 val, 2 test videos"
+    printed = capsys.readouterr()
+    summary, command = printed.out.splitlines()
+    assert summary == "lists: 12 videos for training, 4 for validation, 4 for the test"
+    assert printed.err == (
+        "warning: 2 classes have fewer than 3 videos for validation or the test, too few for a sure accuracy: "
+        "ant, bee\n"
+    )
     assert command.startswith("train: python tools/run_net.py --cfg configs/own_videos.yaml ")
     cfg = load_cfg(str(repository / "configs/own_videos.yaml"), shlex.split(command)[5:])
-    assert [len(build_annotations(cfg, split)) for split in ("train", "val", "test")] == [14, 4, 2]
+    assert [len(build_annotations(cfg, split)) for split in ("train", "val", "test")] == [12, 4, 4]
     assert build_class_names(cfg) == ["ant", "bee"]
     assert (tmp_path / cfg.DATA.PATH_PREFIX / build_annotations(cfg, "train")[0].path).exists()
+
+
+def test_split_names_classes_too_small_for_a_list(
+    prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, *[f"videos/ant/{number}.mp4" for number in range(20)], "videos/bee/0.mp4")
+    assert prepare_data("split", "videos", "lists") == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("lists: 15 videos for training, 3 for validation, 3 for the test\n")
+    assert printed.err == "warning: 1 class has too few videos to be in all three lists: bee\n"
+
+
+def test_split_counts_one_video_as_one(prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, *[f"videos/ant/{number}.mp4" for number in range(3)])
+    assert prepare_data("split", "videos", "lists") == 0
+    assert capsys.readouterr().out.startswith("lists: 1 video for training, 1 for validation, 1 for the test\n")
+    assert prepare_data("split", "videos", "others", "--val", "0.6", "--test", "0.4") == 1
+    assert "the shares for validation and test are 0.6 and 0.4; use" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -66,7 +89,7 @@ def test_lists_of_official_annotations_hold_what_is_there(
     command = ["lists", "--dataset", "ssv2_official", "--annotations", "annotations", "--videos", "videos", "lists"]
     assert prepare_data(*command, "MODEL.NUM_CLASSES", "2") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "train: lists/train.csv, 3 of 4 videos; the others are in missing_train.txt",
+        "train: lists/train.csv, 3 of 4 videos; the other is in missing_train.txt",
         "val: lists/val.csv, 2 of 2 videos",
         "test: lists/test.csv, 2 of 2 videos",
         "for other programs; here, train with TRAIN.DATASET ssv2_official, which knows how clips are to be taken",
@@ -74,7 +97,7 @@ def test_lists_of_official_annotations_hold_what_is_there(
     assert (tmp_path / "lists/train.csv").read_text() == "0.webm,0\n2.webm,0\n3.webm,0\n"
     assert (tmp_path / "lists/missing_train.txt").read_text() == "1.webm\n"
     assert (tmp_path / "lists/classes.txt").read_text() == "Holding something\nMoving something up\n"
-    assert prepare_data(*command) == 2
+    assert prepare_data(*command) == 1
     assert "has 2 names, but MODEL.NUM_CLASSES is 400" in capsys.readouterr().err
 
 
@@ -112,8 +135,33 @@ def test_the_test_list_may_be_that_of_validation(prepare_data: Tool, tmp_path: P
 
 def test_video_data_sets_are_not_listed_as_frames(prepare_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["lists", "--dataset", "kinetics_official", "--annotations", ".", "--videos", ".", "--frames", "lists"]
-    assert prepare_data(*command) == 2
+    assert prepare_data(*command) == 1
     assert "only Something-Something is trained on frame folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resize", "a", "b", "--crf", "52"], "argument --crf: 52 is out of range; use 0 to 51"),
+        (["frames", "a", "b", "--workers", "0"], "--workers: 0 is out of range; use 1 or more"),
+        (["frames", "a", "b", "--quality", "x"], "--quality: invalid whole number value: 'x'"),
+        (["split", "a", "b", "--val", "nan"], "--val: nan is out of range; use 0 to 1"),
+        (["resiz", "a", "b"], "invalid choice: 'resiz'"),
+    ],
+)
+def test_wrong_usage_ends_in_status_2(
+    prepare_data: Tool, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        prepare_data(*arguments)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_dataset_is_wrong_usage(prepare_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["lists", "--dataset", "kinetic", "--annotations", ".", "--videos", ".", "lists"]
+    assert prepare_data(*command) == 2
+    assert capsys.readouterr().err.startswith("error: --dataset is 'kinetic'; choose from ")
 
 
 def test_resize_and_frames_say_what_became_of_the_videos(
@@ -134,10 +182,10 @@ def test_resize_and_frames_say_what_became_of_the_videos(
     assert prepare_data("resize", "videos", "small", "--short-side", "16") == 1
     assert capsys.readouterr().out.splitlines() == [
         "small: 3 videos, 1 failed, 2 there already",
-        "the videos that failed, with reasons: small/resize_failed.csv; the same command tries them again",
+        "what failed, with reasons: small/resize_failed.csv; the same command tries it again",
     ]
-    assert prepare_data("resize", "none", "small") == 2
-    assert capsys.readouterr().err.endswith("FileNotFoundError: none: no such folder, or no videos in it\n")
+    assert prepare_data("resize", "none", "small") == 1
+    assert capsys.readouterr().err.endswith("error: none: no such folder, or no videos in it\n")
 
 
 def test_a_run_that_is_killed_leaves_only_whole_videos_and_goes_on(

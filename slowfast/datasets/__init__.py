@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from numpy.typing import NDArray
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import FrameFolder, VideoFile
+from slowfast.datasets.draws import BalancedDraws, UniformDraws
 from slowfast.datasets.formats import (
     DATASETS,
     Format,
@@ -23,7 +25,7 @@ from slowfast.datasets.formats import (
     known_class_names,
     list_path,
 )
-from slowfast.datasets.loader import VideoLoader
+from slowfast.datasets.loader import VideoLoader, warn_about_many_workers
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.rand_augment import RandAugment
@@ -32,7 +34,8 @@ from slowfast.datasets.sampling import DenseClips, SegmentClips
 from slowfast.datasets.transforms import Normalise, TestTransform, TrainTransform
 from slowfast.datasets.video import Transform, VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
-from slowfast.utils.distributed import rank, share_of, world_size
+from slowfast.utils.distributed import is_main, rank, share_of, world_size
+from slowfast.utils.text import count, some
 
 __all__ = [
     "DATASETS",
@@ -106,7 +109,18 @@ def build_loader(
         FileNotFoundError, ValueError: the list is missing or bad, or has too few videos for one training step.
     """
     form = format_of(cfg, split)
+    is_whole_list = annotations is None
     annotations, known_bad = _annotations_to_load(cfg, split) if annotations is None else (annotations, {})
+    views = _build_views(cfg, split, labels=annotations.labels, parts_per_step=parts_per_step)
+    if is_whole_list and is_main():
+        if split != "test":
+            _warn_about_empty_classes(cfg, split, labels=np.delete(annotations.labels, list(known_bad)))
+        if isinstance(views, RandomViews):
+            _log_dropped_videos(cfg, views)
+        if split == ("train" if cfg.TRAIN.ENABLE else "test"):  # once per run
+            num_processes = max(world_size() // cfg.NUM_SHARDS, 1)
+            warn_about_many_workers(cfg.DATA_LOADER.NUM_WORKERS, num_processes=num_processes)
+
     dataset = VideoDataset(
         annotations,
         open_video=build_opener(cfg, split),
@@ -120,7 +134,7 @@ def build_loader(
     )
     return VideoLoader(
         dataset,
-        _build_views(cfg, split, num_videos=len(annotations), parts_per_step=parts_per_step),
+        views,
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         timeout=cfg.DATA_LOADER.TIMEOUT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
@@ -176,8 +190,10 @@ def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[in
         return annotations, {}
     manifest = read_manifest(cfg.DATA.MANIFEST)
     rows = annotations.rows_of(list(manifest.bad))
-    doing = "are left out of" if split == "train" else "will not be scored in"
-    logger.info("%d of %d videos %s %s: bad in %s", len(rows), len(annotations), doing, split, cfg.DATA.MANIFEST)
+    verb = "is" if len(rows) == 1 else "are"
+    doing = f"{verb} left out of" if split == "train" else "will not be scored in"
+    num_listed = count(len(annotations), "video")
+    logger.info("%d of %s %s %s: bad in %s", len(rows), num_listed, doing, split, cfg.DATA.MANIFEST)
     if split != "train":
         paths = {int(row): annotations[row].path for row in rows}
         return annotations, {row: f"{path}: {manifest.bad[path]} (in the manifest)" for row, path in paths.items()}
@@ -186,7 +202,43 @@ def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[in
     return annotations.select(np.setdiff1d(np.arange(len(annotations)), rows)), {}
 
 
-def _build_views(cfg: CfgNode, split: str, *, num_videos: int, parts_per_step: int) -> RandomViews | AllViews:
+def _warn_about_empty_classes(cfg: CfgNode, split: str, *, labels: NDArray[np.int32]) -> None:
+    """Name the classes that no training can learn, or no validation can judge, if there are any."""
+    empty = np.flatnonzero(np.bincount(labels, minlength=cfg.MODEL.NUM_CLASSES) == 0)
+    if len(empty):
+        names = build_class_names(cfg)
+        logger.warning(
+            "%d of %s %s no %s videos: %s",
+            len(empty),
+            count(cfg.MODEL.NUM_CLASSES, "class"),
+            "has" if len(empty) == 1 else "have",
+            {"train": "training", "val": "validation"}[split],
+            some([names[label] for label in empty]),
+        )
+
+
+def _log_dropped_videos(cfg: CfgNode, views: RandomViews) -> None:
+    """Say how much of the list each epoch of training leaves out, if it leaves out anything."""
+    if views.num_dropped:
+        noun = "video" if cfg.TRAIN.SAMPLING == "uniform" else "draw"
+        logger.info(
+            "%d of %s %s left out of each epoch (different ones each time), since %s not fill a step of "
+            "%d; TRAIN.DROP_LAST False keeps them",
+            views.num_dropped,
+            count(views.draws.num_videos, noun),
+            "is" if views.num_dropped == 1 else "are",
+            "it does" if views.num_dropped == 1 else "they do",
+            views.videos_per_step,
+        )
+
+
+def _build_views(
+    cfg: CfgNode,
+    split: str,
+    *,
+    labels: NDArray[np.int32],
+    parts_per_step: int,
+) -> RandomViews | AllViews:
     place: dict[str, Any] = {"rank": rank(), "world_size": world_size()}
     if split == "train":
         share = share_of(cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS, key="TRAIN.BATCH_SIZE")
@@ -194,17 +246,25 @@ def _build_views(cfg: CfgNode, split: str, *, num_videos: int, parts_per_step: i
             raise ValueError(
                 f"SOLVER.ACCUM_STEPS is {parts_per_step}, but a process takes {share} videos per step; use a divisor"
             )
+        draws = BalancedDraws(labels) if cfg.TRAIN.SAMPLING == "balanced" else UniformDraws(len(labels))
         return RandomViews(
-            num_videos,
+            draws,
             batch_size=share // parts_per_step,
             parts_per_step=parts_per_step,
             views_per_video=cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1,
             seed=cfg.RNG_SEED,
+            drop_last=cfg.TRAIN.DROP_LAST,
             **place,
         )
     num_clips, num_crops = _test_views(cfg, split)
     videos_per_batch = max(forward_size(cfg) // (num_clips * num_crops), 1)
-    return AllViews(num_videos, num_clips=num_clips, num_crops=num_crops, videos_per_batch=videos_per_batch, **place)
+    return AllViews(
+        len(labels),
+        num_clips=num_clips,
+        num_crops=num_crops,
+        videos_per_batch=videos_per_batch,
+        **place,
+    )
 
 
 def _test_views(cfg: CfgNode, split: str) -> tuple[int, int]:

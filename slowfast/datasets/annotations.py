@@ -1,6 +1,7 @@
 """From one list file to compact columns: a list may have many millions of rows, which forked workers share."""
 
 import gzip
+import hashlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv
 
 MOST_SHOWN = 5  # bad rows of a list that an error shows
 BLOCK_CHARACTERS = 1 << 21  # of a list that are parsed at once
+BLOCK_ROWS = 1 << 16  # of a list that are read for a checksum at once
+_CHECKSUM_DIGITS = 16
 _NUMBER = r"\d{1,9}"  # fits into 32 bits
 
 pa.set_memory_pool(pa.system_memory_pool())  # mimalloc, Arrow's default, is slower here and keeps what it has freed
@@ -50,6 +53,34 @@ class Annotations:
     def rows_of(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows, ascending, whose path is one of `paths`."""
         return np.flatnonzero(pc.is_in(self._paths, value_set=pa.array(paths, self._paths.type)).to_numpy())
+
+    def checksum_of_labels(self) -> str:
+        """Return a checksum of the labels and, where the list has them, the numbers of frames, in order."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        if self.num_frames is not None:
+            digest.update(self.num_frames.tobytes())
+        return digest.hexdigest()[:_CHECKSUM_DIGITS]
+
+    def checksum_of_paths(self, *, prefix: str) -> str:
+        """Return a checksum of the paths, in order, which stays the same when the videos move.
+
+        Args:
+            prefix: DATA.PATH_PREFIX; a path counts without it, whether the list writes it or not.
+        """
+        digest = hashlib.sha256()
+        start = f"{prefix.rstrip('/')}/" if prefix else ""
+        for chunk in self._paths.chunks:
+            for first in range(0, len(chunk), BLOCK_ROWS):
+                paths = chunk.slice(first, BLOCK_ROWS).cast(pa.large_string())
+                if start:
+                    is_inside = pc.starts_with(paths, start)
+                    paths = pc.if_else(is_inside, pc.utf8_slice_codeunits(paths, len(start)), paths)
+                # A path holds no line end, so that the lines are the paths whatever the chunks are.
+                lines = pc.binary_join_element_wise(paths, *(pa.scalar(text, paths.type) for text in ("", "\n")))
+                _, offsets, characters = lines.buffers()
+                used = np.frombuffer(offsets, np.int64)[[lines.offset, lines.offset + len(lines)]]
+                digest.update(memoryview(characters)[used[0] : used[1]])
+        return digest.hexdigest()[:_CHECKSUM_DIGITS]
 
     def select(self, rows: ArrayLike) -> "Annotations":
         """Return a list of the given rows, in their order."""

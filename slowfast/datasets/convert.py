@@ -27,7 +27,9 @@ from PIL import Image
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.datasets.prepare import videos_below
 from slowfast.datasets.sampling import constant_rate
-from slowfast.utils.pool import Failure, lock, map_in_processes, progress_bar
+from slowfast.utils.folder_lock import FolderLock
+from slowfast.utils.job import current_job
+from slowfast.utils.pool import Failure, map_in_processes, progress_bar
 
 # For clips that start anywhere: a keyframe, where decoding can start, at least every 32 frames; no B-frame that another
 # one refers to, so that a decoder can leave out what is not asked for; none of the tools of H.264 that decode slowly. A
@@ -65,6 +67,7 @@ def resize_videos(
     Raises:
         FileNotFoundError: there are no videos.
         FileExistsError: `out` was made with other settings.
+        FolderLockedError: another run writes to `out`.
         ValueError: two videos would become one file, or a setting cannot be.
     """
     if short_side < 2 or short_side % 2:
@@ -99,7 +102,7 @@ def extract_frames(
         timeout: seconds that one video may take.
 
     Raises:
-        FileNotFoundError, FileExistsError: as for resize_videos.
+        FileNotFoundError, FileExistsError, FolderLockedError: as for resize_videos.
         ValueError: two videos would become one folder, or a setting cannot be.
     """
     if fps < 0:
@@ -169,8 +172,13 @@ def _tasks(work: _Work) -> list[tuple[Path, Path]]:
 def _settings_kept(work: _Work) -> Iterator[None]:
     """Make sure that a folder holds what was made with the same settings, and that no other run adds to it."""
     settings = json.dumps(work.settings)
-    with (work.out / f"{work.name}.json").open("a+") as file:
-        lock(file, user="run")
+    folder_lock = FolderLock(
+        work.out / f"{work.name}.lock",
+        purpose="conversion",
+        job=current_job(),
+        remedy="choose another folder",
+    )
+    with folder_lock, (work.out / f"{work.name}.json").open("a+") as file:
         file.seek(0)
         before = file.read()
         if before and before != settings:

@@ -20,8 +20,10 @@ import numpy as np
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
 from slowfast.datasets.records import Video
+from slowfast.utils.folder_lock import FolderLock
+from slowfast.utils.job import current_job
 from slowfast.utils.paths import pathmgr
-from slowfast.utils.pool import Failure, lock, map_in_processes, progress_bar
+from slowfast.utils.pool import Failure, map_in_processes, progress_bar
 
 # What is wrong with a video that is not ok. The last two are findings of the pool of processes.
 STATUSES = ("missing", "empty", "unreadable", "damaged", "timeout", "crashed")
@@ -98,7 +100,7 @@ def check_videos(
 
     Raises:
         ValueError: the file at `manifest_path` is something else.
-        BlockingIOError: another check is adding to it.
+        FolderLockedError: another check is adding to it.
     """
     probe = partial(probe_video, open_video=open_video, folder=folder)
     with (
@@ -182,9 +184,16 @@ _HEADER = ",".join(Entry._fields) + "\n"
 @contextmanager
 def _open_manifest(path: Path) -> Iterator[Callable[[Entry], None]]:
     """Give the function that adds a row, which is on its way to the disk when the function returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        lock(file, user="check")
+    folder_lock = FolderLock(
+        path.with_name(f"{path.name}.lock"),
+        purpose="check",
+        job=current_job(),
+        remedy="name another manifest",
+    )
+    with (
+        folder_lock,
+        path.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         file.seek(0)
         header = file.readline()
         if not header.endswith("\n") and _HEADER.startswith(header):  # a new file, or a torn one
@@ -225,7 +234,10 @@ def _read_entries(path: str) -> Iterator[list[str]]:
                 raise _not_a_manifest(path)
             for row in reader:
                 if len(row) != len(Entry._fields):
-                    raise ValueError(f"{path} line {reader.line_num} is {row}; expected the columns {_HEADER.strip()}")
+                    raise ValueError(
+                        f"{path} line {reader.line_num} is {row}; expected the columns {_HEADER.strip()}. Delete the "
+                        "line: tools/check_data.py then probes its video again"
+                    )
                 yield row
         except csv.Error as error:  # as of bytes that are no text
             raise _not_a_manifest(path) from error

@@ -4,7 +4,6 @@ Classes come in opposite pairs, and each video has a twin in the opposite class:
 neither a single frame nor an unordered set of frames tells `left` from `right`, and no scene gives its class away.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from slowfast.utils.files import read_json, write_file, write_json
 
 CLASSES = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")  # opposites adjoin
 NUM_FRAMES = 32
@@ -68,13 +69,15 @@ def make_motion(
 
     Raises:
         FileExistsError: the folder holds a data set of other settings.
+        ValueError: the record of its settings is damaged.
     """
     settings = {"seed": seed, "videos_per_class": dict(videos_per_class), "as_frames": as_frames}
     record = folder / "motion.json"
     if record.exists():
-        if json.loads(record.read_text()) == settings:
+        found = read_json(record, remedy="delete it, and the videos are made anew")
+        if found == settings:
             return False
-        raise FileExistsError(f"{folder} holds motion videos of other settings, {record.read_text()}; choose another")
+        raise FileExistsError(f"{folder} holds motion videos of other settings, {found}; choose another")
     tasks = [
         Task(split, label, number)
         for split, count in videos_per_class.items()
@@ -91,17 +94,17 @@ def make_motion(
         list(map(write, tasks))
     for split in videos_per_class:
         _write_list(folder, split, [task for task in tasks if task.split == split], as_frames=as_frames)
-    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
-    record.write_text(json.dumps(settings))
+    write_file(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
+    write_json(record, settings)
     return True
 
 
 def _write_list(folder: Path, split: str, tasks: list[Task], *, as_frames: bool) -> None:
     if as_frames:
         lines = [f"{task.name} {NUM_FRAMES} {task.label}\n" for task in tasks]
-        (folder / f"{_LIST_NAMES[split]}.txt").write_text("".join(lines))
+        write_file(folder / f"{_LIST_NAMES[split]}.txt", "".join(lines))
     else:
-        (folder / f"{split}.csv").write_text("".join(f"{task.name}.mp4,{task.label}\n" for task in tasks))
+        write_file(folder / f"{split}.csv", "".join(f"{task.name}.mp4,{task.label}\n" for task in tasks))
 
 
 def _write_task(task: Task, *, folder: Path, seed: int, as_frames: bool) -> None:

@@ -10,46 +10,88 @@ import numpy as np
 
 from slowfast.datasets.annotations import VIDEO_SUFFIXES, Annotations
 from slowfast.datasets.decode import FrameFolder
+from slowfast.utils.files import write_file
+from slowfast.utils.text import count
+
+FEWEST_HELD_OUT = 3  # validation or test videos of a class, if that is at most a fifth of it
 
 
 def write_folder_lists(
     videos: Path, lists: Path, *, shares: Mapping[str, float], seed: int = 0, separator: str = ","
-) -> dict[str, int]:
+) -> dict[str, dict[str, int]]:
     """Write train.csv, val.csv, test.csv and classes.txt for a folder of class folders.
 
-    Each class is split by itself, so that all splits hold all classes in about the same proportion. Paths in the lists
-    are relative to `videos` (DATA.PATH_PREFIX).
+    Each class is split by itself, see `split_sizes`, so that all splits hold all classes that have
+    enough videos. Paths in the lists are relative to `videos` (DATA.PATH_PREFIX).
 
     Args:
-        videos: holds one folder per class, with video files anywhere below it.
-        lists: where the lists go; made where it is missing.
-        shares: of the videos of each class, for val and test; the rest is for train.
-        seed: of the split.
-        separator: between path and label.
+        videos: The folder with one folder per class, with video files anywhere below it.
+        lists: The folder of the lists; made where it is missing.
+        shares: The shares of each class for val and test; the rest is for train.
+        seed: The seed of the split.
+        separator: What stands between path and label.
 
     Returns:
-        the number of videos of each split.
+        The number of videos of each class, by split and by name of the class.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it has no class folders with videos.
-        FileExistsError: a list is there already, with other content.
-        ValueError: a class has too few videos for one in each split.
+        FileNotFoundError: There is no such folder, or it has no class folders with videos.
+        FileExistsError: A list is there already, with other content.
+        ValueError: The shares leave nothing to train on, or no class has a video for some split.
     """
+    _check_shares(shares)
     if not videos.is_dir():
         raise FileNotFoundError(f"{videos}: no such folder")
     found = {folder.name: videos_below(folder) for folder in sorted(videos.iterdir()) if folder.is_dir()}
     names = [name for name, paths in found.items() if paths]
     if not names:
         raise FileNotFoundError(f"{videos}: no class folders with videos ({', '.join(VIDEO_SUFFIXES)})")
+
     rows: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    sizes: dict[str, dict[str, int]] = {"train": {}, "val": {}, "test": {}}
     for label, name in enumerate(names):
-        for split, paths in _split(found[name], shares=shares, rng=np.random.default_rng((seed, label))).items():
-            if not paths:
-                raise ValueError(f"{videos / name}: {len(found[name])} videos leave none for {split}; add some")
+        rng = np.random.default_rng((seed, label))
+        for split, paths in _split(found[name], shares=shares, rng=rng).items():
+            sizes[split][name] = len(paths)
             rows[split] += [f"{path.relative_to(videos)}{separator}{label}\n" for path in paths]
+    for split, lines in rows.items():
+        if not lines:
+            most = max(len(found[name]) for name in names)
+            raise ValueError(
+                f"{videos}: no class has more than {count(most, 'video')}, which leaves none for {split}; add some"
+            )
+
     texts = {f"{split}.csv": lines for split, lines in rows.items()}
     _write_new(lists, {**texts, "classes.txt": [f"{name}\n" for name in names]})
-    return {split: len(lines) for split, lines in rows.items()}
+    return sizes
+
+
+def split_sizes(num_videos: int, *, shares: Mapping[str, float]) -> dict[str, int]:
+    """Return how many videos of a class each split gets.
+
+    Validation and test get their shares, but at least 3 videos each, or a fifth of the class where
+    that is less, and at least 1. Of 2 videos, one is for validation; a single one is for training.
+
+    Args:
+        num_videos: The number of videos of the class.
+        shares: The shares for val and test.
+    """
+    if num_videos < 3:
+        return {"train": 1, "val": num_videos - 1, "test": 0}
+
+    floor = max(min(FEWEST_HELD_OUT, num_videos // 5), 1)
+    num_val = min(max(round(num_videos * shares["val"]), floor), num_videos - 2)
+    num_test = min(max(round(num_videos * shares["test"]), floor), num_videos - num_val - 1)
+    return {"train": num_videos - num_val - num_test, "val": num_val, "test": num_test}
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    val, test = shares["val"], shares["test"]
+    if min(val, test) < 0 or val + test >= 1:
+        raise ValueError(
+            f"the shares for validation and test are {val:g} and {test:g}; use 0 or more for each, "
+            "and less than 1 together, so that some videos are left to train on"
+        )
 
 
 class Found(NamedTuple):
@@ -103,7 +145,7 @@ def write_found_lists(
                 lines.append(f"{place} {num_frames} {video.label}\n")
         if not lines:
             raise FileNotFoundError(
-                f"{videos}: none of the {len(rows)} videos of {split} is there; the first is {rows[0].path}"
+                f"{videos}: none of the {count(len(rows), 'video')} of {split} is there; the first is {rows[0].path}"
             )
         texts[list_names[split]] = lines
         if missing:
@@ -147,9 +189,8 @@ def _write_new(lists: Path, texts: Mapping[str, Iterable[str]]) -> None:
     for path, content in contents.items():
         if path.exists() and path.read_text(encoding="utf-8") != content:
             raise FileExistsError(f"{path} is there already, with other rows; remove it or choose another folder")
-    lists.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
-        path.write_text(content, encoding="utf-8")
+        write_file(path, content)
 
 
 def videos_below(folder: Path) -> list[Path]:
@@ -166,9 +207,11 @@ def _folders_below(folder: Path) -> list[Path]:
 
 def _split(paths: list[Path], *, shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, list[Path]]:
     order = [paths[number] for number in rng.permutation(len(paths))]
-    num_val, num_test = (max(round(len(paths) * shares[split]), 1) for split in ("val", "test"))
+    sizes = split_sizes(len(paths), shares=shares)
+    end_of_val = sizes["val"]
+    end_of_test = end_of_val + sizes["test"]
     return {
-        "val": sorted(order[:num_val]),
-        "test": sorted(order[num_val : num_val + num_test]),
-        "train": sorted(order[num_val + num_test :]),
+        "val": sorted(order[:end_of_val]),
+        "test": sorted(order[end_of_val:end_of_test]),
+        "train": sorted(order[end_of_test:]),
     }

@@ -28,7 +28,8 @@ class Request(NamedTuple):
     """A video and the views that are wanted of it.
 
     The seed of a training request is (run seed, epoch, video), so that its sample is the same in whatever worker or
-    process, after a resume, and in a bug report. A request without a seed draws nothing at random.
+    process, after a resume, and in a bug report. Where an epoch shows a video again, the number of
+    the repetition, from 1, follows. A request without a seed draws nothing at random.
     """
 
     video: int  # row of the list

@@ -116,9 +116,9 @@ class VideoDataset(Dataset[Batch]):
         rows = [row for row, _ in done]
         return Batch(
             frames[: len(done)],
-            label=torch.tensor([int(self.annotations.labels[row]) for row in rows], dtype=torch.int64),
-            video=torch.tensor(rows, dtype=torch.int64),
-            view=torch.tensor([view.number for _, view in done], dtype=torch.int64),
+            label=_integers([int(self.annotations.labels[row]) for row in rows]),
+            video=_integers(rows),
+            view=_integers([view.number for _, view in done]),
             unread=tuple(unread),
             unfilled=tuple(unfilled),
         )
@@ -200,6 +200,15 @@ def _take(frames: NDArray[np.uint8], places: Indices) -> NDArray[np.uint8]:
     if np.array_equal(places, np.arange(first, last + 1)):
         return frames[first : last + 1]
     return frames.transpose(3, 0, 1, 2)[:, places].transpose(1, 2, 3, 0)  # stays channel by channel in memory
+
+
+def _integers(values: Sequence[int]) -> Tensor:
+    """A tensor of int64 for a batch, (len(values),)."""
+    tensor = torch.tensor(values, dtype=torch.int64)
+    if get_worker_info() is not None:
+        # Here, since torch would only print an error that it meets later, for lack of room.
+        tensor.share_memory_()
+    return tensor
 
 
 def _allocate(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

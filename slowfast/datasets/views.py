@@ -1,37 +1,42 @@
-"""Which views of which videos a process loads: samplers of batches of requests, without padding."""
+"""Which views of which videos a process loads: samplers of batches of requests."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from slowfast.datasets.draws import BalancedDraws, Draws, UniformDraws, padding
 from slowfast.datasets.records import Request, View
+from slowfast.utils.text import count
 
 CENTRE_CROP = 1
 
 
 class RandomViews(Sampler[list[Request]]):
-    """Batches for one epoch of training: a shuffled pass over the videos, the last incomplete step left out.
+    """Batches for one epoch of training: its draws in random order, divided into equal parts.
 
-    The order of the videos is a function of the seed and the epoch, and step s of all processes together takes the
-    same videos however many processes share them, and in however many parts each process takes its share.
+    What is drawn is a function of the seed and the epoch, and step s of all processes together
+    takes the same videos however many processes share them, and in however many parts each process
+    takes its share. If the last step is incomplete, it is left out, or its videos are divided over
+    all parts: each takes as many, and the first videos of the epoch fill up what is missing.
 
     Args:
-        num_videos: in the list.
-        batch_size: videos per part of a step.
-        parts_per_step: batches that this process takes for one step.
-        views_per_video: augmented copies of each video.
-        seed: of the run.
-        rank: of this process.
-        world_size: processes.
+        draws: The videos of an epoch.
+        batch_size: Number of videos per part of a step.
+        parts_per_step: Number of batches that this process takes for one step.
+        views_per_video: Number of augmented copies of each video.
+        seed: Seed of the run.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        drop_last: Whether the last incomplete step of an epoch is left out.
 
     Raises:
-        ValueError: the videos do not fill one step.
+        ValueError: The videos do not fill one step, and an incomplete one is left out.
     """
 
     def __init__(
         self,
-        num_videos: int,
+        draws: UniformDraws | BalancedDraws,
         *,
         batch_size: int,
         parts_per_step: int = 1,
@@ -39,20 +44,23 @@ class RandomViews(Sampler[list[Request]]):
         seed: int,
         rank: int,
         world_size: int,
+        drop_last: bool = True,
     ) -> None:
-        per_step = batch_size * parts_per_step
-        if num_videos < per_step * world_size:
+        num_videos, per_step = draws.num_videos, batch_size * parts_per_step
+        if drop_last and num_videos < per_step * world_size:
             raise ValueError(
-                f"{num_videos} videos cannot be shared by {world_size} processes with {per_step} videos per step "
-                f"each; use at least {per_step * world_size} videos, or a smaller TRAIN.BATCH_SIZE"
+                f"{count(num_videos, 'video')} cannot be shared by {count(world_size, 'process')} with "
+                f"{count(per_step, 'video')} per step each; use at least {per_step * world_size} "
+                "videos, a smaller TRAIN.BATCH_SIZE, or TRAIN.DROP_LAST False"
             )
-        self.num_videos = num_videos
+        self.draws = draws
         self.batch_size = batch_size
         self.parts_per_step = parts_per_step
         self.views = tuple(View(number, clip=0, crop=CENTRE_CROP) for number in range(views_per_video))
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.drop_last = drop_last
         self.epoch = 0
         self.first_step = 0
 
@@ -62,24 +70,60 @@ class RandomViews(Sampler[list[Request]]):
         self.first_step = first_step
 
     @property
+    def videos_per_step(self) -> int:
+        """Videos of a whole step, over all processes."""
+        return self.batch_size * self.parts_per_step * self.world_size
+
+    @property
     def num_steps(self) -> int:
         """Steps of a whole epoch."""
-        return self.num_videos // (self.batch_size * self.parts_per_step * self.world_size)
+        num_whole, num_left = divmod(self.draws.num_videos, self.videos_per_step)
+        return num_whole if self.drop_last or not num_left else num_whole + 1
+
+    @property
+    def num_dropped(self) -> int:
+        """Draws of each epoch that no step takes."""
+        return max(self.draws.num_videos - self.num_steps * self.videos_per_step, 0)
 
     def __len__(self) -> int:
         return (self.num_steps - self.first_step) * self.parts_per_step
 
     def __iter__(self) -> Iterator[list[Request]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
+        drawn = self.draws(np.random.default_rng((self.seed, self.epoch)))
         for step in range(self.first_step, self.num_steps):
-            first_part = (step * self.world_size + self.rank) * self.parts_per_step
-            for part in range(first_part, first_part + self.parts_per_step):
-                videos = order[part * self.batch_size : (part + 1) * self.batch_size]
-                yield [self.request(video) for video in videos.tolist()]
+            videos, repetitions = self._draws_of(step, drawn)
 
-    def request(self, video: int) -> Request:
-        """Return what is asked of a video in the epoch that was chosen."""
-        return Request(video, self.views, seed=(self.seed, self.epoch, video))
+            part_size = len(videos) // (self.parts_per_step * self.world_size)
+            first_part = self.rank * self.parts_per_step
+            for part in range(first_part, first_part + self.parts_per_step):
+                own = slice(part * part_size, (part + 1) * part_size)
+                pairs = zip(videos[own].tolist(), repetitions[own].tolist(), strict=True)
+                yield [self.request(video, repetition) for video, repetition in pairs]
+
+    def request(self, video: int, repetition: int = 0) -> Request:
+        """Return what is asked of a video in the epoch that was chosen.
+
+        Args:
+            video: The row of the list.
+            repetition: The number of other draws of the video in this epoch that count before this
+                one. Each of them has a seed, and so a clip, of its own.
+        """
+        seed = (self.seed, self.epoch, video)
+        return Request(video, self.views, seed=(*seed, repetition) if repetition else seed)
+
+    def _draws_of(self, step: int, drawn: Draws) -> Draws:
+        """Return the draws of a step, a multiple of the number of its parts."""
+        own = slice(step * self.videos_per_step, (step + 1) * self.videos_per_step)
+        taken = Draws(drawn.videos[own], drawn.repetitions[own])
+
+        num_missing = -len(taken.videos) % (self.parts_per_step * self.world_size)
+        if num_missing == 0:
+            return taken
+        added = padding(drawn, num_missing)
+        return Draws(
+            np.concatenate([taken.videos, added.videos]),
+            np.concatenate([taken.repetitions, added.repetitions]),
+        )
 
 
 class AllViews(Sampler[list[Request]]):
@@ -103,6 +147,7 @@ class AllViews(Sampler[list[Request]]):
         crops = [CENTRE_CROP] if num_crops == 1 else list(range(num_crops))
         looks = [(clip, crop) for clip in range(num_clips) for crop in crops]
         self.views = tuple(View(number, clip, crop) for number, (clip, crop) in enumerate(looks))
+        self.batch_size = min(videos_per_batch, num_videos)
         self.batches = [
             range(start, min(start + videos_per_batch, num_videos))
             for start in range(rank * videos_per_batch, num_videos, world_size * videos_per_batch)

@@ -6,9 +6,13 @@ import os
 import re
 import signal
 import socket
-import threading
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +20,9 @@ import pytest
 from slowfast.config import CfgNode
 from slowfast.datasets import build_loader
 from slowfast.datasets.decode import DecodeError, VideoFile
-from slowfast.datasets.loader import LoaderError
+from slowfast.datasets.loader import LoaderError, warn_about_many_workers
+
+QUICKSTART = Path(__file__).parents[2] / "exp/quickstart/config.yaml"
 
 
 @pytest.fixture
@@ -50,6 +56,122 @@ def test_a_worker_that_is_killed_ends_the_pass_with_an_error(tiny_cfg: Callable[
         kill_a_worker_on_the_way()
 
 
+def test_a_bus_error_is_blamed_on_shared_memory(tiny_cfg: Callable[..., CfgNode]) -> None:
+    loader = build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2, TRAIN__BATCH_SIZE=1), "train")
+
+    def let_a_worker_die_on_the_way() -> None:
+        for step, _ in enumerate(loader):
+            if step == 1:
+                os.kill(loader._iterator._workers[0].pid, signal.SIGBUS)  # type: ignore[union-attr]
+
+    with pytest.raises(LoaderError, match=r"^rank 0: /dev/shm is too small .* --shm-size=8g"):
+        let_a_worker_die_on_the_way()
+
+
+LOAD_IN_SMALL_SHARED_MEMORY = """
+import subprocess
+import sys
+from pathlib import Path
+
+from slowfast.config import load_cfg
+from slowfast.datasets import build_loader
+
+
+def load(split, *overrides):
+    cfg = load_cfg(sys.argv[1], [*sys.argv[2:], *overrides])
+    try:
+        print(sum(1 for _ in build_loader(cfg, split)), "batches", flush=True)
+    except OSError as error:
+        print(error, flush=True)
+
+
+load("train", "DATA_LOADER.NUM_WORKERS", "2")
+load("train", "DATA_LOADER.NUM_WORKERS", "1", "TRAIN.BATCH_SIZE", "1")
+subprocess.run("cat /dev/zero > /dev/shm/other", shell=True, stderr=subprocess.DEVNULL)
+load("val", "DATA_LOADER.NUM_WORKERS", "1")
+load("val", "DATA_LOADER.NUM_WORKERS", "0")
+"""
+
+
+def test_shared_memory_too_small_is_one_sentence(tiny_settings: Callable[..., list[str]], repository: Path) -> None:
+    small = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=2m none /dev/shm && exec "$@"', "-"]
+    if subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small /dev/shm (unshare -m, mount)")
+
+    settings = tiny_settings(DATA__TRAIN_CROP_SIZE=64, DATA_LOADER__TIMEOUT=60)
+    done = subprocess.run(
+        [*small, sys.executable, "-c", LOAD_IN_SMALL_SHARED_MEMORY, str(QUICKSTART), *settings],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
+    too_small, small_enough, full, no_workers = done.stdout.splitlines()
+
+    # A batch is 8 videos * 3 channels * 4 frames * 64 * 64 pixels * 4 bytes: 1.5 MiB.
+    pattern = (
+        r"rank 0: /dev/shm is too small for the batches of the loader workers: [012]\.\d MiB of "
+        r"2\.0 MiB are free, and 2 workers may fill it with 4 batches of 1\.5 MiB; enlarge it "
+        r"\(docker run --shm-size=8g\), lower DATA_LOADER\.NUM_WORKERS \(0 needs none of it\), or "
+        r"lower TRAIN\.BATCH_SIZE"
+    )
+    assert re.fullmatch(pattern, too_small)
+    assert small_enough == "32 batches"
+    # All 16 videos for validation, of 32 * 32 pixels: 0.75 MiB.
+    assert "0.0 MiB of 2.0 MiB are free, and 1 worker may fill it with 2 batches of 0.8 MiB" in full
+    assert full.endswith("or lower TEST.BATCH_SIZE")
+    assert no_workers == "1 batches"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def on_one_core() -> Iterator[None]:
+    """Leave one core to this process."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.usefixtures("on_one_core")
+def test_more_workers_than_cores_are_reported_once(
+    tiny_cfg: Callable[..., CfgNode],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    cfg = tiny_cfg(DATA_LOADER__NUM_WORKERS=3)
+    for split in ("train", "val", "test"):
+        build_loader(cfg, split)
+    lines = ["DATA_LOADER.NUM_WORKERS is 3: 3 loader workers on 1 core; lower it to 1"]
+    assert caplog.messages == lines
+    assert len(recwarn) == 0
+
+    caplog.clear()
+    build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=3, TRAIN__ENABLE=False), "test")
+    assert caplog.messages == lines
+
+    caplog.clear()
+    warn_about_many_workers(8, num_processes=2)
+    assert caplog.messages == [
+        "DATA_LOADER.NUM_WORKERS is 8: 16 loader workers on 1 core; lower it to 0, so that each "
+        "process loads its own batches"
+    ]
+
+
+@pytest.mark.usefixtures("on_one_core")
+def test_workers_that_have_cores_are_not_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warn_about_many_workers(1, num_processes=1)
+    # Two tasks of Slurm on this machine, with one core each.
+    facts = {"STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "PROCID": 0, "LOCALID": 0, "CPUS_PER_TASK": 1}
+    facts |= {"JOB_ID": 7, "STEP_ID": 0}
+    for name, value in facts.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "a1")
+    warn_about_many_workers(1, num_processes=2)
+    assert caplog.messages == []
+
+
 def test_an_error_of_the_data_set_is_not_taken_for_the_death_of_a_worker(
     tiny_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
@@ -63,27 +185,53 @@ def test_leaving_a_pass_early_a_thousand_times_neither_hangs_nor_leaks(
     tiny_cfg: Callable[..., CfgNode], motion_folder: Path
 ) -> None:
     path = str(next(motion_folder.glob("test/*.mp4")))
-    with VideoFile(path) as video:
-        before = resources()
-        for number in range(1000):
-            for _ in video._decode([number % 20, 20 + number % 10]):
-                break  # with the decoder full of frames
-        assert video.read([3]).shape[0] == 1
-    for _ in range(3):
-        next(iter(build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2), "test")))
-    gc.collect()
-    assert resources()[1] <= before[1]
+
+    def leave_early(num_passes: int) -> None:
+        with VideoFile(path) as video:
+            for number in range(num_passes):
+                for _ in video._decode([number % 20, 20 + number % 10]):
+                    break  # with the decoder full of frames
+            assert video.read([3]).shape[0] == 1
+        for _ in range(3):
+            next(iter(build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2), "test")))
+
+    leave_early(1)  # the first data set with workers has this process keep two descriptors of shared memory for all
+    before = resources()
+    leave_early(1000)
+    assert left_since(before) == Counter()
 
 
-def resources() -> tuple[int, int, int]:
-    """Resident memory in bytes, open descriptors and threads of this process."""
+class Resources(NamedTuple):
+    """Resident memory of this process in bytes, and its open descriptors and threads by name."""
+
+    memory: int
+    held: Counter[str]
+
+
+def resources() -> Resources:
+    held: Counter[str] = Counter()
+    for entry in [*Path("/proc/self/fd").iterdir(), *Path("/proc/self/task").iterdir()]:
+        with contextlib.suppress(OSError):  # it has ended since
+            held[os.readlink(entry) if entry.is_symlink() else f"thread {(entry / 'comm').read_text().strip()}"] += 1
     status = Path("/proc/self/status").read_text()
     memory = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-    return memory, len(os.listdir("/proc/self/fd")), threading.active_count() + len(os.listdir("/proc/self/task"))
+    return Resources(memory, held)
 
 
-def test_5000_opens_of_good_and_bad_files_leave_nothing_behind(
-    broken_folder: Path, motion_folder: Path, tmp_path: Path
+def left_since(before: Resources) -> Counter[str]:
+    """Descriptors and threads that there were not before; queues that were closed get a moment to end their threads."""
+    deadline = time.monotonic() + 10
+    while True:
+        gc.collect()
+        left = resources().held - before.held
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("num_opens", [1000, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_opens_of_good_and_bad_files_leave_nothing_behind(
+    num_opens: int, broken_folder: Path, motion_folder: Path, tmp_path: Path
 ) -> None:
     garbage = tmp_path / "garbage.mp4"
     garbage.write_bytes(np.random.default_rng(0).bytes(20_000))
@@ -95,12 +243,10 @@ def test_5000_opens_of_good_and_bad_files_leave_nothing_behind(
         for number in range(count):
             with contextlib.suppress(DecodeError), VideoFile(paths[number % len(paths)]) as video:
                 num_read += len(video.read([number % video.num_frames]))
-        gc.collect()
         return num_read
 
     open_many(500)  # what libraries set up once
-    memory, descriptors, threads = resources()
-    assert open_many(5000) >= 2 * 5000 // len(paths)
-    after = resources()
-    assert after[0] - memory < 50 * 2**20
-    assert after[1:] == (descriptors, threads)
+    before = resources()
+    assert open_many(num_opens) >= 2 * num_opens // len(paths)
+    assert left_since(before) == Counter()
+    assert resources().memory - before.memory < num_opens * 10 * 1024

@@ -1,5 +1,4 @@
 import csv
-import fcntl
 import os
 import signal
 import threading
@@ -19,6 +18,8 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import FrameFolder, VideoFile
 from slowfast.datasets.manifest import Entry, check_videos, probe_video, read_manifest
 from slowfast.datasets.records import Video
+from slowfast.utils.folder_lock import FolderLock, FolderLockedError
+from slowfast.utils.job import current_job
 
 
 def open_file(video: Video, *, folder: Path) -> VideoFile:
@@ -200,16 +201,21 @@ def test_another_file_is_never_taken_for_a_manifest(videos: Path, tmp_path: Path
 def test_a_row_with_columns_missing_is_named(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
     manifest.write_text(",".join(Entry._fields) + "\na.mp4,ok\n")
-    with pytest.raises(ValueError, match=r"manifest\.csv line 2 is \['a\.mp4', 'ok'\]; expected the columns"):
+    message = r"manifest\.csv line 2 is \['a\.mp4', 'ok'\]; expected the columns .*Delete the line"
+    with pytest.raises(ValueError, match=message):
         read_manifest(str(manifest))
+    for content in ("", "\x00\x01"):
+        manifest.write_text(content)
+        with pytest.raises(ValueError, match=r"manifest\.csv is no manifest; name another file, or make one"):
+            read_manifest(str(manifest))
 
 
 def test_a_second_check_of_the_same_manifest_is_refused(videos: Path) -> None:
-    manifest = videos / "manifest.csv"
-    with manifest.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BlockingIOError, match="another check is at work on it"):
-            check(videos, "slow.mkv")
+    first = FolderLock(videos / "manifest.csv.lock", purpose="check", job=current_job())
+    refusal = rf"a check of process {os.getpid()} on host .* is writing here; .*another manifest$"
+    with first, pytest.raises(FolderLockedError, match=refusal):
+        check(videos, "slow.mkv")
+    assert not (videos / "manifest.csv").exists()
     assert len(check(videos, "slow.mkv")) == 1
 
 

@@ -53,6 +53,30 @@ def test_cutmix_pastes_a_box_and_weighs_the_labels_by_its_area(seed: int) -> Non
     assert target.sum(dim=1).tolist() == pytest.approx([1, 1])
 
 
+@pytest.mark.parametrize("mixup_alpha", [0.0, 0.8])
+def test_the_middle_of_an_odd_batch_keeps_its_own_label(mixup_alpha: float) -> None:
+    # Of three clips of 0, 1 and 2, the first and the last are mirror images, the middle is its own.
+    frames = torch.arange(3.0).reshape(3, 1, 1, 1, 1).expand(3, 3, 2, 20, 30).clone()
+    mixed, target = mix(mixup_alpha=mixup_alpha, cutmix_alpha=1.0 - mixup_alpha)(
+        frames, torch.tensor([0, 1, 2]), np.random.default_rng(1)
+    )
+    assert (mixed[1] == 1).all()
+    torch.testing.assert_close(target[1], torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    share = target[0, 0].item()
+    assert 0 < share < 1
+    torch.testing.assert_close(target[2], torch.tensor([1 - share, 0.0, share, 0.0]))
+    assert mixed[0].mean().item() == pytest.approx(2 * (1 - share), abs=1e-5)
+    assert mixed[2].mean().item() == pytest.approx(2 * share, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_batch_of_one_is_mixed_with_itself(seed: int) -> None:
+    frames, label = batch()
+    mixed, target = mix()(frames[1:].clone(), label[1:], np.random.default_rng(seed))
+    torch.testing.assert_close(mixed, frames[1:])
+    torch.testing.assert_close(target, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
+
+
 def test_shares_of_mixup_follow_the_beta_distribution() -> None:
     shares = [mix(cutmix_alpha=0.0)(*batch(), np.random.default_rng(seed))[1][0, 1].item() for seed in range(2000)]
     # Beta(0.8, 0.8): mean 1/2, variance 1 / (4 * (2 * 0.8 + 1)).

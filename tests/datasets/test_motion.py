@@ -67,7 +67,7 @@ def test_a_seed_gives_the_same_videos_and_another_seed_others(tmp_path: Path) ->
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.mp4"))]
 
     make_motion(tmp_path / "a", seed=1, videos_per_class=COUNTS)
-    make_motion(tmp_path / "b", seed=1, videos_per_class=COUNTS, num_processes=2)
+    make_motion(tmp_path / "b", seed=1, videos_per_class=COUNTS)
     make_motion(tmp_path / "c", seed=2, videos_per_class=COUNTS)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     # No video stands twice, in one split or in two.
@@ -79,3 +79,10 @@ def test_a_made_data_set_is_kept_and_another_is_never_overwritten(tmp_path: Path
     assert not make_motion(tmp_path, videos_per_class=COUNTS)
     with pytest.raises(FileExistsError, match="holds motion videos of other settings"):
         make_motion(tmp_path, seed=9, videos_per_class=COUNTS)
+
+
+@pytest.mark.parametrize("content", ["", '{"seed": 0'])
+def test_a_damaged_record_says_what_to_do(tmp_path: Path, content: str) -> None:
+    (tmp_path / "motion.json").write_text(content)
+    with pytest.raises(ValueError, match=r"motion\.json: is .*; delete it, and the videos are made anew$"):
+        make_motion(tmp_path, videos_per_class=COUNTS)

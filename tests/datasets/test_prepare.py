@@ -1,10 +1,12 @@
+"""Lists of own videos, split by class, and of those videos of official lists that are there."""
+
 from pathlib import Path
 
 import pytest
 
 from slowfast.datasets.annotations import Annotations, read_path_list
 from slowfast.datasets.labels import read_class_names
-from slowfast.datasets.prepare import Found, write_folder_lists, write_found_lists
+from slowfast.datasets.prepare import Found, split_sizes, write_folder_lists, write_found_lists
 
 SHARES = {"val": 0.2, "test": 0.1}
 
@@ -21,7 +23,12 @@ def make_tree(folder: Path, **counts: int) -> Path:
 
 def test_every_video_is_in_one_list_with_the_label_of_its_folder(tmp_path: Path) -> None:
     videos, lists = make_tree(tmp_path / "videos", zebra=10, ant=20), tmp_path / "lists"
-    assert write_folder_lists(videos, lists, shares=SHARES) == {"train": 21, "val": 6, "test": 3}
+    # Of 10 videos, 1 is a tenth, but the test gets a fifth; of 20, it gets 3.
+    assert write_folder_lists(videos, lists, shares=SHARES) == {
+        "train": {"ant": 13, "zebra": 6},
+        "val": {"ant": 4, "zebra": 2},
+        "test": {"ant": 3, "zebra": 2},
+    }
     assert read_class_names(str(lists / "classes.txt")) == ["ant", "zebra"]
     seen = []
     for split in ("train", "val", "test"):
@@ -31,6 +38,50 @@ def test_every_video_is_in_one_list_with_the_label_of_its_folder(tmp_path: Path)
     assert {video.path for video in seen} == {str(path.relative_to(videos)) for path in videos.rglob("*.mp4")}
     assert len(seen) == 30
     assert all(video.path.startswith(["ant", "zebra"][video.label]) for video in seen)
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "sizes"),  # of train, val and test, with shares of 0.15
+    [
+        (1, (1, 0, 0)),
+        (2, (1, 1, 0)),
+        (3, (1, 1, 1)),
+        (4, (2, 1, 1)),
+        (9, (7, 1, 1)),
+        (10, (6, 2, 2)),
+        (14, (10, 2, 2)),
+        (15, (9, 3, 3)),
+        (23, (17, 3, 3)),
+        (30, (22, 4, 4)),  # round(4.5) is 4
+        (1000, (700, 150, 150)),
+    ],
+)
+def test_sizes_of_the_splits_of_a_class_by_hand(num_videos: int, sizes: tuple[int, int, int]) -> None:
+    expected = dict(zip(("train", "val", "test"), sizes, strict=True))
+    assert split_sizes(num_videos, shares={"val": 0.15, "test": 0.15}) == expected
+
+
+@pytest.mark.parametrize("num_videos", range(3, 40))
+@pytest.mark.parametrize(("val", "test"), [(0.0, 0.0), (0.49, 0.49), (0.9, 0.05), (0.05, 0.9)])
+def test_no_share_takes_a_whole_class(num_videos: int, val: float, test: float) -> None:
+    sizes = split_sizes(num_videos, shares={"val": val, "test": test})
+    assert min(sizes.values()) >= 1
+    assert sum(sizes.values()) == num_videos
+
+
+def test_a_class_too_small_for_all_lists_is_in_some(tmp_path: Path) -> None:
+    videos = make_tree(tmp_path / "videos", few=2, many=3, one=1)
+    assert write_folder_lists(videos, tmp_path / "lists", shares=SHARES) == {
+        "train": {"few": 1, "many": 1, "one": 1},
+        "val": {"few": 1, "many": 1, "one": 0},
+        "test": {"few": 0, "many": 1, "one": 0},
+    }
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path) -> None:
+    for shares in ({"val": 0.5, "test": 0.5}, {"val": -0.1, "test": 0.1}):
+        with pytest.raises(ValueError, match="less than 1 together, so that some videos are left"):
+            write_folder_lists(make_tree(tmp_path / str(shares), a=9), tmp_path, shares=shares)
 
 
 def test_the_split_is_a_function_of_its_seed(tmp_path: Path) -> None:
@@ -56,8 +107,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         write_folder_lists(tmp_path / "none", tmp_path, shares=SHARES)
     with pytest.raises(FileNotFoundError, match="no class folders with videos"):
         write_folder_lists(make_tree(tmp_path / "empty", a=0), tmp_path, shares=SHARES)
-    with pytest.raises(ValueError, match="few/a: 2 videos leave none for train"):
-        write_folder_lists(make_tree(tmp_path / "few", a=2), tmp_path, shares=SHARES)
+    with pytest.raises(ValueError, match="few: no class has more than 2 videos, which leaves none for test"):
+        write_folder_lists(make_tree(tmp_path / "few", a=2, b=1), tmp_path, shares=SHARES)
 
 
 # ---- Lists of what is there ------------------------------------------------------------------------------------------
