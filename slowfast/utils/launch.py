@@ -9,20 +9,22 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from slowfast.utils import interrupt
 from slowfast.utils.distributed import use_device
-from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS, SIGNALS
+from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS
 from slowfast.utils.meeting import LEAVE_SECONDS, Meeting, Place, host_name
 from slowfast.utils.plugins import import_again, imported_plugins
+from slowfast.utils.text import count
 
 _meeting: Meeting | None = None  # of this process with the others; set once, by launch
 
@@ -56,15 +58,27 @@ def settings_of_launcher() -> list[str]:
     return ["NUM_SHARDS", str(started.place.world_size // per_machine), *processes]
 
 
-def find_problems(*, num_processes: int, num_shards: int, backend: str, init_method: str) -> list[str]:
-    """Return why this machine cannot run the processes that a config asks for; an empty list if it can."""
+def find_problems(
+    *, num_processes: int, num_shards: int, backend: str, init_method: str, command: str = ""
+) -> list[str]:
+    """Return why this machine cannot run the processes that a config asks for; an empty list if it can.
+
+    Args:
+        num_processes: See `launch`.
+        num_shards: See `launch`.
+        backend: See `launch`.
+        init_method: See `launch`.
+        command: The command that was typed, for what to type instead.
+    """
     started = find_started()
     problems = []
     has_its_own_gpu = started is not None and started.place.local_world_size > 1 and torch.cuda.device_count() == 1
     if backend == "nccl" and num_processes > torch.cuda.device_count() and not has_its_own_gpu:
+        num_gpus = torch.cuda.device_count()
+        found = f"{count(num_gpus, 'GPU')}; use at most that many" if num_gpus else "no GPU that torch can use"
         problems.append(
-            f"NUM_GPUS is {num_processes}, but this machine has {torch.cuda.device_count()} GPUs; "
-            "use at most that many, or NUM_GPUS 0 for one CPU process, or DIST_BACKEND gloo for several"
+            f"NUM_GPUS is {num_processes}, but this machine has {found}. DIST_BACKEND gloo makes them CPU processes. "
+            f"For one CPU process, type:\n    {command} NUM_GPUS 0"
         )
     if started is None:
         if num_shards > 1 and not init_method:
@@ -137,7 +151,11 @@ def launch(
     )
     plugins = imported_plugins()
     arguments = (plugins, place, store is not None, backend, timeout, torch.get_num_threads(), job, args)
-    return _wait_for(mp.start_processes(_run_spawned, arguments, nprocs=processes_here, join=False), place)
+    with _Forwarding() as forwarding:
+        with interrupt.postponed():  # here, and there until the process can listen
+            context = mp.start_processes(_run_spawned, arguments, nprocs=processes_here, join=False)
+            forwarding.begin(context.processes)
+        return _wait_for(context, place, sent=forwarding.sent)
 
 
 def check_network() -> None:
@@ -222,10 +240,12 @@ def _run_spawned(
     job: Callable[..., int],
     args: tuple[Any, ...],
 ) -> None:
-    import_again(plugins)
-    torch.set_num_threads(num_threads)
     place = first._replace(rank=first.rank + local_rank, local_rank=local_rank)
+    interrupt.join_job(prints=place.rank == 0)
+    interrupt.listen()
+    torch.set_num_threads(num_threads)
     try:
+        import_again(plugins)
         store = None
         if store_is_here:
             host, port = place.address.removeprefix("tcp://").split(":")
@@ -248,59 +268,58 @@ def _run_at(
     hosts: tuple[str, ...] = (),
 ) -> int:
     global _meeting
-    for number in SIGNALS:  # where the job itself has nothing to save
-        signal.signal(number, _end_interrupted)
-    use_device(place.local_rank, on_gpu=backend == "nccl")
-    _meeting = Meeting(place, store=store, timeout=timeout, hosts=hosts)
-    try:
-        dist.init_process_group(
-            backend,
-            store=dist.PrefixStore("group", _meeting.store),
-            rank=place.rank,
-            world_size=place.world_size,
-            timeout=timedelta(seconds=timeout),
-        )
-        status = job(*args)
-        dist.destroy_process_group()
-    except Exception as error:
-        _meeting.fail(error)
-    _meeting.part()
-    return status
+    with interrupt.stopping_on_signals():
+        interrupt.join_job(prints=place.rank == 0)
+        use_device(place.local_rank, on_gpu=backend == "nccl")
+        _meeting = Meeting(place, store=store, timeout=timeout, hosts=hosts)
+        interrupt.join_job(prints=place.rank == 0, leave_job=_meeting.interrupt)
+        try:
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("group", _meeting.store),
+                rank=place.rank,
+                world_size=place.world_size,
+                timeout=timedelta(seconds=timeout),
+            )
+            status = job(*args)
+            dist.destroy_process_group()
+        except Exception as error:
+            _meeting.fail(error)
+        _meeting.part()
+        interrupt.join_job(prints=True)
+        return status
 
 
-def _end_interrupted(number: int, frame: object) -> None:
-    if _meeting is not None and _meeting.is_ending:
-        return  # Slurm and torchrun end all processes when one has failed: no interruption
-    sys.stdout.flush()
-    os.write(2, f"{signal.Signals(number).name}: there is nothing to save; the same command goes on\n".encode())
-    os._exit(INTERRUPTED_STATUS)
+def _wait_for(context: mp.ProcessContext, place: Place, *, sent: set[int]) -> int:
+    """Return the status of the processes of this machine; when one has failed, end the others.
 
-
-def _wait_for(context: mp.ProcessContext, place: Place) -> int:
-    """Return the status of the processes of this machine; when one has failed, end the others."""
+    Args:
+        context: The processes.
+        place: The place of the first one.
+        sent: The signals that were forwarded to them.
+    """
     running = dict(enumerate(context.processes))
     statuses: list[int] = []
     killed: list[str] = []
     give_up_at = float("inf")
-    with _signals_forwarded_to(context) as sent:
-        while running:
-            connection.wait([process.sentinel for process in running.values()], timeout=1.0)
-            for local_rank, process in list(running.items()):
-                if process.exitcode is None:
-                    continue
-                del running[local_rank]
-                if -process.exitcode in sent:  # before it could listen to signals
-                    statuses.append(INTERRUPTED_STATUS)
-                    continue
-                statuses.append(process.exitcode)
-                if process.exitcode < 0 and time.monotonic() < give_up_at:
-                    name = signal.Signals(-process.exitcode).name
-                    killed.append(f"rank {place.rank + local_rank} on {host_name()} was ended by {name}")
-                if process.exitcode < 0 or process.exitcode == FAILED_STATUS:
-                    give_up_at = min(give_up_at, time.monotonic() + 2 * LEAVE_SECONDS)
-            if time.monotonic() > give_up_at:
-                for process in running.values():
-                    process.kill()
+    while running:
+        connection.wait([process.sentinel for process in running.values()], timeout=1.0)
+        for local_rank, process in list(running.items()):
+            if process.exitcode is None:
+                continue
+            del running[local_rank]
+            if -process.exitcode in sent:  # before it could listen to signals
+                statuses.append(INTERRUPTED_STATUS)
+                continue
+            statuses.append(process.exitcode)
+            if process.exitcode < 0 and time.monotonic() < give_up_at:
+                name = signal.Signals(-process.exitcode).name
+                killed.append(f"rank {place.rank + local_rank} on {host_name()} was ended by {name}")
+            if process.exitcode < 0 or process.exitcode == FAILED_STATUS:
+                give_up_at = min(give_up_at, time.monotonic() + 2 * LEAVE_SECONDS)
+        if time.monotonic() > give_up_at:
+            for process in running.values():
+                process.kill()
     if killed:
         print(*killed, "SIGKILL mostly means that the machine ran out of memory", sep="; ", file=sys.stderr, flush=True)
     if killed or FAILED_STATUS in statuses:
@@ -308,23 +327,32 @@ def _wait_for(context: mp.ProcessContext, place: Place) -> int:
     return max(statuses)
 
 
-@contextmanager
-def _signals_forwarded_to(context: mp.ProcessContext) -> Iterator[set[int]]:
-    """Send on what a scheduler sends to this process alone, and note it; this process waits for the others to end."""
-    sent: set[int] = set()
+class _Forwarding:
+    """While it is entered, signals to this process go to the processes that it has started, whose end it awaits."""
 
-    def forward(number: int, frame: object) -> None:
-        sent.add(number)
-        for process in context.processes:
-            if process.exitcode is None:
+    def __init__(self) -> None:
+        self.processes: Sequence[BaseProcess] = ()
+        self.sent: set[int] = set()  # signals that were forwarded
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "_Forwarding":
+        self._before = interrupt.install(self._forward)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        interrupt.restore(self._before)
+
+    def begin(self, processes: Sequence[BaseProcess]) -> None:
+        """Forward to these processes, also what came before they were started."""
+        self.processes = processes
+        for number in tuple(self.sent):
+            self._forward(number, None)
+
+    def _forward(self, number: int, frame: object) -> None:
+        self.sent.add(number)
+        for process in self.processes:
+            if process.exitcode is None and process.pid is not None:
                 os.kill(process.pid, number)
-
-    before = {number: signal.signal(number, forward) for number in SIGNALS}
-    try:
-        yield sent
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _threads_for(num_processes: int, num_helpers: int, started: Started | None) -> int:

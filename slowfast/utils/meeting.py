@@ -4,6 +4,7 @@ All of it goes through one store (torch.distributed.TCPStore), which rank 0, a p
 process has a watch, a thread that ends it when another one has failed or vanished, even in the middle of a collective.
 """
 
+import contextlib
 import logging
 import os
 import random
@@ -23,8 +24,10 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.distributed.rendezvous import rendezvous
 
-from slowfast.utils import distributed
+from slowfast.utils import distributed, interrupt
 from slowfast.utils.interrupt import FAILED_STATUS
+from slowfast.utils.provenance import host_name
+from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,7 @@ class Meeting:
         keys = [f"host/{rank}" for rank in range(place.world_size)]
         self.hosts = [name.decode() for name in self.store.multi_get(keys)]
         self._own_words = threading.Lock()  # whoever takes it ends this process, and nobody else
+        self._is_interrupted = False
         self._watch = _Watch(self)
         self._watch.start()
 
@@ -91,9 +95,10 @@ class Meeting:
                     f"rank {rank} ({hosts[machine] if machine < len(hosts) else f'machine {machine}'})"
                     for rank, machine in machines.items()
                 ]
+                processes = count(self.place.world_size, "process")
                 message = (
-                    f"after {self.timeout:.0f} s, DIST_TIMEOUT, {len(missing)} of {self.place.world_size} processes "
-                    f"have not come: {_short(names)}; see their logs, or whether the machines can reach "
+                    f"after {self.timeout:.0f} s, DIST_TIMEOUT, {len(missing)} of {processes} "
+                    f"did not join: {_short(names)}; see their logs, or whether the machines can reach "
                     f"{self.place.address}"
                 )
                 self.store.set("failure", message)
@@ -108,7 +113,7 @@ class Meeting:
             if self.store.check(["failure"]):
                 raise TimeoutError(self.store.get("failure").decode())
             if time.monotonic() > deadline:
-                raise TimeoutError(f"rank 0 has not come to {self.place.address} within {self.timeout:.0f} s")
+                raise TimeoutError(f"rank 0 did not join at {self.place.address} within {self.timeout:.0f} s")
             time.sleep(0.05)
 
     def describe(self) -> str:
@@ -117,7 +122,8 @@ class Meeting:
         for rank, host in enumerate(self.hosts):
             ranks_of.setdefault(host, []).append(rank)
         parts = [f"{host} ({_span(ranks)})" for host, ranks in ranks_of.items()]
-        return f"{len(self.hosts)} processes on {len(ranks_of)} machines: {', '.join(parts)}"
+        processes, machines = count(len(self.hosts), "process"), count(len(ranks_of), "machine")
+        return f"{processes} on {machines}: {', '.join(parts)}"
 
     def check_network(self) -> None:
         """Log who is there, check that numbers are summed right, and log how fast.
@@ -162,6 +168,7 @@ class Meeting:
 
     def fail(self, error: Exception) -> NoReturn:
         """End this process and all others; this one has the last word, the traceback, unless another failed before."""
+        self.stop_if_interrupted()
         self._own_words.acquire()
         handler = get_error_handler()  # torchrun shows in its summary what lies in the file that it names
         handler.initialize()
@@ -175,8 +182,43 @@ class Meeting:
             lines[:0] = [f"{self._name(rank)} stopped without a word; look there first" for rank in silent]
         except (dist.DistError, RuntimeError):
             lines.insert(0, f"{self._name(0)} cannot be reached any more")
-        lines.append("".join(traceback.format_exception(error)))
-        _end("\n".join(lines))
+        lines.append("".join(traceback.format_exception(error)).rstrip())
+        if isinstance(error, ValueError | OSError | FloatingPointError):  # what a user can mend
+            lines.append(f"error: {error}")
+        _end("\n".join(lines) + "\n")
+
+    def interrupt(self, name: str) -> bool:
+        """Have all processes stop because this one was sent a signal.
+
+        Args:
+            name: The name of the signal.
+
+        Returns:
+            Whether this process may stop now; False if it is about to end because a process has failed.
+        """
+        with contextlib.suppress(dist.DistError, RuntimeError):
+            if self.store.check(["failure"]):  # a launcher ends all processes when one has failed
+                return False
+        if not self._own_words.acquire(blocking=False) and not self._is_interrupted:
+            return False
+        self._is_interrupted = True
+        try:
+            self._is_first("interrupted", name)
+            self.store.set(f"left/{self.place.rank}", "")
+            if self.place.rank == 0:  # whose store the others need
+                self._wait_until_left()
+        except (dist.DistError, RuntimeError):
+            pass  # the store is gone, and with it the process that held it
+        return True
+
+    def stop_if_interrupted(self) -> None:
+        """Stop this process if another one was sent a signal, which made a collective of this one fail."""
+        try:
+            name = self.store.get("interrupted").decode() if self.store.check(["interrupted"]) else ""
+        except (dist.DistError, RuntimeError):
+            return
+        if name:
+            interrupt.stop(signal.Signals[name])
 
     def leave(self) -> NoReturn:
         """End this process because another one failed, which says why."""
@@ -229,13 +271,18 @@ class _Watch(threading.Thread):
             try:
                 self.store.add(f"beat/{rank}", 1)
                 failed = self.store.check(["failure"])
+                interrupted = self.store.check(["interrupted"])
                 silent = self._silent(last_seen) if rank == 0 and not failed else []
             except (dist.DistError, RuntimeError):
                 self._end_with(
                     f"rank {rank} ends: the store at {self.meeting.place.address} cannot be reached any more"
                 )
                 return
-            if silent:
+            if interrupted and self.meeting._own_words.acquire(blocking=False):
+                self.meeting._is_interrupted = True
+                self.meeting.store = self.store  # the main thread may hold the other connection
+                interrupt.stop_from_thread(signal.Signals[self.store.get("interrupted").decode()])
+            elif silent:
                 names = ", ".join(self.meeting._name(number) for number in silent)
                 self.store.set("failure", names)
                 self._end_with(f"no sign of life for {SILENT_SECONDS:.0f} s from {names}; look there for the reason")
@@ -245,9 +292,9 @@ class _Watch(threading.Thread):
 
     def _silent(self, last_seen: dict[int, tuple[int, float]]) -> list[int]:
         now = time.monotonic()
-        for rank, count in enumerate(_beats(self.store, len(last_seen))):
-            if count != last_seen[rank][0]:
-                last_seen[rank] = (count, now)
+        for rank, beats in enumerate(_beats(self.store, len(last_seen))):
+            if beats != last_seen[rank][0]:
+                last_seen[rank] = (beats, now)
         late = [rank for rank, (_, seen) in last_seen.items() if now - seen > SILENT_SECONDS]
         return [rank for rank in late if not self.store.check([f"finished/{rank}"])]
 
@@ -335,11 +382,6 @@ def _store_of(name: str, *, host: str, port: int) -> dist.Store | None:
     looker.start()
     looker.join(timeout=LEAVE_SECONDS)
     return found[0] if found else None
-
-
-def host_name() -> str:
-    """Return what the scheduler, or else the system, calls this machine."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _beats(store: dist.Store, world_size: int) -> list[int]:

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from slowfast.utils import distributed
 from slowfast.utils.launch import check_network, find_problems, hosts_of, launch
 from slowfast.utils.meeting import Place, open_store, ports_of
-from slowfast.utils.progress import start_logging
+from slowfast.utils.progress import log_to_file, start_logging
+from tests.ports import free_port
 
 Process = subprocess.Popen[str]
 Spawn = Callable[..., Process]
@@ -31,7 +32,8 @@ def write_place(folder: str) -> int:
 
 
 def log_who_is_there(folder: str) -> int:
-    start_logging(folder, is_main=distributed.is_main())
+    start_logging(is_main=distributed.is_main())
+    log_to_file(folder)
     check_network()
     return 3
 
@@ -80,7 +82,7 @@ def start(tmp_path: Path) -> Iterator[Spawn]:
         script = tmp_path / f"{job}_{len(started)}.py"
         arguments = {"num_processes": 2, "backend": "gloo", "timeout": 60.0, **arguments}
         script.write_text(
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"import sys; sys.path[:0] = {[str(Path(__file__).parents[level]) for level in (0, 2)]!r}\n"
             f"from test_launch import {job}\n"
             "from slowfast.utils import meeting\n"
             "from slowfast.utils.launch import launch\n"
@@ -110,12 +112,6 @@ def task_of_submitit(rank: int) -> dict[str, str]:
     """The environment of one of two tasks that its executor for one machine has started."""
     job = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
     return job | {"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)}
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 BOTH = ["0 2 3.0", "1 2 3.0"]
@@ -161,7 +157,7 @@ def test_two_processes_say_who_has_come_and_how_fast_they_are_and_return_the_sta
 ) -> None:
     assert launch(log_who_is_there, str(tmp_path), num_processes=2, backend="gloo") == 3
     log = (tmp_path / "stdout.log").read_text()
-    assert f"2 processes on 1 machines: {socket.gethostname()} (ranks 0, 1)" in log
+    assert f"2 processes on 1 machine: {socket.gethostname()} (ranks 0, 1)" in log
     assert "all-reduce of 16 MiB: right sums" in log
     assert "GB/s per process" in log
 
@@ -175,7 +171,7 @@ def seconds_at_most(most: float) -> Iterator[None]:
 
 @pytest.mark.parametrize("job", ["fail_in_rank_1", "fail_while_rank_0_sleeps"])
 @pytest.mark.parametrize("launcher", ["spawn", "by hand"])
-def test_the_traceback_of_the_process_that_failed_is_the_last_word(start: Spawn, job: str, launcher: str) -> None:
+def test_the_traceback_of_the_process_that_failed_comes_last(start: Spawn, job: str, launcher: str) -> None:
     with seconds_at_most(90):  # 30 s from the error, and the start
         if launcher == "spawn":
             processes = [start(job)]
@@ -184,7 +180,7 @@ def test_the_traceback_of_the_process_that_failed_is_the_last_word(start: Spawn,
             processes = [start(job, **by_hand, shard_id=shard) for shard in (1, 0)]
         outputs = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [1] * len(processes)
-    assert outputs[0].rstrip().endswith("ValueError: broken on purpose")
+    assert outputs[0].endswith("ValueError: broken on purpose\nerror: broken on purpose\n")
     assert f"rank 1 on {socket.gethostname()} failed:" in outputs[0]
     assert sum(output.count("Traceback") for output in outputs) == 1
     assert f"rank 0 on {socket.gethostname()} ends: rank 1 on {socket.gethostname()} failed" in outputs[-1]
@@ -247,7 +243,7 @@ def test_a_process_that_does_not_come_is_named(start: Spawn) -> None:
     for process in processes:
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == 1
-        assert "after 5 s, DIST_TIMEOUT, 1 of 3 processes have not come: rank 2 (machine 2)" in errors
+        assert "after 5 s, DIST_TIMEOUT, 1 of 3 processes did not join: rank 2 (machine 2)" in errors
 
 
 def test_an_address_where_nobody_is_is_named(start: Spawn) -> None:
@@ -258,16 +254,31 @@ def test_an_address_where_nobody_is_is_named(start: Spawn) -> None:
     assert f"rank 1 on {socket.gethostname()} found no meeting point at {address}, DIST_TIMEOUT 3 s" in errors
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGINT"])
-def test_a_signal_to_the_parent_reaches_all_processes(start: Spawn, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "status"), [("SIGHUP", 75), ("SIGINT", 130)])
+def test_a_signal_to_the_parent_reaches_all_processes(start: Spawn, tmp_path: Path, name: str, status: int) -> None:
     process = start("wait_to_be_ended")
     deadline = time.monotonic() + 60
     while len(places_in(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.Signals[name])
     errors = process.communicate(timeout=20)[1]
-    assert process.returncode == 75, errors
-    assert errors.count(f"{name}: there is nothing to save") == 2
+    assert process.returncode == status, errors
+    assert errors.count(f"stopped by {name} during the start: nothing to save; run the same command again") == 1
+
+
+def test_ctrl_c_while_the_processes_start_ends_in_one_line(start: Spawn) -> None:
+    process = start("wait_to_be_ended")
+    children: list[int] = []
+    while len(children) < 2:  # as a terminal, which sends it to all of them
+        found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+        children = [int(pid) for pid in found.stdout.split()]
+        assert process.poll() is None
+    for pid in (*children, process.pid):
+        os.kill(pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.count("stopped by SIGINT during the start: nothing to save; run the same command again\n") == 1
 
 
 def test_ports_that_are_taken_are_passed_over() -> None:
@@ -294,11 +305,13 @@ def test_short_forms_of_host_lists_by_hand() -> None:
 
 def test_more_gpus_than_the_machine_has_are_refused_with_the_remedy() -> None:
     number = torch.cuda.device_count() + 1
-    problems = find_problems(num_processes=number, num_shards=1, backend="nccl", init_method="")
-    assert problems == [
-        f"NUM_GPUS is {number}, but this machine has {number - 1} GPUs; use at most that many, "
-        "or NUM_GPUS 0 for one CPU process, or DIST_BACKEND gloo for several"
-    ]
+    command = "python tools/run_net.py --cfg X"
+    (problem,) = find_problems(num_processes=number, num_shards=1, backend="nccl", init_method="", command=command)
+    has = {1: "no GPU that torch can use", 2: "1 GPU; use at most that many"}
+    assert problem.startswith(
+        f"NUM_GPUS is {number}, but this machine has {has.get(number, f'{number - 1} GPUs; use')}"
+    )
+    assert problem.endswith("For one CPU process, type:\n    python tools/run_net.py --cfg X NUM_GPUS 0")
     assert not find_problems(num_processes=number, num_shards=1, backend="gloo", init_method="")
 
 
