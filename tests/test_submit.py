@@ -3,9 +3,12 @@
 import runpy
 import shlex
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from slowfast.utils.submission import Job, make_folder, write_jobs
 
 Tool = Callable[..., int]
 
@@ -85,12 +88,16 @@ def test_a_dry_run_leaves_nothing_behind(submit: Tool, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["SOLVER.BASE_LR", "-1"], "SOLVER.BASE_LR is -1"),
-        (["--array", "RNG_SEED"], "--array RNG_SEED: write KEY=A,B,..."),
+        (["--array", "RNG_SEED=4,4"], "two runs of --array are called RNG_SEED=4; leave one out"),
+        (["--array", "OUTPUT_DIR=/a/x,/b/x"], "have no folder in common (/a/x, /b/x)"),
         (["--array", "NUM_GPUS=4,8"], "the runs of --array need the same NUM_SHARDS and NUM_GPUS"),
         (["--array", "RNG_SED=4,8"], "RNG_SED"),
-        (["--timeout", "2"], "--timeout is 2 minutes, but 120 s before that, --signal_delay, the job shall save"),
         (["--cluster", "local"], "NUM_SHARDS is 4, but --cluster local is this machine alone; use 1"),
-        (["--table", "nowhere"], "nowhere/jobs.json: no such file; name the folder that tools/submit.py printed"),
+        (
+            ["--table", "nowhere"],
+            "nowhere holds no submission; looked for nowhere/jobs.json, nowhere/*/jobs.json, "
+            "nowhere/jobs/*/jobs.json; name the folder that tools/submit.py printed",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_message(
@@ -98,9 +105,83 @@ def test_a_mistake_ends_in_one_message(
 ) -> None:
     assert submit(*arguments) == 1
     errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
     assert message in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cfg", ""], "error: no experiment is named; add --cfg FILE"),
+        (["--timeout", "2"], "error: --timeout is 2 minutes, but the job saves its work 120 s before"),
+        (["--timeout", "1"], "error: --timeout is 1 minute, but"),
+    ],
+)
+def test_wrong_usage_ends_in_status_2(
+    submit: Tool, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert submit(*arguments) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_an_array_without_values_is_wrong_usage(submit: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        submit("--array", "RNG_SEED")
+    assert error.value.code == 2
+    assert "argument --array: RNG_SEED: write KEY=A,B,..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["OUTPUT_DIR", "out"], "out/jobs"),
+        (["OUTPUT_DIR", "out", "--array", "RNG_SEED=1"], "out/jobs"),
+        (["OUTPUT_DIR", "out", "--array", "RNG_SEED=1,2", "--array", "LOG_PERIOD=1,2"], "out/jobs"),
+        (["--array", "OUTPUT_DIR=out/a/x,out/b/x"], "out/jobs"),
+        (["OUTPUT_DIR", "out", "--array", "RNG_SEED=1,2", "--job_dir", "here"], "here"),
+    ],
+)
+def test_a_submission_lies_beside_the_results_of_its_runs(
+    submit: Tool,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    expected: str,
+) -> None:
+    assert submit("--dry-run", *arguments) == 0
+    logs = Path(directives(capsys.readouterr().out)["output"])
+    assert logs.parents[1] == tmp_path / expected
+
+
+@pytest.mark.parametrize("place", ["run", "run/jobs", "run/jobs/20260102-000000-10"])
+def test_the_table_finds_the_newest_submission(
+    submit: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path, place: str
+) -> None:
+    names = ["20260102-000000-10", "20260102-000000-9", "20260102-000000", "20251231-235959-11"]
+    for name in names:
+        folder = tmp_path / "run/jobs" / name
+        folder.mkdir(parents=True)
+        write_jobs([Job("7", f"of {name}", str(tmp_path / "run"), 1, str(folder))])
+    (tmp_path / "run/jobs/20270101-000000").mkdir()  # still being submitted
+    assert submit("--table", place) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = [] if place.endswith(names[0]) else [f"submission: run/jobs/{names[0]}"]
+    assert lines[: len(said)] == said
+    assert lines[len(said)].startswith("run ")
+    assert lines[len(said) + 1].startswith(f"of {names[0]} ")
+
+
+def test_submissions_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "run/jobs/20260102-000000"
+    with ThreadPoolExecutor(12) as pool:
+        made = list(pool.map(lambda _: make_folder(folder), range(12)))
+    assert {path.name for path in made} == {
+        "20260102-000000",
+        *(f"20260102-000000-{number}" for number in range(2, 13)),
+    }
+    assert all(path.is_dir() for path in made)
 
 
 def test_a_machine_without_slurm_is_told_so(

@@ -1,7 +1,6 @@
-"""Run an experiment as a job of Slurm: `python tools/submit.py --num_shards 4 --num_gpus 8 --cfg X [KEY VALUE ...]`.
+"""Run an experiment as a Slurm job: `python tools/submit.py --num_gpus 8 --cfg X [KEY VALUE ...]`.
 
-Options that it does not know go to Slurm if they begin with --slurm_: `--slurm_reservation NAME`. docs/cluster.md tells
-more.
+Other options that begin with --slurm_ go to Slurm: `--slurm_reservation NAME`. See docs/cluster.md.
 """
 
 import argparse
@@ -19,24 +18,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli
 import submitit
 from submitit.slurm.slurm import _get_default_parameters, _make_sbatch_string
 
 from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.utils import plugins
+from slowfast.utils.files import write_file
 from slowfast.utils.submission import (
+    TIME_FORMAT,
     Job,
     Task,
     copy_source,
     final_status,
+    find_submission,
     follow,
     is_running,
     job_state,
+    make_folder,
     read_jobs,
     table,
     write_jobs,
 )
+from slowfast.utils.text import count, some
 
 ROOT = Path(__file__).resolve().parents[1]
 EARLY_SECONDS = 60  # that Slurm may send a signal before its time, sbatch says
@@ -56,61 +62,120 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(rest)
     try:
         if args.table:
-            jobs = read_jobs(args.table)
+            folder = find_submission(args.table)
+            if folder != Path(args.table):
+                print(f"submission: {folder}")
+            jobs = read_jobs(folder)
             print(table(jobs, states=[job_state(job.job_id)["JobState"] or "-" for job in jobs]))
             return 0
         plugins.import_plugins(args.imports)
         runs = runs_of(args)
         parameters = slurm_parameters(args, runs[0].cfg, slurm_options)
-        folder = Path(args.job_dir or Path(runs[0].cfg.OUTPUT_DIR, "jobs"), time.strftime("%Y%m%d-%H%M%S")).absolute()
+        folder = Path(args.job_dir or jobs_folder(runs), time.strftime(TIME_FORMAT)).absolute()
         if args.dry_run:
             print(_batch_script(folder, parameters, num_runs=len(runs)))
             return 0
         return submit(args, runs, folder, parameters)
     except (ValueError, OSError, submitit.core.utils.FailedJobError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _cli.report(error)
     except KeyboardInterrupt:
         on_slurm = args.cluster == "slurm"
-        print(
-            "no longer followed; the job goes on" if on_slurm else "interrupted, and the job with it", file=sys.stderr
-        )
-        return 130
+        print("the job continues" if on_slurm else "the job was interrupted", file=sys.stderr)
+        return _cli.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", default="", help="YAML file of the experiment")
     plugins.add_argument(parser)
-    parser.add_argument("--num_shards", type=int, help="machines; as NUM_SHARDS")
-    parser.add_argument("--num_gpus", type=int, help="processes on each machine; as NUM_GPUS")
+    parser.add_argument(
+        "--num_shards",
+        type=_cli.number(int, least=1),
+        metavar="N",
+        help="number of machines (default: NUM_SHARDS)",
+    )
+    parser.add_argument(
+        "--num_gpus",
+        type=_cli.number(int, least=0),
+        metavar="N",
+        help="number of processes on each machine (default: NUM_GPUS)",
+    )
     parser.add_argument(
         "--cluster",
         choices=("slurm", "local", "debug"),
         default="slurm",
-        help="local: on this machine; debug: in this process, and an error opens the debugger",
+        help="slurm; local: on this machine; debug: in this process, where an error opens the "
+        "debugger (default: slurm)",
     )
-    parser.add_argument("--name", default="", help="of the job; default: that of the experiment's folder")
-    parser.add_argument("--job_dir", default="", help="of submissions, seen by all machines; default: OUTPUT_DIR/jobs")
-    parser.add_argument("--timeout", type=int, default=24 * 60, help="minutes, then it is queued again (%(default)s)")
-    parser.add_argument("--signal_delay", type=int, default=120, help="seconds before that to save (%(default)s)")
-    parser.add_argument("--cpus", type=int, help="for each process; default: its loader workers, and one more")
-    parser.add_argument("--mem", help="of each machine, such as 200GB")
+    parser.add_argument(
+        "--name",
+        default="",
+        help="name of the job (default: name of the experiment's folder)",
+    )
+    parser.add_argument(
+        "--job_dir",
+        default="",
+        metavar="FOLDER",
+        help="folder of submissions, which all machines see (default: OUTPUT_DIR/jobs)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_cli.number(int, least=1),
+        default=24 * 60,
+        metavar="MINUTES",
+        help="time limit, after which the job is queued again (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--signal_delay",
+        type=_cli.number(int, least=0),
+        default=120,
+        metavar="SECONDS",
+        help="time before that limit to save a checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cpus",
+        type=_cli.number(int, least=1),
+        metavar="N",
+        help="number of cores for each process (default: its loader workers and one more)",
+    )
+    parser.add_argument("--mem", help="memory of each machine, such as 200GB (default: Slurm's)")
     for name in ("partition", "qos", "constraint", "account", "comment", "exclude"):
-        parser.add_argument(f"--{name}", help="as in Slurm")
-    parser.add_argument("--mail", help="address that hears of the end, of failures and of new starts")
+        parser.add_argument(f"--{name}", help=f"option --{name} of sbatch (default: Slurm's)")
+    parser.add_argument(
+        "--mail",
+        metavar="ADDRESS",
+        help="address to notify when the job ends, fails or is queued again (default: none)",
+    )
     parser.add_argument(
         "--array",
         action="append",
+        type=_array,
         default=[],
         metavar="KEY=A,B,...",
-        help="one run for each value of a config key, or of cfg (YAML files); repeated: for each combination",
+        help="one run for each value of a config key, or of cfg (YAML files); can be repeated",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the batch script and stop")
-    parser.add_argument("--follow", action="store_true", help="print the log to the end; return the run's status")
-    parser.add_argument("--table", metavar="FOLDER", help="print how the runs of a submission stand, and their results")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="print the log to its end and return the exit status of the run",
+    )
+    parser.add_argument(
+        "--table",
+        metavar="FOLDER",
+        help="print states and results of the runs of a submission: its folder, or the newest in "
+        "an OUTPUT_DIR or job_dir",
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
     return parser
+
+
+def _array(text: str) -> list[tuple[str, str]]:
+    """Return the pairs of a key and one of its values; a comma in brackets separates no values."""
+    key, equals, values = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text}: write KEY=A,B,...")
+    return [(key, value) for value in re.split(r",(?![^\[]*\])", values)]
 
 
 def split_slurm_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -139,31 +204,48 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
     """Return the experiments of a submission, their configs checked.
 
     Raises:
-        ValueError: a config has problems, --array is not KEY=A,B, or the runs differ in the machines that they need.
+        UsageError: No config file is named.
+        ValueError: A config has problems, two runs have the same label, or the runs differ in the
+            machines that they need.
     """
-    choices = []
-    for text in args.array:
-        key, equals, values = text.partition("=")
-        if not equals:
-            raise ValueError(f"--array {text}: write KEY=A,B,...")
-        choices.append([(key, value) for value in re.split(r",(?![^\[]*\])", values)])
     machines = [] if args.num_shards is None else ["NUM_SHARDS", str(args.num_shards)]
     machines += [] if args.num_gpus is None else ["NUM_GPUS", str(args.num_gpus)]
     runs = []
-    for choice in itertools.product(*choices):
+    for choice in itertools.product(*args.array):
         settings = dict(choice)
         cfg_path = settings.pop("cfg", args.cfg)
         if not cfg_path:
-            raise ValueError("no experiment is named; add --cfg FILE or --array cfg=FILE,FILE")
+            raise _cli.UsageError("no experiment is named; add --cfg FILE or --array cfg=FILE,FILE")
         overrides = [*args.opts, *machines, *(word for pair in settings.items() for word in pair)]
         names = [_experiment_of(cfg_path)] if "cfg" in dict(choice) else []
         label = ",".join([*names, *(f"{key}={value}" for key, value in settings.items())])
         if label:
             overrides += ["OUTPUT_DIR", str(Path(load_cfg(cfg_path, overrides).OUTPUT_DIR, label.replace("/", "_")))]
         runs.append(Run(label, load_cfg(cfg_path, overrides, checks=[find_problems, models.find_problems])))
+    for run in runs:
+        if [other.label for other in runs].count(run.label) > 1:
+            raise ValueError(f"two runs of --array are called {run.label}; leave one out")
     if len({(run.cfg.NUM_SHARDS, run.cfg.NUM_GPUS) for run in runs}) > 1:
         raise ValueError("the runs of --array need the same NUM_SHARDS and NUM_GPUS; give --num_shards and --num_gpus")
     return runs
+
+
+def jobs_folder(runs: Sequence[Run]) -> Path:
+    """Return the folder of submissions beside the results: `jobs` in what holds those of all runs.
+
+    Raises:
+        ValueError: The results of the runs have nothing but the root of the file system in common.
+    """
+    outputs = [Path(run.cfg.OUTPUT_DIR).absolute() for run in runs]
+    # A run with a label writes to a folder of its own in OUTPUT_DIR.
+    folders = [path.parent if run.label else path for run, path in zip(runs, outputs, strict=True)]
+    common = Path(os.path.commonpath(folders))
+    if common == Path(common.anchor) and len(runs) > 1:
+        raise ValueError(
+            f"the runs of --array have no folder in common ({some([*map(str, folders)])}); "
+            "name one for the submission with --job_dir"
+        )
+    return common / "jobs"
 
 
 def _experiment_of(cfg_path: str) -> str:
@@ -175,12 +257,13 @@ def slurm_parameters(args: argparse.Namespace, cfg: CfgNode, options: dict[str, 
     """Return what submitit's executor for Slurm is told, in its own words.
 
     Raises:
-        ValueError: the time limit leaves no time to train.
+        UsageError: The time limit leaves no time to train.
     """
     if 60 * args.timeout < args.signal_delay + EARLY_SECONDS:
-        raise ValueError(
-            f"--timeout is {args.timeout} minutes, but {args.signal_delay} s before that, --signal_delay, the job "
-            f"shall save its work, and Slurm may say so {EARLY_SECONDS} s early; give it more minutes"
+        raise _cli.UsageError(
+            f"--timeout is {count(args.timeout, 'minute')}, but the job saves its work "
+            f"{args.signal_delay} s before that (--signal_delay), and Slurm may tell it so "
+            f"{EARLY_SECONDS} s early; give it more minutes"
         )
     parameters: dict[str, Any] = {
         "job_name": args.name or _experiment_of(args.cfg or "array"),
@@ -235,8 +318,7 @@ def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, paramete
         raise ValueError(f"NUM_SHARDS is {cfg.NUM_SHARDS}, but --cluster {args.cluster} is this machine alone; use 1")
     if args.cluster == "slurm" and not shutil.which("sbatch"):
         raise FileNotFoundError("this machine has no sbatch; submit where Slurm is installed, or use --cluster local")
-    while folder.exists():
-        folder = folder.with_name(f"{folder.name}x")
+    folder = make_folder(folder)
     copy_source(ROOT, folder / "code", plugins=plugins.imported_plugins())
     tasks = [_write_run(args, run, folder) for run in runs]
     for problem in dict.fromkeys(problem for run in runs for problem in datasets.find_problems(run.cfg)):
@@ -271,10 +353,10 @@ def _write_run(args: argparse.Namespace, run: Run, folder: Path) -> Task:
     """Write the config and the command of a run into the folder of its submission."""
     name = f"_{run.label.replace('/', '_')}" if run.label else ""
     config = folder / f"config{name}.yaml"
-    config.write_text(run.cfg.dump())
+    write_file(config, run.cfg.dump())
     command = [sys.executable, "-u", str(folder / "code/tools/run_net.py"), "--cfg", str(config)]
     command += [word for module in args.imports for word in ("--import", module)]
-    (folder / f"command{name}.sh").write_text(f"cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n")
+    write_file(folder / f"command{name}.sh", f"cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n")
     return Task(command, folder=str(folder), working_dir=os.getcwd(), output_dir=run.cfg.OUTPUT_DIR)
 
 
@@ -287,7 +369,8 @@ def _announce(jobs: Sequence[Job], *, cancel: str) -> None:
     print(f"submission: {jobs[0].folder}")
     for job in jobs:
         print(f"job {job.job_id}{f'  {job.label}' if job.label else ''}, results in {job.output_dir}")
-        print(f"  logs:   {job.log_path(0, 'out')} (.err; a pair for each of {job.num_tasks} tasks)")
+        logs = f"and .err; {count(job.num_tasks, 'task')}, with a pair each"
+        print(f"  logs:   {job.log_path(0, 'out')} ({logs})")
         print(f"  follow: tail -F {job.log_path(0, 'out')} {job.log_path(0, 'err')}")
         print(f"  cancel: {cancel} {job.job_id}", flush=True)
     print(f"results: {sys.executable} {ROOT / 'tools/submit.py'} --table {jobs[0].folder}", flush=True)

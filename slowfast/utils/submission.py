@@ -6,7 +6,6 @@ and the job is queued again. Pickles in a submission's folder are submitit's own
 """
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -18,11 +17,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS, SIGNALS
+from slowfast.utils.files import read_json, write_json
+from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS, install
+from slowfast.utils.provenance import SOURCE_FILE, find_source
+from slowfast.utils.text import count
 
 REQUEUE_SIGNAL = signal.SIGUSR2  # what submitit has Slurm send before the time limit, and when a job must make room
 MOST_IDLE_STARTS = 2  # in a row that the time limit ended before they saved anything: the next would do no better
 SOURCES = ("slowfast", "tools")
+TIME_FORMAT = "%Y%m%d-%H%M%S"  # name of a submission's folder, as of time.strftime
+JOBS_FILE = "jobs.json"  # in that folder
+_TIME_LENGTH = len("20260131-093000")
 ENDED_STATES = {  # of Slurm; there are many more of jobs that are not done, such as SIGNALING
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"),
     *("PREEMPTED", "REVOKED"),
@@ -52,10 +57,11 @@ class Task:
         job = submitit.JobEnvironment()
         job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one
         path, host = status_path(self.folder, job.job_id, job.global_rank), job.hostnames[job.node]
-        before = json.loads(path.read_text()) if path.exists() else {"starts": 0, "idle_starts": 0}
+        before = _read_status(path) if path.exists() else {"starts": 0, "idle_starts": 0}
         now = {**before, "starts": before["starts"] + 1, "status": None, "host": host}
-        _write(path, now)
+        write_json(path, now)
         restarts = os.environ.get("SLURM_RESTART_COUNT", before["starts"])
+        os.environ["SLOWFAST_RESTART"] = str(before["starts"])  # submitit's local executor does not count
         print(f"task {job.global_rank} of job {job.job_id} on {host}, restart {restarts}", flush=True)
         saved = self._checkpoints()
         status, signals = run_with_signals(self.command, working_dir=self.working_dir)
@@ -67,10 +73,11 @@ class Task:
             if now["idle_starts"] >= MOST_IDLE_STARTS:
                 cause, now["status"] = "", FAILED_STATUS
                 print(self._why_not_again(job.job_id), file=sys.stderr, flush=True)
-        _write(path, now)
+        write_json(path, now)
         if cause:
             if job.global_rank == 0:
-                print(f"job {job.job_id} goes back to the queue after {now['starts']} starts", flush=True)
+                starts = count(now["starts"], "start")
+                print(f"job {job.job_id} goes back to the queue after {starts}", flush=True)
                 job._requeue(0)  # ends this process where the machine is the scheduler
             sys.exit(0)  # no result, and no error that would end the tasks that are still saving
         if now["status"]:
@@ -97,8 +104,7 @@ def run_with_signals(command: Sequence[str], *, working_dir: str) -> tuple[int, 
         for process in child:
             process.send_signal(number)
 
-    for number in SIGNALS:
-        signal.signal(number, forward)
+    install(forward)
     child.append(subprocess.Popen(command, cwd=working_dir))
     for early in tuple(signals):  # that came before it
         child[0].send_signal(early)
@@ -135,7 +141,25 @@ class Job(NamedTuple):
     def statuses(self) -> list[dict[str, Any]]:
         """Return what each task that has started says of itself: starts, idle_starts, status (None: runs), host."""
         paths = [status_path(self.folder, self.job_id, task) for task in range(self.num_tasks)]
-        return [json.loads(path.read_text()) for path in paths if path.exists()]
+        return [_read_status(path) for path in paths if path.exists()]
+
+
+def _read_status(path: Path) -> dict[str, Any]:
+    remedy = "delete it, and the starts of its job are counted anew"
+    return _checked(path, read_json(path, remedy=remedy), names=("starts", "idle_starts", "status"), remedy=remedy)
+
+
+def _checked(path: Path, content: Any, *, names: Sequence[str], remedy: str) -> dict[str, Any]:
+    """The content of a JSON file, which must have fields of these names.
+
+    Raises:
+        ValueError: It has not.
+    """
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise ValueError(f"{path}: has no {', '.join(missing)}; {remedy}")
+    fields: dict[str, Any] = content
+    return fields
 
 
 def status_path(folder: str, job_id: str, task: int) -> Path:
@@ -145,29 +169,73 @@ def status_path(folder: str, job_id: str, task: int) -> Path:
 
 def write_jobs(jobs: Sequence[Job]) -> None:
     """Note the jobs of a submission in its folder, for `read_jobs`."""
-    _write(Path(jobs[0].folder, "jobs.json"), [job._asdict() for job in jobs])
+    write_json(Path(jobs[0].folder, JOBS_FILE), [job._asdict() for job in jobs])
 
 
-def read_jobs(folder: str) -> list[Job]:
+def read_jobs(folder: Path) -> list[Job]:
     """Return the jobs of a submission.
 
     Raises:
-        FileNotFoundError: the folder is that of no submission.
+        FileNotFoundError: The folder is that of no submission.
+        ValueError: Its list of jobs is damaged.
     """
-    path = Path(folder, "jobs.json")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; name the folder that tools/submit.py printed")
-    return [Job(**fields) for fields in json.loads(path.read_text())]
+    path = folder / JOBS_FILE
+    remedy = "its jobs cannot be listed, but their logs and results are where they were; submit again to get a new one"
+    content = read_json(path, remedy=remedy)
+    rows = content if isinstance(content, list) else [content]
+    checked = [_checked(path, fields, names=Job._fields, remedy=remedy) for fields in rows]
+    return [Job(**{name: fields[name] for name in Job._fields}) for fields in checked]
+
+
+def find_submission(folder: str) -> Path:
+    """Return the folder of a submission.
+
+    Args:
+        folder: That folder itself, or one with submissions, of which the newest is taken: a folder
+            `jobs`, or an OUTPUT_DIR, which has it inside.
+
+    Raises:
+        FileNotFoundError: There is none. The message says what was looked for.
+    """
+    if Path(folder, JOBS_FILE).is_file():
+        return Path(folder)
+
+    patterns = (f"*/{JOBS_FILE}", f"jobs/*/{JOBS_FILE}")
+    found = [path.parent for pattern in patterns for path in Path(folder).glob(pattern)]
+    if not found:
+        looked_for = ", ".join(str(Path(folder, name)) for name in (JOBS_FILE, *patterns))
+        raise FileNotFoundError(
+            f"{folder} holds no submission; looked for {looked_for}; name the folder that tools/submit.py printed"
+        )
+    # Of two names from one second, the later one is longer, see `make_folder`.
+    return max(found, key=lambda path: (path.name[:_TIME_LENGTH], len(path.name), path.name))
+
+
+def make_folder(folder: Path) -> Path:
+    """Make the folder of a submission and return it; its name gets a number if it is taken."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number, name = 1, folder.name
+    while True:
+        try:
+            folder.mkdir()  # fails if another submission has just made it
+        except FileExistsError:
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
+        else:
+            return folder
 
 
 def copy_source(root: Path, folder: Path, *, plugins: Sequence[str] = ()) -> None:
     """Copy what a job runs: the packages of this repository, and plugins that are not installed.
 
+    The copy keeps the commit that it was made from, see `slowfast.utils.provenance.find_source`.
+
     Args:
-        root: of the repository.
-        folder: that is made.
-        plugins: modules that have been imported.
+        root: Root of the repository.
+        folder: Folder of the copy, which is made.
+        plugins: Modules that have been imported.
     """
+    write_json(folder / SOURCE_FILE, find_source(root)._asdict())
     for name in SOURCES:  # with what Python and numba have compiled: it stays valid, as times of files are kept
         shutil.copytree(root / name, folder / name)
     for name in sorted({plugin.partition(".")[0] for plugin in plugins}):
@@ -255,7 +323,7 @@ def table(jobs: Sequence[Job], *, states: Sequence[str]) -> str:
     rows: list[tuple[str, ...]] = [("run", "job", "state", "starts", "top-1", "top-5", "scored")]
     for job, state in zip(jobs, states, strict=True):
         path = Path(job.output_dir, "test/result.json")
-        result = json.loads(path.read_text()) if path.exists() else {}
+        result = read_json(path, remedy="test again to write it anew") if path.exists() else {}
         scores = [f"{result[name]:.2f}" if name in result else "-" for name in ("top1", "top5")]
         scored = f"{result['num_scored']}/{result['num_videos']}" if "num_scored" in result else "-"
         starts = max((fields["starts"] for fields in job.statuses()), default=0)
@@ -264,9 +332,3 @@ def table(jobs: Sequence[Job], *, states: Sequence[str]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def _write(path: Path, content: Any) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(unfinished, path)
