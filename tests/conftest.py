@@ -22,13 +22,13 @@ REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
 FIRST = (
-    *("test_quickstart.py", "slurm/test_interruptions.py", "slurm/test_lost_machines.py", "slurm/test_jobs.py"),
-    *("utils/test_launch.py", "engine/test_interruptions.py", "test_exp.py"),
+    *("utils/test_launch.py", "test_quickstart.py", "engine/test_interruptions.py", "test_exp.py"),
+    *("slurm/test_interruptions.py", "slurm/test_lost_machines.py", "slurm/test_jobs.py"),  # of make slurm
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, which processes share: one that computes, and some that mostly wait."""
+    """Begin with the longest files, which processes share: some mostly wait, one computes."""
     first = [REPOSITORY / "tests" / name for name in FIRST]
     items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
 
@@ -230,17 +230,18 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., li
         errors: Path | None = None,
         largest_file: int = 0,
         environment: dict[str, str] | None = None,
+        ignored: str = "",
     ) -> list[int]:
         request: dict[str, Any] = {"arguments": arguments, "num_processes": num_processes, "signal": signal}
         output = output or Path("run_server.log")
         request |= {"when": when, "output": str(output), "errors": str(errors or output), "largest_file": largest_file}
-        request["environment"] = environment or {}
+        request |= {"environment": environment or {}, "ignored": ignored}
         print(json.dumps(request), file=requests, flush=True)
         statuses: list[int] = json.loads(answers.readline())
         return statuses
 
     yield run
-    requests.close()
+    print("null", file=requests, flush=True)  # its end of the pipe may live on in a worker of some loader
     server.wait()
 
 

@@ -22,6 +22,7 @@ from slowfast.engine.optim import build_optimizer, lr_at
 from slowfast.models import build_model, count_multiply_adds, count_parameters
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.zoo import published
+from slowfast.utils.text import count
 
 ROOT = Path(__file__).parents[1]
 TABLE: dict[str, Any] = {
@@ -324,10 +325,10 @@ def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Folders
         cfg = config_of(exp)
         form = DATASETS[cfg.TRAIN.DATASET]
         lines: dict[str, list[str]] = {"train": [], "val": []}
-        for split, count in (("train", 8), ("val", 4)):
-            for number in range(count):
+        for split, num_videos in (("train", 8), ("val", 4)):
+            for number in range(num_videos):
                 label = number % 2
-                frames = draw_video(label, np.random.default_rng((len(lines[split]), count)))
+                frames = draw_video(label, np.random.default_rng((len(lines[split]), num_videos)))
                 path = folders.videos / f"class {label}" / f"v_{split}_{number}"
                 path.parent.mkdir(exist_ok=True)
                 name = str(path.relative_to(folders.videos))
@@ -461,7 +462,7 @@ def check_from_end_to_end(run: Run, *, by_name: bool = False) -> None:
     np.testing.assert_array_equal(scores_in(again), first)
     protocol = TABLE[run.exp]["test_protocol"]
     for printed in (trained.stdout, tested.stdout):
-        assert f"{protocol['clips']} clips x {protocol['crops']} crops" in printed
+        assert f"test, {count(protocol['clips'], 'clip')} x {count(protocol['crops'], 'crop')}\n" in printed
         assert "scored 4/4" in printed
 
 
@@ -481,7 +482,7 @@ def test_an_experiment_runs_from_end_to_end(exp: str, small_run: Callable[..., R
 def test_a_sample_of_experiments_runs_from_end_to_end(
     exp: str, by_name: bool, small_run: Callable[..., Run], serve: Serve
 ) -> None:
-    check_from_end_to_end(small_run(exp, serve=serve if by_name else None), by_name=by_name)
+    check_from_end_to_end(small_run(exp, serve=serve), by_name=by_name)
 
 
 def test_a_run_without_data_ends_in_one_message_with_what_to_set(small_run: Callable[..., Run]) -> None:

@@ -91,7 +91,7 @@ def test_the_example_trains_and_is_tested(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the run sets how many threads this process has from now on
     assert main(TRAIN, *words(SMALL | {"NUM_GPUS": 0})) == 0
     printed = capsys.readouterr().out
-    assert "with 1 processes on CPU" in printed
+    assert "with 1 process on CPU" in printed
     check_run(printed, project)
 
 
@@ -161,7 +161,7 @@ def test_an_installed_package_needs_no_option(
     (project / "my_package").rename(site / "hidden")
     assert main(command) == 1
     message = capsys.readouterr().err
-    assert "ValueError: the entry point 'my_package' of my-package: there is no module my_package; install" in message
+    assert "error: the entry point 'my_package' of my-package: there is no module my_package; install" in message
     (site / "hidden").rename(site / "my_package")
     importlib.invalidate_caches()
     assert main(command) == 0
@@ -201,7 +201,7 @@ def test_a_package_that_cannot_be_imported_ends_in_one_message(
     if name in WRONG:
         (project / f"{name}.py").write_text(WRONG[name])
     assert main(TRAIN, "--import", name) == 1
-    assert capsys.readouterr().err.startswith(f"ValueError: --import {name}: {message}")
+    assert capsys.readouterr().err.startswith(f"error: --import {name}: {message}")
 
 
 def test_a_module_missing_inside_the_package_is_named_by_python(main: Main, project: Path) -> None:

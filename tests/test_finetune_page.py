@@ -77,7 +77,7 @@ def test_published_weights_are_fine_tuned_on_own_videos_and_tested(
     assert re.search(r"was trained on other classes: .*; the head keeps its random weights", printed)
     assert re.search(r"2 dropped, [\d.]+% \(head\.weight, head\.bias\), 0 missing, 0 unexpected", printed)
     assert printed.count("test, 5 clips x 3 crops") == 2
-    assert printed.count("test, 1 clips x 1 crops") == 1
+    assert printed.count("test, 1 clip x 1 crop") == 1
     result = json.loads((tmp_path / "output/mine/test/result.json").read_text())
     assert result["weights"] == "output/mine/best.pyth"
-    assert result["num_scored"] == 2
+    assert result["num_scored"] == 4

@@ -56,6 +56,7 @@ def test_training_and_testing_in_one_command_with_two_processes(
     assert files == {
         "best.pyth",
         "config.yaml",
+        "run.json",
         "stdout.log",
         "validation.json",
         "checkpoints/checkpoint_epoch_00001.pyth",
@@ -110,7 +111,7 @@ def test_all_mistakes_are_reported_together_before_any_work(
         ),
         ({"DATA__PATH_PREFIX": "/none"}, "no such file; check DATA.PATH_PREFIX"),
         ({"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""}, "line 6 has the label 5, but MODEL.NUM_CLASSES=5"),
-        ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 processes with 64 videos per step"),
+        ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 process with 64 videos per step"),
     ],
 )
 def test_a_mistake_ends_in_one_message(
@@ -125,5 +126,5 @@ def test_a_mistake_ends_in_one_message(
 def test_a_config_file_that_is_not_there_is_named(run_net: Run) -> None:
     result = run_net("--cfg", "none.yaml")
     assert result.status == 1
-    assert result.stderr.startswith("FileNotFoundError: ")
+    assert result.stderr.startswith("error: ")
     assert "none.yaml" in result.stderr

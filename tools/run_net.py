@@ -1,10 +1,19 @@
 """Train and test a video classifier: `python tools/run_net.py --cfg X [KEY VALUE ...]`."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli
+
+from slowfast.utils import interrupt
+
+if __name__ == "__main__":
+    interrupt.listen()
 
 from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
@@ -15,20 +24,27 @@ from slowfast.utils import launch, plugins
 from slowfast.utils.distributed import is_main
 from slowfast.utils.interrupt import INTERRUPTED_STATUS
 from slowfast.utils.progress import start_logging
+from slowfast.utils.provenance import describe, provenance
 
-UNSCORED_STATUS = 3  # exit status of a test that is done, but in which some videos could not be read
+UNSCORED_STATUS = 3  # exit status of a test that is done, but in which some videos have no scores
+
+logger = logging.getLogger(__name__)
 
 
 def run(cfg: CfgNode) -> int:
     """Do what the config says, in this process of the job: train, test, or both; return the exit status."""
-    start_logging(cfg.OUTPUT_DIR, is_main=is_main())
+    start_logging(is_main=is_main())
+    if is_main():
+        logger.info("%s", describe(provenance()))
     launch.check_network()
     if cfg.TRAIN.ENABLE and not train(cfg):
         return INTERRUPTED_STATUS
     if not cfg.TEST.ENABLE:
         return 0
     result = evaluate(cfg)
-    return 0 if result.num_scored == result.num_videos or cfg.TEST.ALLOW_UNSCORED else UNSCORED_STATUS
+    num_unreadable = result.num_videos - result.num_scored - result.num_not_finite
+    is_complete = not result.num_not_finite and (not num_unreadable or cfg.TEST.ALLOW_UNSCORED)
+    return 0 if is_complete else UNSCORED_STATUS
 
 
 def find_output_problems(cfg: CfgNode) -> list[str]:
@@ -43,6 +59,11 @@ def find_output_problems(cfg: CfgNode) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the config, start the processes, and return the exit status."""
+    with interrupt.stopping_on_signals():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
     plugins.add_argument(parser)
@@ -63,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_shards=cfg.NUM_SHARDS,
             backend=cfg.DIST_BACKEND,
             init_method=args.init_method,
+            command=provenance()["command"],
         )
 
     checks = [
@@ -91,8 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timeout=cfg.DIST_TIMEOUT,
         )
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _cli.report(error)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,17 @@
 """The published name of run_net.py."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli  # noqa: F401
+
+from slowfast.utils import interrupt
+
+if __name__ == "__main__":
+    interrupt.listen()
 
 from run_net import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,19 +1,21 @@
-"""What all processes must agree on after each step: whether its numbers were bad, and whether the run shall stop."""
+"""What all processes must agree on after each step: whether it was skipped, and whether the run saves or stops."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from slowfast.utils.distributed import device, max_over_ranks
+from slowfast.utils.distributed import device, sum_over_ranks
 
 
 class Verdict(NamedTuple):
     """On one step; the same in all processes."""
 
-    is_bad: bool  # a gradient was not finite: the step was left out
+    is_bad: bool  # a gradient was not finite: the step was skipped
     has_bad_loss: bool  # in some process
     shall_stop: bool  # some process was asked to
+    shall_save: bool  # some process was asked to
+    num_unread: int  # videos of the step that could not be read, over all processes
 
 
 class Agreement:
@@ -24,14 +26,16 @@ class Agreement:
     """
 
     def __init__(self) -> None:
-        self._host = torch.zeros(3, pin_memory=device().type == "cuda")
+        self._host = torch.zeros(len(Verdict._fields), pin_memory=device().type == "cuda")
         self._copied = torch.cuda.Event() if device().type == "cuda" else None
 
-    def ask(self, *, is_bad: Tensor, loss: Tensor, shall_stop: bool) -> None:
+    def ask(self, *, is_bad: Tensor, loss: Tensor, shall_stop: bool, shall_save: bool, num_unread: int) -> None:
         """Bring together what the processes have to say on the step that was just taken."""
-        stop = torch.full((), float(shall_stop), device=device())
-        flags = max_over_ranks(torch.stack([is_bad.float(), (~loss.isfinite()).float(), stop]))
-        self._host.copy_(flags, non_blocking=True)
+        of_host = torch.tensor([shall_stop, shall_save, num_unread], dtype=torch.float32).to(
+            device(), non_blocking=True
+        )
+        of_device = torch.stack([is_bad.float(), (~loss.isfinite()).float()])
+        self._host.copy_(sum_over_ranks(torch.cat([of_device, of_host])), non_blocking=True)
         if self._copied is not None:
             self._copied.record()
 
@@ -39,32 +43,38 @@ class Agreement:
         """Return the verdict on the last step that was asked about."""
         if self._copied is not None:
             self._copied.synchronize()
-        return Verdict(*(bool(flag) for flag in self._host.tolist()))
+        *flags, num_unread = self._host.tolist()
+        is_bad, has_bad_loss, shall_stop, shall_save = (flag > 0 for flag in flags)
+        return Verdict(is_bad, has_bad_loss, shall_stop, shall_save, int(num_unread))
 
 
-class BatchStatistics:
-    """The running BatchNorm statistics of a model, which a step changes before it is known whether it is good.
+class BufferSnapshot:
+    """The buffers of a model, such as BatchNorm statistics and their counters, which a forward pass changes.
+
+    A step changes them before it is known whether it is skipped.
 
     Args:
-        model: on its device.
+        model: The model, on its device.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        self._buffers = [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
-        self._remembered = [buffer.clone() for buffer in self._buffers]
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}  # one kernel copies tensors of one type
+        for buffer in model.buffers():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = [(buffers, [buffer.clone() for buffer in buffers]) for buffers in by_dtype.values()]
 
-    def remember(self) -> None:
-        """Keep a copy of what they are now."""
-        if self._buffers:
-            torch._foreach_copy_(self._remembered, self._buffers)
+    def take(self) -> None:
+        """Remember what the buffers are now."""
+        for buffers, remembered in self._groups:
+            torch._foreach_copy_(remembered, buffers)
 
-    def go_back(self) -> None:
-        """Make them what was remembered."""
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._remembered)
+    def restore(self) -> None:
+        """Bring back what was remembered."""
+        for buffers, remembered in self._groups:
+            torch._foreach_copy_(buffers, remembered)
 
-    def go_back_where(self, condition: Tensor) -> None:
-        """Make them what was remembered if the condition, one bool on the device, is true; the host does not wait."""
-        for buffer, remembered in zip(self._buffers, self._remembered, strict=True):
-            buffer.copy_(torch.where(condition, remembered, buffer))
+    def restore_where(self, condition: Tensor) -> None:
+        """Bring back what was remembered if the condition, one bool on the device, holds; the host does not wait."""
+        for buffers, remembered in self._groups:
+            for buffer, value in zip(buffers, remembered, strict=True):
+                buffer.copy_(torch.where(condition, value, buffer))

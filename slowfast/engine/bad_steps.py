@@ -3,15 +3,17 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import simplejson
 import torch
 from torch import Tensor, nn
 
 from slowfast.datasets.records import Batch
 from slowfast.utils.distributed import gather_over_ranks, is_main, rank
+from slowfast.utils.files import write_json
+from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ MOST_DUMPS = 20  # of a run: the first steps tell the cause
 
 
 class BadStepsError(FloatingPointError):
-    """SOLVER.MAX_BAD_STEPS steps in a row were left out."""
+    """SOLVER.MAX_BAD_STEPS steps in a row were skipped."""
 
 
 class Step(NamedTuple):
@@ -33,50 +35,61 @@ class Step(NamedTuple):
     grad_norm: Tensor
 
 
+@dataclass
+class Streak:
+    """The steps that were skipped one after another up to now; part of a checkpoint, so that a restart counts on."""
+
+    length: int = 0
+    epoch: int = 0  # of its first step, from 0
+    step: int = 0  # of its first step, from 0
+
+
 class BadSteps:
-    """The steps of a run that were left out.
+    """The steps of a run that were skipped.
 
     Args:
-        output_dir: what is found out about them goes to its folder bad_steps.
-        max_in_row: when to give up.
-        video_name: of a row of the training list.
+        output_dir: Folder of the run; what is found out about skipped steps goes to its folder bad_steps.
+        streak: The steps skipped in a row, counted here.
+        max_in_row: Number of steps in a row that ends the run.
+        video_name: Function from a row of the training list to its path.
     """
 
-    def __init__(self, output_dir: str, *, max_in_row: int, video_name: Callable[[int], str]) -> None:
+    def __init__(self, output_dir: str, streak: Streak, *, max_in_row: int, video_name: Callable[[int], str]) -> None:
         self._folder = Path(output_dir, "bad_steps")
+        self._streak = streak
         self._max_in_row = max_in_row
         self._video_name = video_name
-        self._num_in_row = 0
         self._num_dumps = 0
 
     def note_good(self) -> None:
         """Begin to count anew."""
-        self._num_in_row = 0
+        self._streak.length = 0
 
-    def note_bad(self, step: Step, *, loss_scale: float, find_module: Callable[[Step], str] | None) -> None:
-        """Count a step that was left out, and write down what is known of it; all processes call it together.
+    def note_bad(self, step: Step, *, loss_scale: float, is_normal: bool, find_module: Callable[[Step], str]) -> None:
+        """Count a step that was skipped, and write down what is known of it; all processes call it together.
 
         Args:
-            step: that was left out.
-            loss_scale: of fp16, after the step.
-            find_module: repeats the step and names the first module with numbers that are not finite; None: the step
-                was left out to find a loss scale, which is normal for fp16.
+            step: The step.
+            loss_scale: Loss scale of fp16 after the step.
+            is_normal: Whether it was skipped to find a loss scale, which is normal for fp16.
+            find_module: Repeats the step and names the first module with numbers that are not finite.
 
         Raises:
-            BadStepsError: there were too many in a row.
+            BadStepsError: There were too many in a row.
         """
-        self._num_in_row += 1
+        if self._streak.length == 0:
+            self._streak.epoch, self._streak.step = step.epoch, step.step
+        self._streak.length += 1
         place = f"epoch {step.epoch + 1}, step {step.step + 1}"
-        if find_module is not None and self._num_dumps < MOST_DUMPS:
+        is_last = self._streak.length >= self._max_in_row
+        if is_last or (not is_normal and self._num_dumps < MOST_DUMPS):
             self._num_dumps += 1
             path = self._dump(step, loss_scale=loss_scale, module=find_module(step))
-            logger.warning("%s: numbers that are not finite; the step is left out, see %s", place, path)
-        if self._num_in_row >= self._max_in_row:
-            self._num_in_row = 0
+            logger.warning("%s: numbers that are not finite; the step is skipped, see %s", place, path)
+        if is_last:
             raise BadStepsError(
-                f"{self._max_in_row} steps in a row up to {place} had numbers that are not finite "
-                f"(SOLVER.MAX_BAD_STEPS); see {self._folder}. Lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set "
-                "SOLVER.CLIP_GRADIENT, or set TRAIN.AMP off"
+                f"{count(self._streak.length, 'step')} in a row up to {place} had numbers that are not finite "
+                f"(SOLVER.MAX_BAD_STEPS); {self._folder} tells their videos and the first module with such numbers"
             )
 
     def _dump(self, step: Step, *, loss_scale: float, module: str) -> Path:
@@ -96,8 +109,7 @@ class BadSteps:
         }
         path = self._folder / f"epoch_{step.epoch + 1:05d}_step_{step.step + 1:07d}.json"
         if is_main():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(simplejson.dumps(content, indent=1) + "\n")
+            write_json(path, content)
         return path
 
 

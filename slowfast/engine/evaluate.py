@@ -4,13 +4,13 @@ Validation and test are this one path; they differ in the views that their loade
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import simplejson
 import torch
+import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
@@ -24,13 +24,27 @@ from slowfast.datasets import (
 )
 from slowfast.datasets.records import Batch, Unread
 from slowfast.datasets.transforms import Normalise
-from slowfast.engine.optim import amp_dtype, autocast
+from slowfast.engine.optim import LOSSES, amp_dtype, autocast
 from slowfast.models import build_model
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import weights_to_test
-from slowfast.utils.distributed import device, gather_over_ranks, is_main, sum_over_ranks, wait_for_all, world_size
+from slowfast.utils.distributed import (
+    device,
+    from_main,
+    gather_over_ranks,
+    is_main,
+    largest_over_ranks,
+    sum_over_ranks,
+    wait_for_all,
+    world_size,
+)
+from slowfast.utils.files import remove_unfinished, write_file, write_json
+from slowfast.utils.interrupt import phase
 from slowfast.utils.metrics import accuracy_by_class, hits_at
-from slowfast.utils.progress import Progress, log_json_stats, start_logging
+from slowfast.utils.progress import Progress, log_json_stats, log_to_file, start_logging
+from slowfast.utils.provenance import provenance
+from slowfast.utils.run_folder import locked
+from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +52,22 @@ MAX_NAMED = 10  # videos without scores in the log; result.json names all
 
 
 class ScoreTable:
-    """The summed scores of each video of a list, one row each, and the videos that have none because of their files.
+    """The summed scores of each video of a list, one row each, and the videos that have none, with the reasons.
 
     Args:
-        num_videos: rows.
-        num_views: that each video must have in the end.
-        num_classes: columns.
+        num_videos: Number of videos, the rows of the table.
+        num_views: Number of views that each video must have in the end.
+        num_classes: Number of classes, the columns.
+        are_probabilities: whether the scores are softmax probabilities, not logits.
     """
 
-    def __init__(self, num_videos: int, *, num_views: int, num_classes: int) -> None:
+    def __init__(self, num_videos: int, *, num_views: int, num_classes: int, are_probabilities: bool = False) -> None:
         self.num_views = num_views
+        self.are_probabilities = are_probabilities
         self.scores = torch.zeros(num_videos, num_classes)
         self.seen = torch.zeros(num_videos, num_views, dtype=torch.int32)
         self.unread: list[Unread] = []
+        self.not_finite: list[Unread] = []  # videos with scores that are not finite, which are never right
 
     def add(self, scores: Tensor, *, video: Tensor, view: Tensor) -> None:
         """Add the scores (B, K) of B views to their videos."""
@@ -62,14 +79,22 @@ class ScoreTable:
         self.unread += unread
 
     @property
+    def unscored(self) -> list[Unread]:
+        """The videos without scores, in the order of the list."""
+        return sorted([*self.unread, *self.not_finite])
+
+    @property
     def is_scored(self) -> Tensor:
         """Which videos have scores, (N,), bool."""
         is_scored = torch.ones(len(self.scores), dtype=torch.bool)
-        is_scored[[unread.video for unread in self.unread]] = False
+        is_scored[[unscored.video for unscored in self.unscored]] = False
         return is_scored
 
-    def combine(self) -> None:
+    def combine(self, *, path_of: Callable[[int], str] = str) -> None:
         """Bring the rows of all processes together, in every process; call it once, at the end.
+
+        Args:
+            path_of: Function from a row to the path of its video.
 
         Raises:
             RuntimeError: a view is missing or was scored twice.
@@ -85,39 +110,65 @@ class ScoreTable:
                 f"view {view} of video {video} was scored {self.seen[video, view]} times instead of "
                 f"{expected[video, view]}"
             )
+        bad_rows = (~self.scores.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        self.not_finite = [Unread(row, f"{path_of(row)}: its scores are not finite") for row in bad_rows]
 
 
 class Result(NamedTuple):
     """What a score table says, accuracies in percent."""
 
     num_videos: int  # of the list
-    num_scored: int  # of which the files could be read
+    num_scored: int  # of which the files could be read, and the scores are finite
+    num_not_finite: int  # of which the scores are not finite
     top1: float  # of the scored videos, as all that does not say otherwise
     top5: float
     top1_listed: float  # of all videos of the list; those without scores count as wrong
     top5_listed: float
+    loss: float  # mean loss of the scored videos
     class_top1: list[float]  # nan for a class without scored videos
     class_counts: list[int]
 
 
-def summarise(table: ScoreTable, labels: Tensor) -> Result:
-    """Return the accuracies of a combined table for the labels (N,) of its videos.
+def summarise(table: ScoreTable, labels: Tensor, *, loss_name: str = "cross_entropy") -> Result:
+    """Return the accuracies and the loss of a combined table.
+
+    Args:
+        table: The table.
+        labels: Class numbers of its videos, shape (N,).
+        loss_name: The loss, see LOSSES; of the scores divided by the number of views, against the plain labels.
 
     Raises:
-        ValueError: no video has scores.
+        ValueError: No video has scores.
     """
     is_scored = table.is_scored
     num_videos, num_scored = len(labels), int(is_scored.sum())
     if not num_scored:
-        raise ValueError(f"none of {num_videos} videos can be read; the first: {table.unread[0].reason}")
+        raise ValueError(f"no video of {num_videos} has scores; the first: {table.unscored[0].reason}")
     scores, labels = table.scores[is_scored], labels[is_scored]
     shares, counts = accuracy_by_class(scores, labels)
     top1, top5 = (100 * hits_at(scores, labels, k=k).double().mean().item() for k in (1, 5))
     listed = num_scored / num_videos
     return Result(
-        *(num_videos, num_scored, top1, top5, top1 * listed, top5 * listed),
-        *((100 * shares).tolist(), counts.tolist()),
+        num_videos=num_videos,
+        num_scored=num_scored,
+        num_not_finite=len(table.not_finite),
+        top1=top1,
+        top5=top5,
+        top1_listed=top1 * listed,
+        top5_listed=top5 * listed,
+        loss=_loss(table, scores, labels, loss_name=loss_name),
+        class_top1=(100 * shares).tolist(),
+        class_counts=counts.tolist(),
     )
+
+
+def _loss(table: ScoreTable, scores: Tensor, labels: Tensor, *, loss_name: str) -> float:
+    mean = scores.double() / table.num_views
+    if table.are_probabilities:
+        return F.nll_loss(mean.log(), labels).item()
+    if loss_name == "bce_logit":
+        return LOSSES[loss_name](mean, F.one_hot(labels, mean.shape[1]).double()).item()
+    return LOSSES[loss_name](mean, labels).item()
 
 
 @torch.inference_mode()
@@ -129,54 +180,84 @@ def score_views(
     normalise: Normalise,
     views_per_forward: int,
     amp: torch.dtype | None,
-    sum_probabilities: bool = False,
-) -> None:
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> bool:
     """Run a model over the views of a loader and add their scores to a table.
 
     Args:
         model: in evaluation mode.
         loader: the batches of this process.
-        table: filled, and combined over all processes at the end.
+        table: filled; its scores are logits, or softmax probabilities if it says so.
         normalise: frames of uint8.
         views_per_forward: most views in one forward pass.
         amp: number format of the forward pass; None for float32.
-        sum_probabilities: add softmax probabilities instead of logits.
+        is_interrupted: whether this process was asked to stop, looked at before each batch.
+
+    Returns:
+        whether all is scored, the same in all processes: False, if one of them was asked to stop.
     """
     place = device()
+    is_stopped = False
     for batch in loader:
+        if is_stopped := is_interrupted():
+            break
         for start in range(0, len(batch.label), views_per_forward):
             part = slice(start, start + views_per_forward)
             with autocast(amp, place):
                 scores = model(normalise(batch.frames[part].to(place, non_blocking=True))).float()
-            if sum_probabilities:
+            if table.are_probabilities:
                 scores = scores.softmax(dim=1)
             table.add(scores.cpu(), video=batch.video[part], view=batch.view[part])
         table.leave_out(batch.unread)
         if loader.line_is_due():
             loader.write_line()
-    table.combine()
+    return not largest_over_ranks(float(is_stopped))
 
 
-def score_split(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, title: str) -> ScoreTable:
-    """Return the combined table of all videos of a validation or test loader, the same in every process."""
-    table = ScoreTable(len(loader.dataset), num_views=loader.num_views, num_classes=cfg.MODEL.NUM_CLASSES)
+def score_split(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: VideoLoader,
+    *,
+    title: str,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> ScoreTable | None:
+    """Return the combined table of all videos of a loader, the same in every process; None if a process was stopped.
+
+    Args:
+        cfg: The config.
+        model: The model.
+        loader: The loader of a validation or a test.
+        title: The first words of each line of progress.
+        is_interrupted: Whether this process was asked to stop, looked at before each batch.
+    """
+    table = ScoreTable(
+        len(loader.dataset),
+        num_views=loader.num_views,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        are_probabilities=cfg.DATA.ENSEMBLE_METHOD == "probabilities",
+    )
     was_training = model.training
     model.eval()
-    score_views(
+    is_complete = score_views(
         model,
         Progress(loader, title, num_steps=len(loader), period=cfg.LOG_PERIOD),
         table,
         normalise=build_normalise(cfg),
         views_per_forward=forward_size(cfg),
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
-        sum_probabilities=cfg.DATA.ENSEMBLE_METHOD == "probabilities",
+        is_interrupted=is_interrupted,
     )
     model.train(was_training)
+    if not is_complete:
+        return None
+
+    table.combine(path_of=lambda row: loader.dataset.annotations[row].path)
     if is_main():
-        for unread in table.unread[:MAX_NAMED]:
-            logger.warning("%s: not scored: %s", title, unread.reason)
-        if len(table.unread) > MAX_NAMED:
-            logger.warning("%s: not scored: %d more", title, len(table.unread) - MAX_NAMED)
+        for unscored in table.unscored[:MAX_NAMED]:
+            logger.warning("%s: not scored: %s", title, unscored.reason)
+        if len(table.unscored) > MAX_NAMED:
+            logger.warning("%s: not scored: %d more", title, len(table.unscored) - MAX_NAMED)
     return table
 
 
@@ -188,14 +269,29 @@ def evaluate(cfg: CfgNode) -> Result:
     is never replaced by another; `result.json` lists it.
 
     Returns:
-        the accuracies, in every process.
+        The accuracies, in every process.
 
     Raises:
-        FileNotFoundError: there are no weights, or no list.
-        ValueError: the weights are not of this model, the list is bad, or no video can be read.
+        FileNotFoundError: There are no weights, or no list.
+        ValueError: The weights are not of this model, the list is bad, or no video has scores.
+        FolderLockedError: Another test writes to this folder.
     """
-    start_logging(cfg.OUTPUT_DIR, is_main=is_main())
-    path = weights_to_test(cfg)
+    start_logging(is_main=is_main())
+    folder = Path(cfg.OUTPUT_DIR, "test")
+    same_command = "the same command" if cfg.TRAIN.AUTO_RESUME else "the same command with TRAIN.AUTO_RESUME True"
+    outcome = f"the training is saved; {same_command} tests again" if cfg.TRAIN.ENABLE else ""
+    with (
+        phase("the test", outcome=outcome, can_continue=cfg.TRAIN.ENABLE),
+        locked(cfg.OUTPUT_DIR, purpose="test"),
+    ):
+        if is_main():
+            log_to_file(cfg.OUTPUT_DIR)
+            remove_unfinished(folder)
+        return _evaluate(cfg, folder)
+
+
+def _evaluate(cfg: CfgNode, folder: Path) -> Result:
+    path = from_main(weights_to_test(cfg) if is_main() else "")
     model = build_model(cfg)
     load_weights(
         model,
@@ -205,36 +301,41 @@ def evaluate(cfg: CfgNode) -> Result:
         class_names=known_class_names(cfg),
     )
     loader = build_loader(cfg, "test")
-    views = f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} clips x {cfg.TEST.NUM_SPATIAL_CROPS} crops"
-    logger.info(
-        "testing %s on %d videos, %s, %d processes",
-        path,
-        len(loader.dataset),
-        views,
-        world_size(),
-    )
+    views = f"{count(cfg.TEST.NUM_ENSEMBLE_VIEWS, 'clip')} x {count(cfg.TEST.NUM_SPATIAL_CROPS, 'crop')}"
+    num_videos, num_processes = count(len(loader.dataset), "video"), count(world_size(), "process")
+    logger.info("testing %s on %s, %s, %s", path, num_videos, views, num_processes)
+
     table = score_split(cfg, model.to(device()), loader, title="test")
-    result = summarise(table, loader.labels)
+    assert table is not None, "a signal stops a test at once"
+    result = summarise(table, loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
     if is_main():
-        folder = Path(cfg.OUTPUT_DIR, "test")
         write_result(folder, result, table=table, labels=loader.labels, weights=path)
-        (folder / "config.yaml").write_text(cfg.dump())
+        write_file(folder / "config.yaml", cfg.dump())
         logger.info("%s", format_table(result, build_class_names(cfg), title=f"test, {views}"))
         logger.info("scores and accuracies: %s", folder)
         numbers = {name: value for name, value in result._asdict().items() if not name.startswith("class_")}
         log_json_stats({"_type": "test", **numbers})
+        if result.num_not_finite:
+            logger.error(
+                "%s had scores that are not finite: the weights or TRAIN.AMP are not fit for this data",
+                count(result.num_not_finite, "video"),
+            )
     wait_for_all()
     return result
 
 
 def write_result(folder: Path, result: Result, *, table: ScoreTable, labels: Tensor, weights: str) -> None:
     """Write scores.npz and result.json, see `evaluate`, to a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scores, is_scored = table.scores.numpy(), table.is_scored.numpy()
-    np.savez_compressed(folder / "scores.npz", scores=scores, labels=labels.numpy(), is_scored=is_scored)
-    unscored = [{"video": unread.video, "reason": unread.reason} for unread in table.unread]
-    content = {"weights": weights, **result._asdict(), "unscored": unscored}
-    (folder / "result.json").write_text(simplejson.dumps(content, indent=2, ignore_nan=True) + "\n")
+    arrays: dict[str, Any] = {
+        "scores": table.scores.numpy(),
+        "labels": labels.numpy(),
+        "is_scored": table.is_scored.numpy(),
+    }
+    write_file(folder / "scores.npz", lambda file: np.savez_compressed(file, **arrays))
+    unscored = [{"video": unscored.video, "reason": unscored.reason} for unscored in table.unscored]
+    write_json(
+        folder / "result.json", {"weights": weights, **result._asdict(), "unscored": unscored, "run_by": provenance()}
+    )
 
 
 def format_table(result: Result, class_names: Sequence[str], *, title: str) -> str:

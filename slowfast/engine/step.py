@@ -13,11 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from slowfast.datasets import build_normalise
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
-from slowfast.engine.agreement import Agreement, BatchStatistics
+from slowfast.engine.agreement import Agreement, BufferSnapshot
 from slowfast.engine.bad_steps import BadSteps, Step, first_module_not_finite
 from slowfast.engine.optim import LOSSES, amp_dtype, apply_gradients, autocast, set_lr
 from slowfast.engine.parallel import build_parallel
 from slowfast.engine.run import Run
+from slowfast.engine.unread import UnreadVideos
 from slowfast.utils.distributed import device, rank, world_size
 from slowfast.utils.metrics import hits_at
 
@@ -41,11 +42,15 @@ class StepTaker:
         cfg: the config.
         run: changed by each step.
         mix: of each part, or None.
+        unread: counts the videos that could not be read.
         video_name: of a row of the training list.
     """
 
-    def __init__(self, cfg: CfgNode, run: Run, *, mix: Mix | None, video_name: Callable[[int], str]) -> None:
+    def __init__(
+        self, cfg: CfgNode, run: Run, *, mix: Mix | None, unread: UnreadVideos, video_name: Callable[[int], str]
+    ) -> None:
         self.shall_stop = False  # some process was asked to stop; all get to know it after the same step
+        self.shall_save = False  # the same, to save
         self._run = run
         self._mix = mix
         self._normalise = build_normalise(cfg)
@@ -54,55 +59,78 @@ class StepTaker:
         self._max_norm = cfg.SOLVER.CLIP_GRADIENT
         self._amp = amp_dtype(cfg.TRAIN.AMP, device())
         self._parallel = build_parallel(cfg, run.model, parts_per_step=run.num_parts // world_size())
-        self._before_step = BatchStatistics(run.model)
-        self._after_first_part = BatchStatistics(run.model)
+        self._before_step = BufferSnapshot(run.model)
+        self._after_first_part = BufferSnapshot(run.model)
         self._agreement = Agreement()
-        self._bad_steps = BadSteps(cfg.OUTPUT_DIR, max_in_row=cfg.SOLVER.MAX_BAD_STEPS, video_name=video_name)
+        self._unread = unread
+        self._bad_steps = BadSteps(
+            cfg.OUTPUT_DIR, run.streak, max_in_row=cfg.SOLVER.MAX_BAD_STEPS, video_name=video_name
+        )
         self._last: Step | None = None  # taken, and not judged yet
 
-    def take(self, parts: tuple[Batch, ...], *, lr: float, is_interrupted: bool = False) -> Outcome:
+    def take(
+        self, parts: tuple[Batch, ...], *, lr: float, is_interrupted: bool = False, save_is_due: bool = False
+    ) -> Outcome:
         """Take the next step of the run, and judge the one before.
 
         Args:
             parts: the batches that this process takes for it.
             lr: learning rate.
             is_interrupted: whether this process was asked to stop.
+            save_is_due: whether this process wants a checkpoint.
 
         Raises:
-            BadStepsError: in a row.
+            BadStepsError: too many steps in a row were skipped.
+            DecodeError: too many videos could not be read.
         """
         place = (self._run.epoch, self._run.step)
         set_lr(self._run.optimizer, lr)
         outcome = self._update(parts)
         self.settle()
-        self._agreement.ask(is_bad=outcome.is_bad, loss=outcome.loss, shall_stop=is_interrupted)
+
+        unread = [video for batch in parts for video in batch.unread]
+        self._unread.add(unread)
+        self._agreement.ask(
+            is_bad=outcome.is_bad,
+            loss=outcome.loss,
+            shall_stop=is_interrupted,
+            shall_save=save_is_due,
+            num_unread=len(unread),
+        )
         self._last = Step(*place, parts, lr, outcome.loss, outcome.grad_norm)
         return outcome
 
     def settle(self) -> None:
         """Judge the last step, unless that was done; all processes call it together.
 
+        Everything that decides about the run is then counted up to its last step, as a checkpoint needs it.
+
         Raises:
-            BadStepsError: in a row.
+            BadStepsError: too many steps in a row were skipped.
+            DecodeError: too many videos could not be read.
         """
         last, self._last = self._last, None
         if last is None:
             return
         verdict = self._agreement.answer()
         self.shall_stop |= verdict.shall_stop
+        self.shall_save |= verdict.shall_save
+        if verdict.num_unread:
+            self._unread.report(self._run.unread)
+
         if not verdict.is_bad:
             self._bad_steps.note_good()
             return
         self._run.num_bad_steps += 1
         is_normal = self._run.scaler.is_enabled() and not verdict.has_bad_loss
         self._bad_steps.note_bad(
-            last, loss_scale=self._run.scaler.get_scale(), find_module=None if is_normal else self._find_module
+            last, loss_scale=self._run.scaler.get_scale(), is_normal=is_normal, find_module=self._find_module
         )
 
     def _find_module(self, step: Step) -> str:
-        statistics = BatchStatistics(self._run.model)
+        buffers = BufferSnapshot(self._run.model)
         name = first_module_not_finite(self._run.model, lambda: self._losses(step))
-        statistics.go_back()
+        buffers.restore()
         return name
 
     def _losses(self, step: Step) -> list[Tensor]:
@@ -114,7 +142,7 @@ class StepTaker:
 
     def _update(self, parts: Sequence[Batch]) -> Outcome:
         run = self._run
-        self._before_step.remember()
+        self._before_step.take()
         run.optimizer.zero_grad(set_to_none=True)
         losses, shares = [], []
         for number, batch in enumerate(parts):
@@ -125,15 +153,15 @@ class StepTaker:
             losses.append(loss.detach())
             shares.append(share)
             if number == 0 and not is_last:
-                self._after_first_part.remember()
+                self._after_first_part.take()
         if len(parts) > 1:
-            self._after_first_part.go_back()
+            self._after_first_part.restore()
         run.scaler.unscale_(run.optimizer)
         # Gradients are sums over all processes, so that a bad number in one of them is bad in all.
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), self._max_norm or float("inf"))
         is_bad = ~grad_norm.isfinite()
         apply_gradients(run.optimizer, run.scaler, is_bad=is_bad)
-        self._before_step.go_back_where(is_bad)
+        self._before_step.restore_where(is_bad)
         if run.average is not None:
             run.average.update(run.model, is_bad=is_bad)
         run.step += 1

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,12 +14,20 @@ import simplejson
 
 logger = logging.getLogger(__name__)
 
+_MOST_KEPT = 10_000  # log records that wait for their file
+_NEVER = logging.CRITICAL + 1  # level of a record that would not wait
+
 Item = TypeVar("Item")
 
 
-def start_logging(output_dir: str, *, is_main: bool) -> None:
-    """Send log records to the console and to OUTPUT_DIR/stdout.log in the main process; only warnings in the others."""
+def start_logging(*, is_main: bool) -> None:
+    """Send log records to the console, and keep them for `log_to_file`; only warnings in all processes but one.
+
+    Where records wait for their file already, nothing is changed.
+    """
     root = logging.getLogger()
+    if any(isinstance(handler, MemoryHandler) for handler in root.handlers):
+        return
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
@@ -28,10 +37,21 @@ def start_logging(output_dir: str, *, is_main: bool) -> None:
     root.addHandler(console)
     root.setLevel(logging.INFO if is_main else logging.WARNING)
     if is_main:
+        # Until it is known that the folder is that of this run, nothing is written to its log.
+        root.addHandler(MemoryHandler(_MOST_KEPT, flushLevel=_NEVER, flushOnClose=False))
+
+
+def log_to_file(output_dir: str) -> None:
+    """Send log records to OUTPUT_DIR/stdout.log, the ones since `start_logging` first; once in a process."""
+    for waiting in [handler for handler in logging.getLogger().handlers if isinstance(handler, MemoryHandler)]:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         log_file = logging.FileHandler(Path(output_dir, "stdout.log"))
         log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        root.addHandler(log_file)
+        logging.getLogger().addHandler(log_file)
+        waiting.setTarget(log_file)
+        waiting.flush()
+        logging.getLogger().removeHandler(waiting)
+        waiting.close()
 
 
 def log_json_stats(stats: dict[str, Any]) -> None:

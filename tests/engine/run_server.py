@@ -1,15 +1,16 @@
 """Runs tools/run_net.py again and again in forked processes: what takes seconds to import is imported once.
 
 `python run_server.py` reads one JSON request per line, {"arguments": [...], "num_processes": 1, "signal": "SIGKILL" or
-"", "when": seconds, "saving" or "training", "output": path, "errors": path, "largest_file": bytes or 0,
-"environment": {...}}, and answers with the exit statuses of the processes, as `Popen.returncode` has them.
+"", "when": seconds or a phase, "output": path, "errors": path, "largest_file": bytes or 0, "environment": {...},
+"ignored": a signal or ""}, and answers with the exit statuses of the processes, as `Popen.returncode` has them.
+
+A phase is observed, never guessed: start, rehearsal, training, validation, saving, test.
 """
 
 import json
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -19,13 +20,10 @@ import torch.multiprocessing
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import run_net
 
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+from tests.ports import free_port
 
 
 def start(
@@ -36,6 +34,7 @@ def start(
     errors: str,
     largest_file: int,
     environment: dict[str, str],
+    ignored: str,
 ) -> list[int]:
     """Fork the processes of a job, as torchrun would start them; they are one group."""
     port = str(free_port())
@@ -45,6 +44,8 @@ def start(
         if child == 0:
             os.setpgid(0, children[0] if children else 0)
             os.environ |= {"OMP_NUM_THREADS": "1", **environment}
+            if ignored:
+                signal.signal(signal.Signals[ignored], signal.SIG_IGN)
             for descriptor, path in ((1, output), (2, errors)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
             if largest_file:
@@ -66,22 +67,54 @@ def start(
     return children
 
 
-def wait_for_moment(when: float | str, folder: Path, child: int) -> None:
-    """Return seconds after the run began, in a save, or after a step; or when the process has ended."""
+PHASES = {  # what the log says when a phase begins, and when it has ended
+    "rehearsal": ("rehearsing training", "rehearsed training"),
+    "training": ("first step done", None),
+    "validation": (": validating after epoch", ": validation after epoch"),
+    "test": (": testing ", ": test, "),
+}
+
+
+def has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def listens(child: int) -> bool:
+    """Whether a process has handlers for SIGTERM and SIGHUP, the first and the last that it gets."""
+    lines = Path(f"/proc/{child}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGHUP))
+
+
+def wait_for_moment(when: float | str, folder: Path, child: int) -> bool:
+    """Return in a phase, or seconds after the run began; False if the process has ended before that."""
     started, began = time.time(), None
+    left_before = {*folder.glob("checkpoints/*.unfinished")}  # by a process that was killed
     log = folder / "stdout.log"
     size_before = log.stat().st_size if log.exists() else 0
-    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if when == "saving" and list(folder.glob("checkpoints/*.unfinished")):
-            return
-        if when == "training" and log.exists() and ": train epoch" in log.read_text()[size_before:]:
-            return
-        config = folder / "config.yaml"  # the first that a training writes
-        if began is None and config.exists() and config.stat().st_mtime > started:
+    seen_before = 0
+    while not has_ended(child):
+        if when == "start" and listens(child):
+            return True
+        if when == "saving" and {*folder.glob("checkpoints/*.unfinished")} - left_before:
+            return True
+        left_before &= {*folder.glob("checkpoints/*.unfinished")}
+        if when in PHASES and log.exists():
+            if log.stat().st_size < size_before:  # a new run has a new log
+                size_before = 0
+            text = log.read_text()[size_before:]
+            first, last = PHASES[str(when)]
+            # A later one of its kind, if one was over before it was seen.
+            if text.count(first) > seen_before and (last is None or text.count(last) < text.count(first)):
+                return True
+            seen_before = text.count(last) if last else 0
+        record = folder / "run.json"  # the first that a training writes
+        if began is None and record.exists() and record.stat().st_mtime > started:
             began = time.monotonic()
         if not isinstance(when, str) and began is not None and time.monotonic() - began > when:
-            return
+            return True
         time.sleep(0.0005)
+    return False
 
 
 def main() -> None:
@@ -89,14 +122,19 @@ def main() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
+        if request is None:
+            break
         settings = {
-            name: request[name] for name in ("num_processes", "output", "errors", "largest_file", "environment")
+            name: request[name]
+            for name in ("num_processes", "output", "errors", "largest_file", "environment", "ignored")
         }
         children = start(request["arguments"], **settings)
         if request["signal"]:
             folder = Path(request["arguments"][request["arguments"].index("OUTPUT_DIR") + 1])
-            wait_for_moment(request["when"], folder, children[0])
-            for child in children:
+            in_time = wait_for_moment(request["when"], folder, children[0])
+            if in_time and request["when"] == "start":
+                in_time = all(has_ended(child) or wait_for_moment("start", folder, child) for child in children)
+            for child in children if in_time else ():
                 os.kill(child, signal.Signals[request["signal"]])
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         answers.write(json.dumps(statuses) + "\n")

@@ -63,8 +63,24 @@ def test_unscored_videos_count_as_wrong_or_not_at_all() -> None:
     assert [unread.video for unread in table.unread] == [2, 3]
 
 
+def test_the_loss_is_that_of_the_mean_view_by_hand() -> None:
+    # Scores 3, 2, 1: log(e^3 + e^2 + e^1) = 3.4076, minus 3 for the first label and 2 for the second.
+    table = table_of([[3.0, 2, 1], [3, 2, 1]])
+    labels = torch.tensor([0, 1])
+    assert summarise(table, labels).loss == pytest.approx((0.4076 + 1.4076) / 2, abs=1e-4)
+    # As sums over 2 views, the same scores are 1.5, 1, 0.5: log(e^1.5 + e^1 + e^0.5) = 2.1803.
+    table.num_views = 2
+    assert summarise(table, labels).loss == pytest.approx((0.6803 + 1.1803) / 2, abs=1e-4)
+    table.scores, table.are_probabilities = torch.tensor([[1.0, 0.6, 0.4], [1, 0.6, 0.4]]), True
+    assert summarise(table, labels).loss == pytest.approx(-(np.log(0.5) + np.log(0.3)) / 2)
+    # Each class by itself: softplus(-1) = 0.3133 where the label is right, softplus(0) = 0.6931 elsewhere.
+    table = table_of([[1.0, 0, 0]])
+    expected = (0.3133 + 2 * 0.6931) / 3
+    assert summarise(table, labels[:1], loss_name="bce_logit").loss == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_test_without_any_readable_video_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"none of 1 videos can be read; the first: /a\.mp4: gone"):
+    with pytest.raises(ValueError, match=r"no video of 1 has scores; the first: /a\.mp4: gone"):
         summarise(table_of([[0.0, 0]], unread={0: "/a.mp4: gone"}), torch.tensor([0]))
 
 

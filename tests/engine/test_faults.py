@@ -15,9 +15,11 @@ import torch
 
 from slowfast.config import CfgNode
 from slowfast.datasets import build_loader
+from slowfast.engine.bad_steps import BadStepsError
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker
-from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
+from slowfast.engine.unread import UnreadVideos
+from slowfast.utils.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, newest_checkpoint
 from slowfast.utils.distributed import rank, world_size
 from slowfast.utils.launch import launch
 
@@ -59,7 +61,7 @@ def test_a_nan_in_one_process_is_left_out_by_both_and_written_down(
     assert [len(one["videos"]) for one in (good, bad)] == [1, 1]
     assert good["videos"] != bad["videos"]
     assert (
-        f"epoch 1, step 4: numbers that are not finite; the step is left out, see {dump}"
+        f"epoch 1, step 4: numbers that are not finite; the step is skipped, see {dump}"
         in (tmp_path / "run/stdout.log").read_text()
     )
 
@@ -68,8 +70,8 @@ def test_a_nan_in_one_process_is_left_out_by_both_and_written_down(
 def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode], method: str) -> None:
     cfg = tiny_cfg(SOLVER__OPTIMIZING_METHOD=method)
     loader = build_loader(cfg, "train")
-    run = Run.build(cfg, labels=loader.labels, num_parts=1)
-    taker = StepTaker(cfg, run, mix=None, video_name=str)
+    run = Run.build(cfg, identity={}, num_parts=1)
+    taker = StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
     loader.set_epoch(0)
     for number, parts in enumerate(loader.steps()):
         before = copy.deepcopy(run.state())
@@ -77,11 +79,7 @@ def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode
             parts[0].frames[0, 0, 0, 0, 0] = torch.nan
         taker.take(parts, lr=0.1)
         after = run.state()
-        same = [
-            torch.equal(after["model_state"][name], value)
-            for name, value in before["model_state"].items()
-            if not name.endswith("num_batches_tracked")
-        ]
+        same = [torch.equal(after["model_state"][name], value) for name, value in before["model_state"].items()]
         assert all(same) if number in (0, 2) else not all(same)
         if number == 2:
             for entry, old in zip(*(one["optimizer_state"]["state"].values() for one in (after, before)), strict=True):
@@ -91,42 +89,113 @@ def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode
     assert all(value.isfinite().all() for value in run.model.state_dict().values())
 
 
-def test_bad_steps_in_a_row_send_the_run_back_once_and_then_end_it(
-    serve: Serve, arguments: Arguments, tmp_path: Path
-) -> None:
+def test_skipped_steps_in_a_row_end_the_run_before_them(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
     said = tmp_path / "said"
-    settings = ["SOLVER.MAX_BAD_STEPS", "4", "TRAIN.CHECKPOINT_MINUTES", "0.0001"]
+    settings = ["SOLVER.MAX_BAD_STEPS", "4", "TRAIN.CHECKPOINT_MINUTES", "0.0001", "TRAIN.KEEP_LAST", "1"]
     command = [*faulty(arguments, tmp_path, first=8, last=15), *settings]
     assert serve(command, num_processes=1, output=said) == [1]
-    log = (tmp_path / "run/stdout.log").read_text()
-    assert len(re.findall(r"4 steps in a row up to epoch 1, step 12 had .* Going back to .*, once", log)) == 1
-    last_line = said.read_text().splitlines()[-1]
-    assert last_line.startswith("BadStepsError: 4 steps in a row up to epoch 1, step ")
-    assert "Lower SOLVER.BASE_LR" in last_line
+    message = said.read_text().splitlines()[-1]
+    assert message.startswith("error: 4 steps in a row up to epoch 1, step 12 had numbers that are not finite")
+    assert f"To resume from {checkpoint_path(str(tmp_path / 'run'), epoch=0, step=8)}, before them" in message
+    assert "TRAIN.RESUME_WITH_CHANGES True SOLVER.BASE_LR 0.0005 TRAIN.AMP off" in message
+
+    names = [path.name for path in sorted((tmp_path / "run/bad_steps").iterdir())]
+    assert "epoch_00001_step_0000009.json" in names
+    assert any(name.startswith("checkpoint_") for name in names), "what was saved among them is kept as evidence"
+    mended = [*faulty(arguments, tmp_path, kind="none"), *settings, "TRAIN.RESUME_WITH_CHANGES", "True"]
+    assert serve(mended, num_processes=1, output=said) == [0]
+    assert "resuming at epoch 1, step 9" in said.read_text()
 
 
-def test_a_run_that_went_back_ends_as_if_nothing_had_happened(
-    serve: Serve, arguments: Arguments, tmp_path: Path
+def test_skipped_steps_are_counted_on_after_a_restart(tiny_cfg: Callable[..., CfgNode]) -> None:
+    cfg = tiny_cfg(SOLVER__MAX_BAD_STEPS=4)
+    loader = build_loader(cfg, "train")
+    (parts, *_) = list(loader.steps())
+    parts[0].frames[:] = torch.nan
+
+    def taker_of(run: Run) -> StepTaker:
+        return StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
+
+    first, second = (Run.build(cfg, identity={}, num_parts=1) for _ in range(2))
+    taker = taker_of(first)
+    for _ in range(3):
+        taker.take(parts, lr=0.1)
+    taker.settle()
+    second.load(copy.deepcopy(first.state()), path="a checkpoint")
+    taker = taker_of(second)
+    taker.take(parts, lr=0.1)
+    with pytest.raises(BadStepsError, match="4 steps in a row up to epoch 1, step 4"):
+        taker.settle()
+    assert (second.streak.epoch, second.streak.step) == (0, 0)
+
+
+def test_counters_of_batches_count_the_steps_that_were_taken(tiny_cfg: Callable[..., CfgNode]) -> None:
+    cfg = tiny_cfg()
+    loader = build_loader(cfg, "train", parts_per_step=2)
+    run = Run.build(cfg, identity={}, num_parts=2)
+    taker = StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
+    for number, parts in enumerate(loader.steps()):
+        if number == 1:
+            parts[1].frames[:] = torch.nan
+        taker.take(parts, lr=0.1)
+    taker.settle()
+    counters = {value.item() for name, value in run.model.state_dict().items() if name.endswith("batches_tracked")}
+    assert counters == {3}  # 4 steps in 2 parts, of which one step was skipped
+
+
+def test_a_score_that_is_not_finite_is_never_counted(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    command = faulty(arguments, tmp_path, kind="nan_in_evaluation")
+    assert serve(command, num_processes=1, output=said) == [1]
+    assert "error: validation after epoch 2: 4 videos of 16 have scores that are not finite" in said.read_text()
+    assert newest_checkpoint(str(tmp_path / "run"))
+    assert not (tmp_path / "run/best.pyth").exists()
+
+    test = [*command, "TRAIN.ENABLE", "False", "TEST.ENABLE", "True", "TEST.ALLOW_UNSCORED", "True"]
+    assert serve(test, num_processes=1, output=said) == [3]
+    result = simplejson.loads((tmp_path / "run/test/result.json").read_text())
+    assert result["num_not_finite"] == len(result["unscored"]) == 24 - result["num_scored"] > 0
+    assert result["unscored"][0]["reason"].endswith(": its scores are not finite")
+
+
+@pytest.mark.parametrize("kind", ["nan_in_evaluation", "nan"])
+def test_a_rehearsal_with_numbers_that_are_not_finite_fails(
+    serve: Serve, arguments: Arguments, tmp_path: Path, kind: str
 ) -> None:
-    assert serve(faulty(arguments, tmp_path, "quiet", kind="none"), num_processes=1) == [0]
-    assert (tmp_path / "quiet/checkpoints").exists()
-    settings = ["SOLVER.MAX_BAD_STEPS", "3", "TRAIN.CHECKPOINT_MINUTES", "0"]
-    first = [*faulty(arguments, tmp_path, "back", kind="none"), *settings, "SOLVER.MAX_EPOCH", "2"]
-    assert serve(first, num_processes=1, signal="SIGTERM", when="training") == [75]
-    step = load_checkpoint(str(newest_checkpoint(str(tmp_path / "back"))))["step"]
-    assert 0 < step < 12
-    second = [*faulty(arguments, tmp_path, "back", kind="nan_3_times", first=12, last=15), *settings]
-    assert serve([*second, "TRAIN.RESUME_WITH_CHANGES", "True"], num_processes=1) == [0]
-    assert "Going back to" in (tmp_path / "back/stdout.log").read_text()
-    quiet, back = final_weights(tmp_path / "quiet"), final_weights(tmp_path / "back")
-    assert all(torch.equal(quiet[name], value) for name, value in back.items())
+    said = tmp_path / "said"
+    command = [*faulty(arguments, tmp_path, kind=kind, first=0, last=0), "TRAIN.REHEARSE", "True"]
+    assert serve(command, num_processes=1, output=said) == [1]
+    assert re.search(r"error: .* is not finite in the rehearsal, before anything was trained", said.read_text())
+    assert not checkpoints_of(str(tmp_path / "run"))
+    assert not (tmp_path / "run/rehearsal").exists()
+
+
+def test_unreadable_videos_are_counted_without_a_log_line(
+    serve: Serve, arguments: Arguments, tmp_path: Path, broken_folder: Path
+) -> None:
+    # 5 of 20 videos are broken, 2 are allowed. Each start takes some steps and is stopped.
+    settings: dict[str, Any] = {
+        "LOG_PERIOD": 1000,
+        "DATA__MAX_BAD_FRACTION": 0.1,
+        "DATA__PATH_TO_DATA_DIR": broken_folder,
+        "DATA__PATH_PREFIX": broken_folder,
+        "DATA__CLASS_NAMES": broken_folder / "classes.txt",
+    }
+    said = tmp_path / "said"
+    statuses: list[int] = []
+    while statuses[-1:] in ([], [75]) and len(statuses) < 12:
+        statuses += serve(
+            arguments("run", 1, **settings), num_processes=1, output=said, signal="SIGTERM", when="training"
+        )
+    assert statuses[-1] == 1
+    assert re.search(r"error: 3 of 20 training videos could not be read in this epoch", said.read_text())
 
 
 def test_memory_that_cannot_be_had_is_explained(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
     said = tmp_path / "said"
     assert serve(faulty(arguments, tmp_path, kind="memory"), num_processes=1, output=said) == [1]
     message = said.read_text().splitlines()[-1]
-    assert re.match(r"OutOfMemoryError: rank 0 on cpu is out of memory, its peak was \d+\.\d GiB", message)
+    assert re.match(r"error: rank 0 on cpu is out of memory, its peak was \d+\.\d GiB", message)
     for key in ("MODEL.CHECKPOINT_NUM", "SOLVER.ACCUM_STEPS", "TRAIN.BATCH_SIZE"):
         assert key in message
 
@@ -137,7 +206,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_the_cause(
     said = tmp_path / "said"
     assert serve(faulty(arguments, tmp_path, kind="kill_worker"), num_processes=1, output=said) == [1]
     message = said.read_text().splitlines()[-1]
-    assert message.startswith("LoaderError: rank 0: DataLoader worker")
+    assert message.startswith("error: rank 0: DataLoader worker")
     assert "run out of memory: lower DATA_LOADER.NUM_WORKERS" in message
 
 
@@ -152,7 +221,7 @@ def test_a_sample_that_is_stuck_ends_the_run_in_time_with_its_name(
         assert serve(arguments("run", 1, **settings), num_processes=1, output=said) == [1]
         assert time.monotonic() - start < 30
     message = said.read_text().splitlines()[-1]
-    assert message.startswith("LoaderError: rank 0: no batch came within 3 s; worker 0 at ")
+    assert message.startswith("error: rank 0: no batch came within 3 s; worker 0 at ")
     assert "DATA_LOADER.TIMEOUT" in message
 
 
@@ -169,10 +238,11 @@ def test_an_output_folder_that_cannot_be_is_named_at_once(serve: Serve, argument
 def gradient_of_a_step(cfg: CfgNode, parts_per_step: int) -> torch.Tensor:
     """The gradient of the first step over all parts of all processes, with BatchNorm as it is in evaluation."""
     loader = build_loader(cfg, "train", parts_per_step=parts_per_step)
-    run = Run.build(cfg, labels=loader.labels, num_parts=parts_per_step * world_size())
+    run = Run.build(cfg, identity={}, num_parts=parts_per_step * world_size())
     run.model.eval()
     loader.set_epoch(0)
-    StepTaker(cfg, run, mix=None, video_name=str).take(next(loader.steps()), lr=0.0)
+    unread = UnreadVideos(32, max_fraction=0)
+    StepTaker(cfg, run, mix=None, unread=unread, video_name=str).take(next(loader.steps()), lr=0.0)
     return torch.cat([parameter.grad.flatten() for parameter in run.model.parameters() if parameter.grad is not None])
 
 

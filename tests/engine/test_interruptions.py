@@ -1,28 +1,39 @@
 """Runs that are killed, stopped and started again end as if nothing had happened."""
 
+import contextlib
+import fcntl
+import os
+import pty
 import random
 import re
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import simplejson
 import torch
 
 from slowfast.utils.checkpoint import checkpoints_of, load_checkpoint, newest_checkpoint
-from slowfast.utils.interrupt import INTERRUPTED_STATUS, ONE_REQUEST
+from slowfast.utils.interrupt import CTRL_C_STATUS, INTERRUPTED_STATUS, ONE_REQUEST
 
 Serve = Callable[..., list[int]]
 Arguments = Callable[..., list[str]]
-SAVES_ALL_THE_TIME: dict[str, Any] = {
-    "TRAIN__CHECKPOINT_MINUTES": 0.001,
-    "TRAIN__KEEP_LAST": 2,
-    "TRAIN__EVAL_PERIOD": 4,
+REPOSITORY = Path(__file__).parents[2]
+EXPECTED = {  # exit statuses after each signal
+    "SIGKILL": {-9},
+    "SIGTERM": {INTERRUPTED_STATUS},
+    "SIGUSR2": {INTERRUPTED_STATUS},
+    "SIGHUP": {INTERRUPTED_STATUS},
+    "SIGINT": {INTERRUPTED_STATUS, CTRL_C_STATUS},
 }
 
 
@@ -44,48 +55,214 @@ def assert_same(first: Any, second: Any) -> None:
 
 def assert_same_end(first: Path, second: Path) -> None:
     states = [load_checkpoint(str(newest_checkpoint(str(folder)))) for folder in (first, second)]
-    for part in ("epoch", "step", "model_state", "ema_state", "optimizer_state", "scaler_state"):
+    for part in ("epoch", "step", "counters", "validations", "model_state", "ema_state", "optimizer_state"):
         assert_same(states[0][part], states[1][part])
     texts = [(folder / "validation.json").read_text() for folder in (first, second)]
     assert texts[0] == texts[1]
 
 
+NUM_SIGNALS = {"start": 5, "rehearsal": 7, "training": 10, "validation": 7, "saving": 7, "test": 4}  # 40, by phase
+FIRST = ("start", "rehearsal")  # phases before the first checkpoint; those of FIRST alone come again after it, too
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGUSR2", "SIGHUP")
+
+
+def plan_signals(rng: random.Random, num_signals: dict[str, int]) -> list[tuple[str, str]]:
+    """Phases with the signal that comes in each: rehearsals first, tests last, the others shuffled."""
+    later = [
+        phase for phase, number in num_signals.items() if phase not in ("rehearsal", "test") for _ in range(number)
+    ]
+    rng.shuffle(later)
+    phases = ["rehearsal"] * num_signals["rehearsal"] + later + ["test"] * num_signals["test"]
+    names = [SIGNALS[number % len(SIGNALS)] for number in range(len(phases))]
+    rng.shuffle(names)
+    return list(zip(phases, names, strict=True))
+
+
+def listens(pid: int) -> bool:
+    """Whether a process has handlers for SIGTERM and SIGHUP, the first and the last that it gets."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGHUP))
+
+
+def writers_of(path: Path) -> list[int]:
+    """The processes that have a file open, as all processes of a run have their output."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == str(path):
+                found.append(int(link.parts[2]))
+    return found
+
+
+def leftovers_in(folder: Path) -> set[Path]:
+    """What no process leaves that can clean up: unfinished files, and its rehearsal."""
+    return {*folder.rglob("*.unfinished"), *folder.glob("rehearsal")}
+
+
+def wait_until_gone(path: Path, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := writers_of(path):
+        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
-    ("num_processes", "num_kills", "num_stops", "num_epochs"),
+    ("num_processes", "num_signals", "num_epochs"),
     [
-        pytest.param(1, 20, 5, 16),
-        pytest.param(2, 4, 2, 8),
-        pytest.param(2, 20, 5, 16, marks=pytest.mark.soak),
+        pytest.param(1, {"start": 1, "rehearsal": 1, "training": 3, "validation": 2, "saving": 2, "test": 1}, 8),
+        pytest.param(2, {"start": 0, "rehearsal": 1, "training": 2, "validation": 1, "saving": 1, "test": 1}, 6),
+        pytest.param(1, NUM_SIGNALS, 32, marks=pytest.mark.soak),
+        pytest.param(2, NUM_SIGNALS, 32, marks=pytest.mark.soak),
     ],
 )
-def test_a_run_killed_at_random_moments_ends_in_the_same_weights_to_the_bit(
+def test_a_run_that_is_hit_in_every_phase_ends_bit_equal(
     serve: Serve,
     arguments: Arguments,
     tmp_path: Path,
     num_processes: int,
-    num_kills: int,
-    num_stops: int,
+    num_signals: dict[str, int],
     num_epochs: int,
 ) -> None:
-    quiet, killed = (
-        arguments(name, num_processes, **SAVES_ALL_THE_TIME, SOLVER__MAX_EPOCH=num_epochs)
-        for name in ("quiet", "killed")
-    )
+    settings: dict[str, Any] = {
+        "SOLVER__MAX_EPOCH": num_epochs,
+        "TRAIN__BATCH_SIZE": 4,
+        "TRAIN__CHECKPOINT_MINUTES": 0.001,
+        "TRAIN__KEEP_LAST": 2,
+        "TRAIN__EVAL_PERIOD": 2,
+        "TRAIN__REHEARSE": True,
+        "TEST__ENABLE": True,
+        "TEST__TEST_BEST": True,
+    }
+    quiet, hit = (arguments(name, num_processes, **settings) for name in ("quiet", "hit"))
     assert serve(quiet, num_processes=num_processes) == [0] * num_processes
-    rng = random.Random(num_processes)
-    signals = ["SIGKILL"] * num_kills + ["SIGTERM"] * num_stops
-    rng.shuffle(signals)
-    ended = {"SIGKILL": 0, "SIGTERM": 0}
-    for name in signals:
-        when = "saving" if name == "SIGKILL" and rng.random() < 0.5 else rng.uniform(0.0, 1.0)
-        statuses = serve(killed, num_processes=num_processes, signal=name, when=when)
-        expected = {"SIGKILL": -9, "SIGTERM": INTERRUPTED_STATUS}[name]
-        assert set(statuses) <= {expected, 0, -15}, "ended by an error"  # -15: before it was ready for signals
-        ended[name] += statuses[0] == expected
-    assert ended["SIGKILL"] > 0.6 * num_kills
-    assert ended["SIGTERM"] > 0
-    assert serve(killed, num_processes=num_processes) == [0] * num_processes
-    assert_same_end(tmp_path / "quiet", tmp_path / "killed")
+
+    rng, said = random.Random(num_processes), tmp_path / "said"
+    counts: Counter[str] = Counter()
+    for phase, name in plan_signals(rng, num_signals):
+        left_before = leftovers_in(tmp_path / "hit")
+        statuses = serve(hit, num_processes=num_processes, signal=name, when=phase, output=said)
+        assert statuses == [0] * num_processes or set(statuses) <= EXPECTED[name], (
+            phase,
+            name,
+            said.read_text()[-2000:],
+        )
+        counts[phase] += statuses[0] != 0
+        if name != "SIGKILL":
+            wait_until_gone(said, seconds=5)
+            assert leftovers_in(tmp_path / "hit") <= left_before  # by a process that was killed
+    assert "Traceback" not in said.read_text()
+    print("signals that hit a run, by phase:", dict(counts))
+    assert all(counts[phase] for phase, number in num_signals.items() if number), counts
+
+    assert serve(hit, num_processes=num_processes, output=said) == [0] * num_processes
+    wait_until_gone(said, seconds=30)  # workers of a process that was killed look for it every few seconds
+    assert_same_end(tmp_path / "quiet", tmp_path / "hit")
+    files = [
+        sorted(path.relative_to(folder) for path in folder.rglob("*"))
+        for folder in (tmp_path / "quiet", tmp_path / "hit")
+    ]
+    assert files[0] == files[1]
+    scores = [np.load(tmp_path / name / "test/scores.npz") for name in ("quiet", "hit")]
+    assert np.array_equal(scores[0]["scores"], scores[1]["scores"])
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "status", "line"),
+    [
+        (
+            "rehearsal",
+            "SIGTERM",
+            75,
+            "stopped by SIGTERM during the rehearsal: nothing to save; run the same command again",
+        ),
+        (
+            "rehearsal",
+            "SIGINT",
+            130,
+            "stopped by SIGINT during the rehearsal: nothing to save; run the same command again",
+        ),
+        ("validation", "SIGUSR2", 75, "stopped by SIGUSR2; the same command resumes at epoch 2, step 1"),
+        ("training", "SIGHUP", 75, "stopped by SIGHUP; the same command resumes at epoch "),
+        (
+            "test",
+            "SIGINT",
+            75,
+            "stopped by SIGINT during the test: the training is saved; the same command tests again",
+        ),
+        ("test alone", "SIGINT", 130, "stopped by SIGINT during the test: nothing to save; run the same command again"),
+        ("test alone", "SIGHUP", 75, "stopped by SIGHUP during the test: nothing to save; run the same command again"),
+    ],
+)
+def test_a_signal_ends_a_phase_in_one_line(
+    serve: Serve, arguments: Arguments, tmp_path: Path, phase: str, name: str, status: int, line: str
+) -> None:
+    settings: dict[str, Any] = {"TRAIN__REHEARSE": True, "TEST__ENABLE": True, "SOLVER__MAX_EPOCH": 1}
+    settings |= {"TRAIN__BATCH_SIZE": 8, "TRAIN__CHECKPOINT_PERIOD": 10, "TRAIN__EVAL_PERIOD": 1}
+    settings |= {"SOLVER__MAX_EPOCH": 3} if phase == "training" else {}
+    said, command = tmp_path / "said", arguments("run", 1, **settings)
+    if phase == "test alone":
+        assert serve([*command, "TEST.ENABLE", "False"], num_processes=1) == [0]
+        command += ["TRAIN.ENABLE", "False"]
+    when = phase.removesuffix(" alone")
+    assert serve(command, num_processes=1, signal=name, when=when, output=said) == [status], said.read_text()
+    assert line in said.read_text().splitlines()[-1]
+    assert "Traceback" not in said.read_text()
+    assert not (tmp_path / "run/rehearsal").exists()
+    assert not list((tmp_path / "run").glob("*.lock"))
+    wait_until_gone(said, seconds=5)
+    if phase == "validation":
+        assert serve(command, num_processes=1, output=said) == [0]
+        assert said.read_text().count("validation after epoch 1: ") == 1
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
+    command = arguments("run", 1, SOLVER__MAX_EPOCH=1, TRAIN__BATCH_SIZE=8)
+    assert serve(command, num_processes=1, signal="SIGHUP", when="training", ignored="SIGHUP") == [0]
+
+
+@pytest.mark.soak
+def test_a_terminal_that_is_closed_makes_a_run_save(arguments: Arguments, tmp_path: Path) -> None:
+    terminal, end = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(end, termios.TIOCSCTTY, 0)
+
+    arguments_of_run = arguments("run", 1, SOLVER__MAX_EPOCH=1000, TRAIN__BATCH_SIZE=8, TRAIN__REHEARSE=True)
+    command = [sys.executable, str(REPOSITORY / "tools/run_net.py"), *arguments_of_run]
+    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, preexec_fn=take_terminal)
+    os.close(end)
+    threading.Thread(target=read_all, args=(terminal,), daemon=True).start()
+    log = tmp_path / "run/stdout.log"
+    while not (log.exists() and "first step done" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.close(terminal)
+    assert process.wait(timeout=60) == INTERRUPTED_STATUS
+    assert "stopped by SIGHUP; the same command resumes at epoch " in log.read_text()
+    assert newest_checkpoint(str(tmp_path / "run"))
+
+
+def read_all(descriptor: int) -> None:
+    """Read what a process prints on its terminal, so that it never waits for a reader."""
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 1 << 16):
+            pass
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_during_the_imports_ends_in_one_line(arguments: Arguments, name: str, status: int) -> None:
+    command = [sys.executable, str(REPOSITORY / "tools/run_net.py"), *arguments("run", 1)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not listens(process.pid):
+        time.sleep(0.001)
+    process.send_signal(signal.Signals[name])
+    said = process.communicate(timeout=30)
+    assert process.returncode == status, said
+    assert said == ("", f"stopped by {name} during the start: nothing to save; run the same command again\n")
 
 
 def losses_of(folder: Path) -> dict[tuple[int, int], float]:
@@ -109,7 +286,7 @@ def test_a_run_on_2_processes_goes_on_on_1_with_the_same_losses(
     assert len(quiet) == 3 * 16
     assert moved_losses == pytest.approx(quiet, abs=1e-4)
     assert (tmp_path / "moved/stdout.log").read_text().count("2 videos (2 clips) in 2 parts") == 2
-    assert "with 1 processes" in (tmp_path / "moved/stdout.log").read_text()
+    assert "with 1 process" in (tmp_path / "moved/stdout.log").read_text()
 
 
 def test_another_run_in_the_same_folder_is_refused_with_what_differs(
@@ -120,11 +297,15 @@ def test_another_run_in_the_same_folder_is_refused_with_what_differs(
     said = tmp_path / "said"
     other = arguments("run", 1, **settings, SOLVER__WEIGHT_DECAY=0.1, TRAIN__BATCH_SIZE=4)
     assert serve(other, num_processes=1, output=said) == [1]
-    for part in ("SOLVER.WEIGHT_DECAY: 0.05 there, 0.1 here", "NUM_SHARDS): 2 there, 4 here", "use another OUTPUT_DIR"):
+    for part in (
+        "SOLVER.WEIGHT_DECAY: 0.05 there, 0.1 here",
+        "NUM_SHARDS): 2 there, 4 here",
+        "another OUTPUT_DIR for a new run",
+    ):
         assert part in said.read_text()
     allowed = [*other, "TRAIN.RESUME_WITH_CHANGES", "True"]
     assert serve(allowed, num_processes=1) == [0]
-    assert "going on from" in (tmp_path / "run/stdout.log").read_text()
+    assert "resuming from" in (tmp_path / "run/stdout.log").read_text()
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
@@ -139,8 +320,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     newest.write_bytes(content)
     assert serve(arguments("damaged", 1, **settings), num_processes=1) == [0]
     log = (tmp_path / "damaged/stdout.log").read_text()
-    assert re.search(rf"{newest.name}: not a whole checkpoint .*checksum.*; going back to the checkpoint before", log)
-    assert f"going on at epoch 3, step 1, from {before}" in log
+    assert re.search(rf"{newest.name}: not a whole checkpoint .*checksum.*; trying the checkpoint before it", log)
+    assert f"resuming at epoch 3, step 1, from {before}" in log
     assert_same_end(tmp_path / "quiet", tmp_path / "damaged")
 
 
@@ -185,7 +366,7 @@ def test_a_rehearsal_finds_what_would_fail_after_the_last_epoch(
     said = tmp_path / "said"
     settings = {"TEST__ENABLE": True, "TRAIN__REHEARSE": True, "DATA__PATH_TO_DATA_DIR": lists}
     assert serve(arguments("run", 1, **settings), num_processes=1, output=said) == [1]
-    assert "none of 4 videos can be read" in said.read_text()
+    assert "no video of 4 has scores" in said.read_text()
     assert not checkpoints_of(str(tmp_path / "run"))
 
 

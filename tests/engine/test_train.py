@@ -112,7 +112,10 @@ def test_steps_that_are_not_finite_in_a_row_stop_the_run(tiny_cfg: TinyCfg) -> N
     cfg = tiny_cfg(
         SOLVER__BASE_LR=1e30, SOLVER__CLIP_GRADIENT=0, SOLVER__OPTIMIZING_METHOD="sgd", SOLVER__MAX_BAD_STEPS=3
     )
-    with pytest.raises(BadStepsError, match=r"3 steps in a row up to epoch 1, step \d had .*Lower SOLVER\.BASE_LR"):
+    with pytest.raises(
+        BadStepsError,
+        match=r"3 steps in a row up to epoch 1, step \d had .* with a lower learning rate: .* SOLVER\.BASE_LR",
+    ):
         train(cfg)
     dumps = sorted(Path(cfg.OUTPUT_DIR, "bad_steps").iterdir())
     assert len(dumps) == 3
@@ -164,7 +167,7 @@ def test_training_starts_from_published_image_weights_and_ends_in_published_name
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_cfg: TinyCfg) -> None:
     train(tiny_cfg())
-    with pytest.raises(ValueError, match=r"is of another run:\n.*UNIFORMER\.EMBED_DIM: \[8, 8, 16, 16\] there"):
+    with pytest.raises(ValueError, match=r"holds another run .*\n.*UNIFORMER\.EMBED_DIM: \[8, 8, 16, 16\] there"):
         train(tiny_cfg(UNIFORMER__EMBED_DIM="[8,8,16,32]"))
 
 
@@ -173,7 +176,7 @@ def test_weights_alone_are_no_checkpoint_to_resume_from(tiny_cfg: TinyCfg) -> No
     train(cfg)
     path = checkpoint_path(cfg.OUTPUT_DIR, epoch=2)
     torch.save({"model_state": final_state(cfg)["model_state"]}, path)
-    with pytest.raises(ValueError, match="cannot be resumed from, it has no epoch, optimizer_state, scaler_state"):
+    with pytest.raises(ValueError, match=r"cannot be resumed: it has no format, run_id, .*, optimizer_state"):
         train(cfg)
 
 

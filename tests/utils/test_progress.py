@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import simplejson
 
-from slowfast.utils.progress import Progress, log_json_stats, start_logging
+from slowfast.utils.progress import Progress, log_json_stats, log_to_file, start_logging
 
 
 class Slow:
@@ -38,8 +38,10 @@ def test_a_line_tells_values_step_time_data_wait_and_remaining_time(caplog: pyte
 
 
 def test_json_stats_go_to_the_file_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start_logging(str(tmp_path), is_main=True)
+    start_logging(is_main=True)
     logging.getLogger("x").info("a line")
+    assert not list(tmp_path.iterdir())
+    log_to_file(str(tmp_path))
     log_json_stats({"_type": "train_step", "loss": 0.123456789, "lr": float("nan")})
     shown, kept = capsys.readouterr().out, (tmp_path / "stdout.log").read_text()
     assert "a line" in shown
@@ -50,7 +52,8 @@ def test_json_stats_go_to_the_file_alone(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_other_processes_show_warnings_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start_logging(str(tmp_path / "out"), is_main=False)
+    start_logging(is_main=False)
+    log_to_file(str(tmp_path / "out"))
     logging.getLogger("x").info("quiet")
     logging.getLogger("x").warning("loud")
     shown = capsys.readouterr().out
