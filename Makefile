@@ -6,7 +6,7 @@ TEST_PROCESSES ?= 2
 IN_PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test zoo slurm soak lint
+.PHONY: quickstart test quickstart-test zoo soak slurm lint
 
 quickstart: $(INSTALLED)
 	PYTHON=$(VENV)/bin/python bash exp/quickstart/run.sh TEST.ENABLE False
@@ -15,14 +15,18 @@ quickstart: $(INSTALLED)
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest $(IN_PARALLEL)
 
+# `make test` leaves out what follows. Files are shared out, and the cases of one file have fixtures in common.
+quickstart-test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest tests/test_quickstart.py -m quickstart
+
 zoo: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -m zoo
+	$(VENV)/bin/python -m pytest tests/test_exp.py -m zoo --numprocesses $(TEST_PROCESSES)
+
+soak: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -m soak $(IN_PARALLEL)
 
 slurm: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/slurm -m slurm $(IN_PARALLEL)
-
-soak: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -m soak
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -78,7 +78,13 @@ class Cluster:
         return self.say("squeue", "--noheader", "--states=all", f"--jobs={job.job_id}", "--format=%T").strip()
 
     def submit(
-        self, *arguments: str, output: Path, job_dir: Path | None = None, pace: str = "0", source: Path = REPOSITORY
+        self,
+        *arguments: str,
+        output: Path,
+        job_dir: Path | None = None,
+        pace: str = "0",
+        source: Path = REPOSITORY,
+        num_nodes: int = 2,
     ) -> Submitted:
         """Submit a training with a global batch of 2 videos, and follow it.
 
@@ -88,13 +94,14 @@ class Cluster:
             job_dir: of the submission; None: jobs, beside the output.
             pace: seconds of a step after each start, as in patient_model.py.
             source: of the repository.
+            num_nodes: machines of a job of Slurm.
         """
         command = [sys.executable, str(source / "tools/submit.py"), "--follow", "--job_dir"]
         command += [str(job_dir or output.with_name("jobs")), *arguments, "OUTPUT_DIR", str(output)]
         if self.kind == "local":
             command += ["--cluster", "local", "--num_gpus", "2", "TRAIN.BATCH_SIZE", "2"]
         else:
-            command += ["--num_shards", "2", "--num_gpus", "1", "TRAIN.BATCH_SIZE", "1"]
+            command += ["--num_shards", str(num_nodes), "--num_gpus", "1", "TRAIN.BATCH_SIZE", str(2 // num_nodes)]
         paths = os.pathsep.join([str(source), str(REPOSITORY / "tests/plugins")])
         return Submitted(command, env=self.env | {"PYTHONPATH": paths, "PACE": pace}, cwd=self.folder)
 
@@ -146,7 +153,7 @@ def wait_until(is_so: Callable[[], Any], *, seconds: float = 120) -> Any:
 def job_in(job_dir: Path) -> Job:
     """Return the job of the only submission in a folder, as soon as it is there."""
     (path,) = wait_until(lambda: list(job_dir.glob("*/jobs.json")))
-    return read_jobs(str(path.parent))[0]
+    return read_jobs(path.parent)[0]
 
 
 def losses_in(folder: Path) -> list[str]:

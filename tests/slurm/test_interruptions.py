@@ -55,7 +55,8 @@ def test_interruptions_and_edits_of_the_source_change_nothing(
     kind: str, start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path
 ) -> None:
     cluster, run, source = start_cluster(kind), tmp_path / "run", copied_source(tmp_path / "source")
-    arguments = [*settings, "--cfg", str(source / QUICKSTART.name)]
+    # Without AUTO_RESUME, a new command would begin a new run; a later start of the same job does not.
+    arguments = [*settings, "--cfg", str(source / QUICKSTART.name), "TRAIN.AUTO_RESUME", "False"]
     if kind == "loopback":
         arguments += ["--timeout", "2", "--signal_delay", "60"]  # which Slurm sends after 30 to 60 s
     pace = {"local": "0.2", "loopback": "2,0.1", "netns": "1,1,0.1"}[kind]
@@ -75,7 +76,7 @@ def test_interruptions_and_edits_of_the_source_change_nothing(
     num_starts = 3 if kind == "netns" else 2
     assert [(fields["starts"], fields["status"]) for fields in job.statuses()] == [(num_starts, 0)] * 2
     assert f"restart {num_starts - 1}" in output
-    assert output.count("goes back to the queue after 1 starts") == 1
+    assert output.count("goes back to the queue after 1 start") == 1
     signal_name = "SIGTERM" if kind == "netns" else "SIGUSR2"
     assert f"stopped by {signal_name}" in output
     assert len(set(losses_in(run))) == len(losses_in(quiet))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.slurm.cluster import INSTEAD, REPOSITORY, Cluster, assert_same_end, job_in, losses_in
 
 pytestmark = pytest.mark.slurm
@@ -18,12 +18,6 @@ StartCluster = Callable[[str], Cluster]
 
 RUN_NET = str(REPOSITORY / "tools/run_net.py")
 ON_CPU = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "tests/plugins")}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun on two machines"])
