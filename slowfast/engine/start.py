@@ -21,13 +21,13 @@ from slowfast.utils.paths import pathmgr
 from slowfast.utils.progress import log_to_file
 from slowfast.utils.provenance import provenance
 from slowfast.utils.run_folder import (
-    ASIDE_NAME,
     RunRecord,
     find_run,
     holds_outputs,
     load_newest,
     locked,
     new_run_id,
+    outputs_in,
     own_checkpoints,
     resumable_checkpoints,
     set_aside,
@@ -143,8 +143,8 @@ def _take_folder(cfg: CfgNode, found: Found, *, identity: dict[str, Any], weight
 
 def _refuse_to_move(weights: str, output_dir: str) -> None:
     """Raise an error if the weights to start from are a file of the run that would be set aside."""
-    path, folder = Path(weights).resolve(), Path(output_dir).resolve()
-    if weights and path.is_relative_to(folder) and not path.is_relative_to(folder / ASIDE_NAME):
+    path = Path(weights).resolve()
+    if weights and any(path.is_relative_to(output.resolve()) for output in outputs_in(output_dir)):
         raise ValueError(
             f"{weights} is a file of the run in {output_dir}, which would be set aside for a new run that starts from "
             "it; use another OUTPUT_DIR"

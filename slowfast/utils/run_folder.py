@@ -229,7 +229,8 @@ def best_validation(output_dir: str, run_id: str, *, max_epoch: int) -> dict[str
     return header.get("validation")
 
 
-def _outputs_in(output_dir: str) -> list[Path]:
+def outputs_in(output_dir: str) -> list[Path]:
+    """Return the files and folders in a folder that a run has written, but for its record, config and log."""
     found = []
     for name, content in _OUTPUTS.items():
         path = Path(output_dir, name)
@@ -240,7 +241,7 @@ def _outputs_in(output_dir: str) -> list[Path]:
 
 def holds_outputs(output_dir: str) -> bool:
     """Whether a folder holds what a run has written."""
-    return bool(_outputs_in(output_dir)) or Path(output_dir, RECORD_NAME).exists()
+    return bool(outputs_in(output_dir)) or Path(output_dir, RECORD_NAME).exists()
 
 
 def set_aside(output_dir: str) -> Path:
@@ -260,7 +261,7 @@ def set_aside(output_dir: str) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     files = [path for path in (Path(output_dir, name) for name in _FILES) if path.is_file()]
-    for path in [*_outputs_in(output_dir), *files]:
+    for path in [*outputs_in(output_dir), *files]:
         os.replace(path, folder / path.name)
     write_record(str(folder), record._replace(goes_aside_to=""))
     Path(output_dir, RECORD_NAME).unlink()

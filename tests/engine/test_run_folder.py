@@ -124,6 +124,8 @@ def test_weights_within_the_run_that_would_move_are_refused(start: Start, tmp_pa
     assert status == 1
     assert f"{best} is a file of the run in {tmp_path}/run, which would be set aside" in said
     assert best.exists()
+    shutil.copy(best, tmp_path / "run/mine.pyth")  # a file of the user's, which stays where it is
+    assert start(TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "run/mine.pyth", TRAIN__AUTO_RESUME=False)[0] == 0
 
 
 def test_a_finished_run_with_fewer_epochs_is_finished(start: Start, tmp_path: Path) -> None:
