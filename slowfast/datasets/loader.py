@@ -4,7 +4,6 @@ import ctypes
 import logging
 import os
 import signal
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -27,10 +26,6 @@ SHARED_MEMORY = "/dev/shm"  # through which workers hand over batches; torch tak
 SECONDS_TO_DIE = 1.0  # of a worker whose connection was lost
 SECONDS_TO_LIVE = 20  # of a worker that was told to end, while the main process ends its step
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names in malloc.h
-
-
-# `warn_about_many_workers` says it once, and in our words; torch says it again at each pass.
-warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 
 class LoaderError(OSError):
@@ -74,6 +69,9 @@ class VideoLoader(DataLoader[Batch]):
             # Forked workers share the columns of the list.
             multiprocessing_context="fork" if num_workers else None,
         )
+
+    def check_worker_number_rationality(self) -> None:
+        """Say nothing, where torch would at each pass: `warn_about_many_workers` says it once, and in our words."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Iterate over the batches.
