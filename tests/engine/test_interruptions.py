@@ -151,7 +151,9 @@ def test_a_run_that_is_hit_in_every_phase_ends_bit_equal(
         if name != "SIGKILL":
             wait_until_gone(said, seconds=5)
             assert leftovers_in(tmp_path / "hit") <= left_before  # by a process that was killed
-    assert "Traceback" not in said.read_text()
+    # A worker that hands over a batch to a process that is killed just then says so, in a thread of Python's own.
+    tracebacks = [text for text in said.read_text().split("Traceback")[1:] if "resource_sharer" not in text[:400]]
+    assert not tracebacks
     print("signals that hit a run, by phase:", dict(counts))
     assert all(counts[phase] for phase, number in num_signals.items() if number), counts
 
