@@ -34,8 +34,8 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
 from slowfast.config import load_cfg
-from slowfast.datasets import VideoLoader, build_loader
 from slowfast.datasets.boxes import random_resized_box
+from slowfast.datasets.build import VideoLoader, build_loader
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.loader import set_up_loading
 from slowfast.datasets.motion import write_video

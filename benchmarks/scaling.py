@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.config import CfgNode, load_cfg
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.motion import make_motion
 from slowfast.engine.parallel import build_parallel
-from slowfast.models import build_model, count_parameters
+from slowfast.models.build import build_model, count_parameters
 from slowfast.utils.distributed import device, is_main, sum_over_ranks, wait_for_all, world_size
 from slowfast.utils.launch import launch
 

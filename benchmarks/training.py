@@ -16,7 +16,7 @@ import _cli  # noqa: F401  the package of this checkout
 import torch
 
 from slowfast.config import load_cfg
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.motion import make_motion
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker

@@ -99,7 +99,7 @@ def test_a_package_that_was_imported_before_is_named(checkouts: Path, python: Py
             "try: runpy.run_path(sys.argv[1])\n"
             "except ImportError: pass\n"
         )
-        (checkouts / name / "slowfast/datasets/__init__.py").write_text("raise ImportError\n")
+        (checkouts / name / "slowfast/datasets/build.py").write_text("raise ImportError\n")
         done = python("-c", code, checkouts / "my B/tools/make_motion.py", checkouts / name)
         expected = (
             f"note: {checkouts}/A/slowfast was imported before this tool and runs in place of "

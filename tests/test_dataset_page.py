@@ -14,11 +14,12 @@ import pytest
 from av.video.stream import VideoStream
 from PIL import Image
 
-from slowfast import datasets, models
 from slowfast.config import find_problems, load_cfg
+from slowfast.datasets import build as datasets
 from slowfast.datasets.labels import read_class_names
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.motion import write_video
+from slowfast.models import build as models
 
 PAGE = Path(__file__).parents[1] / "DATASET.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))

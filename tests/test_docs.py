@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
-from slowfast import models
 from slowfast.config import CfgNode, default_cfg, load_cfg
 from slowfast.config.defaults import RETIRED
-from slowfast.models import build_model, count_multiply_adds, count_parameters
+from slowfast.models import build as models
+from slowfast.models.build import build_model, count_multiply_adds, count_parameters
 from slowfast.models.zoo import published
 
 ROOT = Path(__file__).parents[1]

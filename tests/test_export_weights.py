@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from slowfast.config import CfgNode
 from slowfast.engine.train import train
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from slowfast import datasets, models
 from slowfast.config import defaults
+from slowfast.datasets import build as datasets
+from slowfast.models import build as models
 from slowfast.utils import plugins
 
 PAGE = Path(__file__).parents[1] / "docs/extend.md"
@@ -169,8 +170,8 @@ def test_an_installed_package_needs_no_option(
 
 
 WRONG = {
-    "takes_model": "from slowfast import models\nmodels.add_model('r3d_18', None)\n",
-    "takes_data": "from slowfast import datasets\ndatasets.add_dataset('kinetics', None)\n",
+    "takes_model": "from slowfast.models import build as models\nmodels.add_model('r3d_18', None)\n",
+    "takes_data": "from slowfast.datasets import build as datasets\ndatasets.add_dataset('kinetics', None)\n",
     "takes_keys": "from slowfast.config import add_section\nadd_section('MODEL', {'WIDTH': 1})\n",
     "takes_retired_key": "from slowfast.config import add_section\nadd_section('LOG_MODEL_INFO', {'WIDTH': 1})\n",
     "takes_lower_case": "from slowfast.config import add_section\nadd_section('NET', {'width': 1})\n",

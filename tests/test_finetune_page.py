@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast import datasets, models
 from slowfast.config import find_problems, load_cfg
+from slowfast.datasets import build as datasets
+from slowfast.models import build as models
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.zoo import published
 

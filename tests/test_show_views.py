@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.visualization.views import THUMB, look_at
 
 AUGMENTED: dict[str, Any] = {"AUG__ENABLE": True, "AUG__NUM_SAMPLE": 2, "AUG__RE_PROB": 1.0, "TRAIN__BATCH_SIZE": 1}

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unle
 import _cli
 
 from slowfast.config import load_cfg
-from slowfast.datasets import SPLITS, build_opener
 from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import SPLITS, build_opener
 from slowfast.datasets.formats import build_annotations
 from slowfast.datasets.manifest import STATUSES, Manifest, check_videos, read_manifest
 from slowfast.utils import plugins

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unle
 import _cli
 
 from slowfast.config import load_cfg
-from slowfast.datasets import SPLITS
+from slowfast.datasets.build import SPLITS
 from slowfast.datasets.convert import Conversion, extract_frames, resize_videos
 from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names
 from slowfast.datasets.prepare import FEWEST_HELD_OUT, write_folder_lists, write_found_lists

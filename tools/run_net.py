@@ -15,11 +15,12 @@ from slowfast.utils import interrupt
 if __name__ == "__main__":
     interrupt.listen()
 
-from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
+from slowfast.datasets import build as datasets
 from slowfast.engine import parallel
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
+from slowfast.models import build as models
 from slowfast.utils import launch, plugins
 from slowfast.utils.distributed import is_main
 from slowfast.utils.interrupt import INTERRUPTED_STATUS

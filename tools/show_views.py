@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unle
 import _cli
 
 from slowfast.config import load_cfg
-from slowfast.datasets import SPLITS, build_loader
 from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import SPLITS, build_loader
 from slowfast.datasets.formats import format_of
 from slowfast.utils import plugins
 from slowfast.utils.text import count

@@ -23,8 +23,9 @@ import _cli
 import submitit
 from submitit.slurm.slurm import _get_default_parameters, _make_sbatch_string
 
-from slowfast import datasets, models
 from slowfast.config import CfgNode, find_problems, load_cfg
+from slowfast.datasets import build as datasets
+from slowfast.models import build as models
 from slowfast.utils import plugins
 from slowfast.utils.files import write_file
 from slowfast.utils.submission import (

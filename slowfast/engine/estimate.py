@@ -7,7 +7,7 @@ from time import perf_counter
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast.datasets import build_annotations
+from slowfast.datasets.build import build_annotations
 from slowfast.engine.run import Run
 from slowfast.utils.distributed import device, is_main
 from slowfast.utils.text import count

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast.datasets import (
+from slowfast.datasets.build import (
     VideoLoader,
     build_class_names,
     build_loader,
@@ -25,7 +25,7 @@ from slowfast.datasets import (
 from slowfast.datasets.records import Batch, Unread
 from slowfast.datasets.transforms import Normalise
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import weights_to_test
 from slowfast.utils.distributed import (

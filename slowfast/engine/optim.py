@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from slowfast.models import lr_scales
+from slowfast.models.build import lr_scales
 
 # From logits (B, K) and class numbers (B,) or, but for the first, soft labels (B, K), to the mean loss of the batch.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

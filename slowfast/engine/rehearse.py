@@ -11,8 +11,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast.datasets import VideoLoader, build_annotations, build_loader
 from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import VideoLoader, build_annotations, build_loader
 from slowfast.engine.estimate import VIEWS_PER_CLIP, Estimate, clips_per_step
 from slowfast.engine.evaluate import ScoreTable, score_split, summarise, write_result
 from slowfast.engine.optim import lr_at

@@ -13,13 +13,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slowfast.datasets import known_class_names
+from slowfast.datasets.build import known_class_names
 from slowfast.engine.averaging import Average
 from slowfast.engine.bad_steps import Streak
 from slowfast.engine.optim import amp_dtype, build_optimizer
 from slowfast.engine.parallel import compile_blocks
 from slowfast.engine.recompute import choose_recomputed
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.weights import fill_weights, head_names
 from slowfast.utils.distributed import device

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from slowfast.datasets import VideoLoader, build_loader, known_class_names
+from slowfast.datasets.build import VideoLoader, build_loader, known_class_names
 from slowfast.engine.identity import START_WEIGHTS, differences, identity_of
 from slowfast.engine.run import Run, check_state
 from slowfast.engine.saver import Validations

@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from slowfast.datasets import build_normalise
+from slowfast.datasets.build import build_normalise
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
 from slowfast.engine.agreement import Agreement, BufferSnapshot

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 
-from slowfast.datasets import VideoLoader, build_loader, build_mix, build_normalise
+from slowfast.datasets.build import VideoLoader, build_loader, build_mix, build_normalise
 from slowfast.datasets.records import Batch
 from slowfast.engine.bad_steps import BadStepsError
 from slowfast.engine.estimate import Estimate, clips_per_step
@@ -25,7 +25,7 @@ from slowfast.engine.saver import Saver, Validations, check_disk
 from slowfast.engine.start import start_run
 from slowfast.engine.step import Outcome, StepTaker
 from slowfast.engine.unread import UnreadVideos
-from slowfast.models import count_multiply_adds, count_parameters
+from slowfast.models.build import count_multiply_adds, count_parameters
 from slowfast.utils.distributed import (
     copy_buffers_from_main,
     device,

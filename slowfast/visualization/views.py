@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from slowfast.datasets import VideoLoader
 from slowfast.datasets.boxes import Box
+from slowfast.datasets.build import VideoLoader
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.records import View
 from slowfast.datasets.transforms import Augmentation, TestTransform, TrainTransform

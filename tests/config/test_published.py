@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from slowfast import datasets, models
 from slowfast.config import CfgNode, default_cfg, find_problems, load_cfg
 from slowfast.config.defaults import NUMBER_OR_LIST, RETIRED
+from slowfast.datasets import build as datasets
+from slowfast.models import build as models
 
 REFERENCE = Path(__file__).parents[1] / "reference/published_config_keys.json"
 PUBLISHED: dict[str, dict[str, Any]] = json.loads(REFERENCE.read_text())["keys"]

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from slowfast.config import CfgNode
-from slowfast.datasets import VideoLoader, build_loader, find_problems
+from slowfast.datasets.build import VideoLoader, build_loader, find_problems
 from slowfast.datasets.decode import DecodeError
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import save_checkpoint
 
 Broken = dict[int, tuple[str, str]]

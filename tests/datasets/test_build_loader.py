@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
 from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.manifest import Entry
 
 MakeCfg = Callable[..., CfgNode]

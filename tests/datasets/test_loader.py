@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.datasets.loader import LoaderError, warn_about_many_workers
 
@@ -74,7 +74,7 @@ import sys
 from pathlib import Path
 
 from slowfast.config import load_cfg
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 
 
 def load(split, *overrides):

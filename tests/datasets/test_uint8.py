@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader, build_normalise
 from slowfast.datasets.boxes import Box
+from slowfast.datasets.build import build_loader, build_normalise
 from slowfast.datasets.records import Unfilled
 from slowfast.datasets.resize import resize_into
 from slowfast.datasets.transforms import Normalise

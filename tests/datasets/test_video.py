@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from slowfast.config import CfgNode
-from slowfast.datasets import DATASETS, build_annotations, build_class_names, build_loader, find_problems
 from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import DATASETS, build_annotations, build_class_names, build_loader, find_problems
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.motion import make_motion
 from slowfast.datasets.records import Request, Video, View

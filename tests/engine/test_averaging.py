@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.engine.averaging import Average
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.run import Run

@@ -10,7 +10,7 @@ import torch
 from slowfast.config import CfgNode
 from slowfast.datasets.records import Unread
 from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarise
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.models.zoo import weights_to_test
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
 

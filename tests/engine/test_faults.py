@@ -14,7 +14,7 @@ import simplejson
 import torch
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.engine.bad_steps import BadStepsError
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker

@@ -7,7 +7,7 @@ from torch import nn
 
 from slowfast.config import CfgNode, default_cfg
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, parameter_groups, set_lr
-from slowfast.models import find_problems
+from slowfast.models.build import find_problems
 from slowfast.models.uniformer import UniFormer
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.records import Batch
 from slowfast.engine.parallel import compile_blocks, find_problems
 from slowfast.engine.prefetch import on_device

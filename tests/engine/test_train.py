@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from slowfast.config import CfgNode
 from slowfast.engine.bad_steps import BadStepsError
 from slowfast.engine.train import train
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torchvision.models import get_model, get_model_weights, list_models, video
 
-from slowfast import models
 from slowfast.config import CfgNode, default_cfg, find_problems, load_cfg
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
-from slowfast.models import build_model, count_multiply_adds, count_parameters
+from slowfast.models import build as models
+from slowfast.models.build import build_model, count_multiply_adds, count_parameters
 from slowfast.models.torchvision_video import NAMES, build_mvit
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import published, published_class_names

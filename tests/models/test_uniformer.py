@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from slowfast.config import CfgNode, default_cfg
-from slowfast.models import build_model, count_multiply_adds, count_parameters
+from slowfast.models.build import build_model, count_multiply_adds, count_parameters
 from slowfast.models.uniformer import Depthwise, UniFormer
 
 SIZES: dict[str, dict[str, Any]] = {"s": {"depths": (3, 4, 8, 3)}, "b": {"depths": (5, 8, 20, 7)}}

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slowfast.config import default_cfg
-from slowfast.models import MODELS, build_model
+from slowfast.models.build import MODELS, build_model
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.weights import Report, fill_weights, head_names, inflate, load_weights
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from slowfast import models
 from slowfast.config import CfgNode
+from slowfast.models import build as models
 from slowfast.models.zoo import Published, find_weights, published, weights_to_start
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
 

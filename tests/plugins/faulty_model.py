@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from slowfast.config import add_section
-from slowfast.models import Model, add_model
+from slowfast.models.build import Model, add_model
 from slowfast.models.uniformer import build_uniformer
 from slowfast.utils.distributed import rank
 

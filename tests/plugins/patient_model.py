@@ -9,7 +9,7 @@ import time
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast.models import Model, add_model
+from slowfast.models.build import Model, add_model
 from slowfast.models.uniformer import build_uniformer
 
 

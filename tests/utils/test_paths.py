@@ -12,10 +12,10 @@ import torch
 from iopath.common.file_io import PathHandler
 
 from slowfast.config import CfgNode
-from slowfast.datasets import build_loader
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.engine.evaluate import evaluate
-from slowfast.models import build_model
+from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.paths import pathmgr
 
