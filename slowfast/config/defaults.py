@@ -173,7 +173,7 @@ _C.BN.NUM_BATCHES_PRECISE = 200  # batches used for that
 # ---- Logging ---------------------------------------------------------------------------------------------------------
 _C.TENSORBOARD = CfgNode()
 _C.TENSORBOARD.ENABLE = False  # write scalars for TensorBoard
-_C.TENSORBOARD.LOG_DIR = ""  # folder of its files; "": OUTPUT_DIR/tensorboard
+_C.TENSORBOARD.LOG_DIR = ""  # folder with a folder of each run in it; "": OUTPUT_DIR/tensorboard
 
 # Keys that published configs set and that do nothing here (nor, mostly, there), with the reason.
 RETIRED = {

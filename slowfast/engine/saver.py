@@ -14,6 +14,7 @@ from slowfast.utils.checkpoint import BEST_NAME, checkpoint_path, prune_checkpoi
 from slowfast.utils.distributed import is_main
 from slowfast.utils.files import format_bytes, free_bytes, read_json, write_json
 from slowfast.utils.folder_lock import FolderLock, FolderLockedError
+from slowfast.utils.provenance import provenance
 from slowfast.utils.run_folder import own_checkpoints, position_of, resumable_checkpoints
 from slowfast.utils.text import count
 
@@ -156,17 +157,20 @@ class Validations:
 
     def __init__(self, output_dir: str, run: Run, *, best: dict[str, Any] | None, metric: str) -> None:
         self._path = Path(output_dir, "validation.json")
+        self._run_id = run.run_id
         self._records = run.validations
         self._best = best
         self._metric = metric
 
     @staticmethod
-    def read(output_dir: str, *, max_epoch: int) -> list[dict[str, Any]]:
-        """Return the records in a folder after at most so many epochs: a run may be validated after its last save."""
+    def read(output_dir: str, run_id: str, *, max_epoch: int) -> list[dict[str, Any]]:
+        """Return a run's records after at most so many epochs: it may have been validated after its last save."""
         path = Path(output_dir, "validation.json")
         try:
-            records = read_json(path, remedy="the records in the checkpoint are used")
-            return [record for record in records if record["epoch"] <= max_epoch]
+            content = read_json(path, remedy="the records in the checkpoint are used")
+            if content["run_id"] != run_id:
+                return []
+            return [record for record in content["validations"] if record["epoch"] <= max_epoch]
         except FileNotFoundError:
             return []
         except (ValueError, OSError, KeyError, TypeError) as error:
@@ -191,7 +195,8 @@ class Validations:
     def write(self) -> None:
         """Write the records, if this is the main process."""
         if is_main():
-            write_json(self._path, self._records)
+            content = {"run_id": self._run_id, "validations": self._records, "run_by": provenance()}
+            write_json(self._path, content)
 
     def num_without_improvement(self) -> int:
         """Return how many validations have passed since the best one."""

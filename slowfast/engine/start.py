@@ -154,7 +154,7 @@ def _refuse_to_move(weights: str, output_dir: str) -> None:
 def _resume(cfg: CfgNode, run: Run, found: Found, *, weights: str) -> None:
     assert found.state is not None
     run.load(found.state, path=str(found.path))
-    later = Validations.read(cfg.OUTPUT_DIR, max_epoch=run.epoch) if is_main() else []
+    later = Validations.read(cfg.OUTPUT_DIR, run.run_id, max_epoch=run.epoch) if is_main() else []
     known = {record["epoch"] for record in run.validations}
     run.validations += [record for record in from_main(later) if record["epoch"] not in known]
 

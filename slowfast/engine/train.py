@@ -92,8 +92,10 @@ def train(cfg: CfgNode) -> bool:
             with phase("the rehearsal"):
                 rehearse(cfg, run, taker, train_loader, estimate)
 
-        folder = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR, "tensorboard"))
-        writer = ScalarWriter(folder if cfg.TENSORBOARD.ENABLE and is_main() else None)
+        # A folder outside OUTPUT_DIR may be shared by many runs: each has its own below it.
+        log_dir = Path(cfg.TENSORBOARD.LOG_DIR, run.run_id) if cfg.TENSORBOARD.LOG_DIR else None
+        log_dir = log_dir or Path(cfg.OUTPUT_DIR, "tensorboard")
+        writer = ScalarWriter(str(log_dir) if cfg.TENSORBOARD.ENABLE and is_main() else None)
         training = _Training(
             cfg, run, taker, train_loader, val_loader, saver, validations, estimate, writer, Interruption()
         )

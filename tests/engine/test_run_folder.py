@@ -58,7 +58,9 @@ def test_a_new_run_sets_the_old_one_aside(start: Start, tmp_path: Path) -> None:
     assert epochs_in(old) == [4, 3, 2, 1]
     assert (old / "stdout.log").read_text() == old_log
     assert simplejson.loads((old / "run.json").read_text())["run_id"] == old.name
-    assert [record["epoch"] for record in simplejson.loads((tmp_path / "run/validation.json").read_text())] == [2]
+    validation = simplejson.loads((tmp_path / "run/validation.json").read_text())
+    assert [record["epoch"] for record in validation["validations"]] == [2]
+    assert validation["run_by"]["command"] == result["run_by"]["command"]
 
 
 def test_setting_aside_is_continued_after_a_kill(start: Start, tmp_path: Path) -> None:
@@ -241,14 +243,28 @@ def test_an_empty_or_lost_validation_record_does_not_stop_a_run(start: Start, tm
     settings: dict[str, Any] = {"TRAIN__EVAL_PERIOD": 1, "TRAIN__RESUME_WITH_CHANGES": True}
     assert start(SOLVER__MAX_EPOCH=2, **settings)[0] == 0
     path = tmp_path / "run/validation.json"
-    first = simplejson.loads(path.read_text())[0]
+    first = simplejson.loads(path.read_text())["validations"][0]
     path.write_text("")
     status, said = start(SOLVER__MAX_EPOCH=3, **settings)
     assert status == 0
     assert f"{path}: is empty; the records in the checkpoint are used" in said
-    records = simplejson.loads(path.read_text())
+    records = simplejson.loads(path.read_text())["validations"]
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert records[0] == first
+
+
+def test_a_shared_tensorboard_folder_keeps_the_runs_apart(start: Start, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"TENSORBOARD__ENABLE": True, "TENSORBOARD__LOG_DIR": tmp_path / "curves"}
+    run_ids = []
+    for auto_resume in (True, False):
+        assert start(TRAIN__AUTO_RESUME=auto_resume, **settings)[0] == 0
+        record = read_record(str(tmp_path / "run"))
+        assert record is not None
+        run_ids.append(record.run_id)
+    assert len(set(run_ids)) == 2
+    for run_id in run_ids:
+        assert len(list((tmp_path / "curves" / run_id).glob("events.out.tfevents.*"))) == 1
+    assert {path.name for path in (tmp_path / "curves").iterdir()} == set(run_ids)
 
 
 def test_training_stops_early_and_stays_stopped(start: Start, tmp_path: Path) -> None:
