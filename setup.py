@@ -14,7 +14,7 @@ setup(
         "torch>=2.14.1",
         "torchvision>=0.29.1",
         "numpy>=1.26",
-        "av>=16.0",
+        "av>=17.0.1",
         "pillow>=10.0",
         "numba>=0.60",
         "pyarrow>=18.0",

@@ -9,10 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
 from slowfast.datasets.manifest import read_manifest
@@ -70,6 +73,37 @@ def test_all_splits_are_checked_and_summed_up(data: Path, check_data: Tool, caps
     assert printed[9].endswith(f"DATA.MANIFEST {data}/manifest.csv")
     assert read_manifest(str(data / "manifest.csv")).bad.keys() == {"8.mp4", "9.mp4"}
     assert read_manifest(str(data / "manifest.csv")).num_checked == 9
+
+
+def write_tagged(path: Path, **tags: Any) -> None:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+
+
+def test_hdr_and_other_pixels_than_squares_are_counted(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags: list[dict[str, Any]] = [{"color_trc": 16}, {"color_trc": 16, "sample_aspect_ratio": Fraction(4, 3)}]
+    tags += [{"color_trc": 18}, {"color_trc": 1}, {"sample_aspect_ratio": Fraction(100, 99)}]
+    for number, of_video in enumerate(tags):
+        write_tagged(data / f"videos/new {number}.mp4", **of_video)
+    (data / "train.csv").write_text("".join(f"new {number}.mp4,1\n" for number in (0, 1, 2, 3, 4, 2)))
+    (data / "val.csv").write_text("new 1.mp4,1\n")
+    (data / "test.csv").write_text("0.mp4,1\n")
+    assert check_data("--workers", "1") == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines() if "read as stored" in line] == [
+        "train  HDR (HLG): 2, HDR (PQ): 2, non-square pixels: 1 (read as stored)",
+        "val  HDR (PQ): 1, non-square pixels: 1 (read as stored)",
+    ]
+    with (data / "manifest.csv").open(newline="") as file:
+        rows = {row["path"]: (row["sample_aspect_ratio"], row["hdr"]) for row in csv.DictReader(file)}
+    assert rows["new 1.mp4"] == ("4/3", "PQ")
+    assert rows["0.mp4"] == ("1", "")
 
 
 def test_statuses_are_0_if_good_1_if_failed_2_if_misused(

@@ -63,7 +63,8 @@ def test_the_tool_prints_tables_and_writes_contact_sheets(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["--cfg", str(repository / "exp/quickstart/config.yaml"), "--out", str(tmp_path / "sheet.png")]
+    sheets = tmp_path / "a new/folder"
+    command = ["--cfg", str(repository / "exp/quickstart/config.yaml"), "--out", str(sheets / "sheet.png")]
     assert show_views([*command, "--row", "3", *tiny_settings()]) == 0
     printed = capsys.readouterr().out
     assert [line.split(":")[0] for line in printed.splitlines() if re.match(r"(train|val|test):", line)] == [
@@ -72,7 +73,7 @@ def test_the_tool_prints_tables_and_writes_contact_sheets(
         "test",
     ]
     for split, strips in (("train", 2), ("val", 2), ("test", 4)):
-        sheet = Image.open(tmp_path / f"sheet_{split}.png")
+        sheet = Image.open(sheets / f"sheet_{split}.png")
         assert sheet.width >= 4 * THUMB  # the frames of a clip
         assert strips * THUMB <= sheet.height < (strips + 1) * THUMB
 
@@ -92,3 +93,13 @@ def test_a_video_that_is_in_no_list_can_be_shown(
     assert "none.mp4: no such file" in capsys.readouterr().err
     assert show_views([*command, "DATA.PATH_TO_DATA_DIR", str(motion_folder), "--row", "99"]) == 1
     assert "--row is 99, but the list of train has 32 videos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.mp4", "folder/"])
+def test_a_contact_sheet_that_is_no_image_is_wrong_usage(
+    show_views: Callable[[list[str]], int], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        show_views(["--cfg", "none.yaml", "--out", name])
+    assert error.value.code == 2
+    assert f"argument --out: {Path(name)} has no suffix of an image file" in capsys.readouterr().err

@@ -21,7 +21,13 @@ from slowfast.config import load_cfg
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import SPLITS, build_opener
 from slowfast.datasets.formats import build_annotations
-from slowfast.datasets.manifest import STATUSES, Manifest, check_videos, read_manifest
+from slowfast.datasets.manifest import (
+    STATUSES,
+    Manifest,
+    check_videos,
+    count_unusual,
+    read_manifest,
+)
 from slowfast.utils import plugins
 
 NUM_EXAMPLES = 10  # bad videos that are named
@@ -79,19 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 title=split,
             )
         manifest = read_manifest(str(manifest_path))
+        unusual = count_unusual(str(manifest_path), lists)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes the check", file=sys.stderr)
         return _cli.INTERRUPTED
     except (ValueError, OSError) as error:
         return _cli.report(error)
-    num_bad = _print_summary(lists, manifest)
+    num_bad = _print_summary(lists, manifest, unusual)
     print(f"manifest: {manifest_path}")
     if num_bad:
         print(f"to train and test without these videos, add: DATA.MANIFEST {manifest_path}")
     return 1 if num_bad else 0
 
 
-def _print_summary(lists: Mapping[str, Annotations], manifest: Manifest) -> int:
+def _print_summary(
+    lists: Mapping[str, Annotations], manifest: Manifest, unusual: Mapping[str, Mapping[str, int]]
+) -> int:
     """Print how many videos of each split are in what state, and the first bad ones; return the number of bad ones."""
     bad = {split: _bad_paths(annotations, manifest) for split, annotations in lists.items()}
     counts = {split: Counter(manifest.bad[path].split(":")[0] for path in paths) for split, paths in bad.items()}
@@ -103,6 +112,10 @@ def _print_summary(lists: Mapping[str, Annotations], manifest: Manifest) -> int:
             *(counts[split][status] for status in STATUSES),
         ]
         print(f"{split:>12}" + "".join(f"{number:12}" for number in numbers))
+    for split, counts_by_kind in unusual.items():
+        if counts_by_kind:
+            kinds = ", ".join(f"{kind}: {number}" for kind, number in sorted(counts_by_kind.items()))
+            print(f"{split:>12}  {kinds} (read as stored)")
     examples = [f"  {split}  {path}: {manifest.bad[path]}" for split, paths in bad.items() for path in paths]
     print("\n".join(examples[:NUM_EXAMPLES]))
     if len(examples) > NUM_EXAMPLES:

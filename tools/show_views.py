@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli
+from PIL import Image
 
 from slowfast.config import load_cfg
 from slowfast.datasets.annotations import Annotations
@@ -47,10 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
     args = parser.parse_intermixed_args(arguments)
+    if Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
+        parser.error(f"argument --out: {args.out} has no suffix of an image file; use .png or .jpg")
     given = None if args.video is None else Annotations([str(Path(args.video).absolute())], [0])
     try:
         plugins.import_plugins(args.imports)
         cfg = load_cfg(args.cfg, [*args.opts, *ALONE])
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         for split in args.split or SPLITS:
             loader = build_loader(cfg, split, annotations=given)
             row = 0 if given else args.row

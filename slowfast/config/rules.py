@@ -119,10 +119,12 @@ def _machine_problems(cfg: CfgNode) -> Iterator[str]:
 
 
 def _data_problems(cfg: CfgNode) -> Iterator[str]:
-    try:
-        cfg.DATA.LABEL_PATH_TEMPLATE.format("train")
-    except (KeyError, IndexError, ValueError):
+    if not _names(cfg.DATA.LABEL_PATH_TEMPLATE, "train"):
         yield f"DATA.LABEL_PATH_TEMPLATE is {cfg.DATA.LABEL_PATH_TEMPLATE!r}; use a file name, with {{}} for the split"
+    if len(_names(cfg.DATA.IMAGE_TEMPLATE, 1, 2)) < 2:
+        yield (
+            f"DATA.IMAGE_TEMPLATE is {cfg.DATA.IMAGE_TEMPLATE!r}; use a file name with one number, such as {{:05d}}.jpg"
+        )
     for key, values, length in (
         ("DATA.MEAN", cfg.DATA.MEAN, 3),
         ("DATA.STD", cfg.DATA.STD, 3),
@@ -153,6 +155,14 @@ def _data_problems(cfg: CfgNode) -> Iterator[str]:
             f"DATA.TEST_SHORT_SIDE is {cfg.DATA.TEST_SHORT_SIDE}, smaller than "
             f"DATA.TEST_CROP_SIZE={cfg.DATA.TEST_CROP_SIZE}; use 0 for the same"
         )
+
+
+def _names(template: str, *values: str | int) -> set[str]:
+    """The file names that a template gives for some values; none if it cannot be filled in."""
+    try:
+        return {template.format(value) for value in values}
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return set()
 
 
 def _model_problems(cfg: CfgNode) -> Iterator[str]:

@@ -18,13 +18,24 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.filter import Graph
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from PIL import Image
 
-from slowfast.datasets.decode import DecodeError, VideoFile
+from slowfast.datasets.decode import DecodeError, VideoFile, check_template
+from slowfast.datasets.frame_metadata import (
+    RGB,
+    Orientation,
+    UnsupportedFrameError,
+    drop_transfer,
+    matrix_of,
+    orientation_of,
+    range_of,
+    scale_name,
+)
 from slowfast.datasets.prepare import videos_below
 from slowfast.datasets.sampling import constant_rate
 from slowfast.utils.folder_lock import FolderLock
@@ -36,6 +47,7 @@ from slowfast.utils.pool import Failure, map_in_processes, progress_bar
 # clip of 16 of 64 frames then decodes about three times as fast as with x264's own settings, from files half as large
 # again.
 X264_OPTIONS = {"preset": "medium", "tune": "fastdecode", "g": "32", "b-pyramid": "none", "threads": "1"}
+SMPTE170M = 6  # AVColorSpace that RGB is converted to: BT.601, which readers that know no tags take all files for
 CHUNK_BYTES = 256 << 20  # of decoded frames in memory
 
 Convert = Callable[..., str]  # of a video, its target and a temporary name beside that; returns a word for the outcome
@@ -53,8 +65,8 @@ def resize_videos(
 ) -> Conversion:
     """Write all videos below a folder as H.264 files whose short side is at most `short_side` pixels, without sound.
 
-    All frames and their times are kept. They are turned upright, and both sides made even. An MP4 file of H.264 that is
-    small enough is copied as it is.
+    All frames, their times, their colors and the shape of their pixels are kept, with tags that say so. They are turned
+    upright, and both sides made even. An MP4 file of H.264 that is small enough is copied as it is.
 
     Args:
         videos: folder of the videos, at any depth.
@@ -107,8 +119,7 @@ def extract_frames(
     """
     if fps < 0:
         raise ValueError(f"the frame rate is {fps}; use frames per second, or 0 for all frames of the file")
-    if template.format(1) == template.format(2):
-        raise ValueError(f"the template {template!r} gives all frames one name; use {{:05d}} for the number")
+    check_template(template)
     if not 1 <= quality <= 100:
         raise ValueError(f"the quality is {quality}; use 1 to 100 (best)")
     convert = partial(_extract, fps=fps, quality=quality, template=template)
@@ -196,7 +207,7 @@ def _attempt(task: tuple[Path, Path], *, convert: Convert) -> str | Failure:
     _remove(part)
     try:
         return convert(source, target, part=part)
-    except (DecodeError, av.FFmpegError, OSError) as error:
+    except (DecodeError, UnsupportedFrameError, av.FFmpegError, OSError) as error:
         _remove(part)
         return Failure("failed", " ".join(str(error).removeprefix(f"{source}: ").split()))
 
@@ -210,31 +221,52 @@ def _remove(part: Path) -> None:
 # ---- One video -------------------------------------------------------------------------------------------------------
 
 
+class _Form(NamedTuple):
+    """What the frames of a resized video are like: upright, in yuv420p of limited range."""
+
+    width: int
+    height: int
+    sample_aspect_ratio: Fraction
+    matrix: int  # AVColorSpace, and so on
+    primaries: int
+    transfer: int
+
+
 def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int) -> str:
     if _is_whole(target):
         return "there already"
     with VideoFile(str(source)) as video:
-        num_frames, fps = video.num_frames, video.fps
+        num_frames, fps, pixel_shape = video.num_frames, video.fps, video.sample_aspect_ratio
+
     with av.open(str(source)) as reader:
         stream = reader.streams.best("video")  # the one that VideoFile reads
         assert isinstance(stream, VideoStream)
         stream.thread_type = "NONE"  # the processes are the parallelism
-        frames = reader.decode(stream)
+        frames = _decode(reader, stream)
         first = next(frames)
-        size = _resized(first, short_side=short_side)
+        form = _resized(first, short_side=short_side, sample_aspect_ratio=pixel_shape)
         is_mp4 = source.suffix.lower() == ".mp4" and "mp4" in reader.format.name
         is_fine = is_mp4 and stream.codec_context.name == "h264" and first.format.name == "yuv420p"
-        if is_fine and not first.rotation and size == (first.width, first.height):
+        is_small = form[:2] == (first.width, first.height) and orientation_of(first) == Orientation()
+        if is_fine and is_small:
             outcome = "copied"
             shutil.copyfile(source, part)
         else:
             outcome = "resized"
-            _encode(chain([first], frames), part, stream=stream, size=size, fps=fps, crf=crf)
+            _encode(chain([first], frames), part, stream=stream, form=form, fps=fps, crf=crf)
+
     with VideoFile(str(part)) as video:
         if video.num_frames != num_frames:
             raise DecodeError(f"{source}: only {video.num_frames} of {num_frames} frames can be decoded")
     part.replace(target)
     return outcome
+
+
+def _decode(reader: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """All frames of a stream; packets without content, which repeat a frame in Theora and AVI, give none."""
+    packets = (packet for packet in reader.demux(stream) if packet.size)
+    for packet in chain(packets, [None]):
+        yield from stream.codec_context.decode(packet)
 
 
 def _is_whole(path: Path) -> bool:
@@ -254,15 +286,30 @@ def _is_whole(path: Path) -> bool:
         return place == end > 0
 
 
-def _resized(frame: av.VideoFrame, *, short_side: int) -> tuple[int, int]:
-    """Width and height of a frame when it is upright, at most short_side and even; as near to the shape as can be."""
-    width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+def _resized(frame: av.VideoFrame, *, short_side: int, sample_aspect_ratio: Fraction) -> _Form:
+    """What a video becomes whose first frame is given: at most short_side and even, as near to the shape as can be."""
+    width, height = frame.width, frame.height
+    if orientation_of(frame).is_transposed:
+        width, height, sample_aspect_ratio = height, width, 1 / sample_aspect_ratio
     scale = min(short_side / min(width, height), 1)
-    return max(int(width * scale / 2 + 1e-6) * 2, 2), max(int(height * scale / 2 + 1e-6) * 2, 2)
+    even_width = max(int(width * scale / 2 + 1e-6) * 2, 2)
+    even_height = max(int(height * scale / 2 + 1e-6) * 2, 2)
+
+    # Where one side is rounded more than the other, the pixels make up for it.
+    stretch = Fraction(width, height) * Fraction(even_height, even_width)
+    matrix = matrix_of(frame)
+    return _Form(
+        even_width,
+        even_height,
+        (sample_aspect_ratio * stretch).limit_denominator(1000),
+        matrix=SMPTE170M if matrix == RGB else matrix,
+        primaries=frame.color_primaries,
+        transfer=frame.color_trc,
+    )
 
 
 def _encode(
-    frames: Iterable[av.VideoFrame], path: Path, *, stream: VideoStream, size: tuple[int, int], fps: Fraction, crf: int
+    frames: Iterable[av.VideoFrame], path: Path, *, stream: VideoStream, form: _Form, fps: Fraction, crf: int
 ) -> None:
     """Write frames as H.264, with their times from 0 on."""
     time_base = stream.time_base or 1 / (fps or Fraction(25))
@@ -270,14 +317,14 @@ def _encode(
     first = last = None
     with av.open(str(path), "w", format="mp4") as writer:
         output = writer.add_stream("libx264", rate=fps or 25, options=X264_OPTIONS | {"crf": str(crf)})
-        output.width, output.height = size
+        output.width, output.height = form.width, form.height
         output.pix_fmt = "yuv420p"
         encoder = output.codec_context
         encoder.time_base = time_base
-        for name in ("colorspace", "color_primaries", "color_trc"):
-            setattr(encoder, name, getattr(stream.codec_context, name))
-        encoder.color_range = ColorRange.MPEG
-        for frame in _scaled(frames, time_base=time_base, size=size):
+        encoder.sample_aspect_ratio = form.sample_aspect_ratio
+        encoder.colorspace, encoder.color_range = form.matrix, ColorRange.MPEG
+        encoder.color_primaries, encoder.color_trc = form.primaries, form.transfer
+        for frame in _scaled(frames, time_base=time_base, form=form):
             if frame.is_corrupt:
                 raise DecodeError(f"{stream.container.name}: a frame is damaged")
             # Containers without times, as AVI, may repeat one or lack it: such a frame follows after the usual step.
@@ -292,22 +339,45 @@ def _encode(
         writer.mux(output.encode(None))
 
 
-def _scaled(frames: Iterable[av.VideoFrame], *, time_base: Fraction, size: tuple[int, int]) -> Iterator[av.VideoFrame]:
-    """The frames upright, in one size and pixel format, through FFmpeg's filters; their own size may change."""
+def _scaled(frames: Iterable[av.VideoFrame], *, time_base: Fraction, form: _Form) -> Iterator[av.VideoFrame]:
+    """The frames in one form, through FFmpeg's filters; their own size, colors and orientation may change."""
     kind, graph = None, Graph()
     for frame in frames:
-        if kind != (frame.width, frame.height, frame.format.name):
-            kind, graph = (frame.width, frame.height, frame.format.name), Graph()
-            turns = [graph.add("transpose", "cclock") for _ in range(frame.rotation // 90 % 4)]
-            graph.link_nodes(
-                graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base),
-                *turns,
-                graph.add("scale", f"{size[0]}:{size[1]}:flags=bicubic:out_range=tv"),
-                graph.add("format", "yuv420p"),
-                graph.add("buffersink"),
-            ).configure()
+        frame.colorspace, frame.color_range = matrix_of(frame), range_of(frame)
+        drop_transfer(frame)
+        orientation = orientation_of(frame)
+        found = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation)
+        if kind != found:
+            kind, graph = found, _graph(frame, orientation, time_base=time_base, form=form)
         graph.vpush(frame)
         yield graph.vpull()
+
+
+def _graph(frame: av.VideoFrame, orientation: Orientation, *, time_base: Fraction, form: _Form) -> Graph:
+    """Filters for frames like one: they scale it, convert its colors if they are others, and turn it upright."""
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add(
+        "buffer",
+        video_size=f"{frame.width}x{frame.height}",
+        pix_fmt=frame.format.name,
+        time_base=str(time_base),
+        pixel_aspect="1/1",
+        colorspace=str(frame.colorspace),
+        range=str(frame.color_range),
+    )
+    size = (form.height, form.width) if orientation.is_transposed else (form.width, form.height)
+    colors = f"out_color_matrix={scale_name(form.matrix)}:out_range=tv"
+    if frame.colorspace != RGB:
+        colors += f":in_color_matrix={scale_name(frame.colorspace)}"
+    graph.link_nodes(
+        source,
+        graph.add("scale", f"{size[0]}:{size[1]}:flags=bicubic+accurate_rnd:{colors}"),
+        graph.add("format", "yuv420p"),
+        *(graph.add(*text.split("=")) for text in orientation.filters()),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
 
 
 def _extract(source: Path, target: Path, *, part: Path, fps: float, quality: int, template: str) -> str:

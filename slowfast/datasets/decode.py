@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain, count, islice, pairwise
+from itertools import chain, islice, pairwise
 from os.path import join
+from string import Formatter
 from types import TracebackType
 from typing import NamedTuple
 
@@ -22,6 +23,14 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from slowfast.datasets.frame_metadata import (
+    HDR_TRANSFERS,
+    UnsupportedFrameError,
+    drop_transfer,
+    matrix_of,
+    orientation_of,
+    sws_colorspace,
+)
 from slowfast.utils.paths import pathmgr
 
 Frames = NDArray[np.uint8]
@@ -77,6 +86,7 @@ class VideoFile:
         self.path = path
         self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
+        self._is_transposed: bool | None = None  # whether the display matrix lays frames on their side
         self._local_path = self._find()
         self._container = self._open()
         try:
@@ -111,6 +121,16 @@ class VideoFile:
     def codec(self) -> str:
         """FFmpeg's name of the codec."""
         return self._decoder.codec.canonical_name
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction:
+        """The width of a pixel over its height; frames are given as they are stored, whatever it is."""
+        return Fraction(self._stream.sample_aspect_ratio or 1)
+
+    @property
+    def hdr(self) -> str:
+        """PQ or HLG for high dynamic range, whose brightness is given as it is stored; else empty."""
+        return HDR_TRANSFERS.get(self._decoder.color_trc, "")
 
     @cached_property
     def times(self) -> NDArray[np.float64]:
@@ -326,9 +346,28 @@ class VideoFile:
                 yield from islice(self._demux(container), place, self._num_packets)
 
     def _to_image(self, frame: av.VideoFrame) -> Frames:
-        # A stream may change its size on the way; like a player, stay with the first one.
-        image: Frames = self._converter.reformat(frame, *self._size, format=self._pixel_format).to_ndarray()  # type: ignore[assignment]
-        return np.rot90(image, frame.rotation // 90) if frame.rotation else image
+        try:
+            orientation, matrix = orientation_of(frame), matrix_of(frame)
+            drop_transfer(frame)
+            converted = self._converter.reformat(
+                frame,
+                # A stream may change its size on the way; like a player, stay with the first one.
+                *self._size,
+                format=self._pixel_format,
+                src_colorspace=sws_colorspace(matrix),
+                threads=1,
+            )
+        except UnsupportedFrameError as error:
+            raise DecodeError(f"{self.path}: {error}") from error
+        except av.FFmpegError as error:
+            reason = f"no conversion from {frame.format.name} to RGB: {_reason(error)}"
+            raise DecodeError(f"{self.path}: {reason}") from error
+
+        if self._is_transposed not in (None, orientation.is_transposed):
+            raise DecodeError(f"{self.path}: some of its frames are upright, others lie on their side")
+        self._is_transposed = orientation.is_transposed
+        image: Frames = converted.to_ndarray()  # type: ignore[assignment]
+        return orientation.turn(image)
 
 
 def _is_ascending(times: Sequence[int | None]) -> bool:
@@ -345,13 +384,15 @@ class FrameFolder:
         bgr: give the channels in the order blue, green, red.
 
     Raises:
-        DecodeError: the folder does not exist, or holds no such file.
+        DecodeError: the folder does not exist, holds no such file, or lacks one between two others.
+        ValueError: the template gives no name for each number.
     """
 
     fps = Fraction(0)  # a folder does not tell
     codec = "jpeg"
 
     def __init__(self, path: str, *, template: str, num_frames: int | None = None, bgr: bool = False) -> None:
+        check_template(template)
         self.path = path
         self.template = template
         self.bgr = bgr
@@ -388,28 +429,90 @@ class FrameFolder:
             planes[:, place] = image[::-1] if self.bgr else image
         return planes.transpose(1, 2, 3, 0)
 
+    def check_files(self) -> None:
+        """Check that the folder has a file for each frame, without reading any.
+
+        Raises:
+            DecodeError: It lacks one.
+        """
+        files = self._list_files()
+        for number in range(self._first, self._first + self.num_frames):
+            if self.template.format(number) not in files:
+                raise DecodeError(f"{self._file_path(number)}: missing (one of {self.num_frames} frames)")
+
     def _file_path(self, file_number: int) -> str:
         return join(self.path, self.template.format(file_number))
 
-    def _count_files(self) -> int:
+    def _list_files(self) -> set[str]:
         try:
-            files = set(pathmgr.ls(self.path))
+            return set(pathmgr.ls(self.path))
         except FileNotFoundError as error:
             raise DecodeError(f"{self.path}: no such folder") from error
         except NotImplementedError as error:
             raise DecodeError(f"{self.path}: cannot be listed; use a list with the number of frames") from error
-        num_files = next(number for number in count() if self.template.format(self._first + number) not in files)
+        except OSError as error:
+            raise DecodeError(f"{self.path}: {_reason(error)}") from error
+
+    def _count_files(self) -> int:
+        files = self._list_files()
+        names = (self.template.format(self._first + number) for number in range(len(files)))
+        num_files = next((number for number, name in enumerate(names) if name not in files), len(files))
+        missing = self._first + num_files
+        later = sorted(number for name in files if (number := self._number_in(name)) is not None and number > missing)
+        if later:
+            raise DecodeError(f"{self._file_path(missing)}: missing, though {self.template.format(later[0])} is there")
         if not num_files:
             raise DecodeError(f"{self.path}: no file {self.template.format(self._first)} (DATA.IMAGE_TEMPLATE)")
         return num_files
+
+    def _number_in(self, name: str) -> int | None:
+        """The number that a file name holds, None if the template gives no such name."""
+        fields = list(Formatter().parse(self.template))
+        start, end = len(fields[0][0]), len(name)
+        if fields[-1][1] is None:  # text after the last number
+            end -= len(fields[-1][0])
+        digits = name[start:end]
+        if not (digits.isascii() and digits.isdigit()) or self.template.format(int(digits)) != name:
+            return None
+        return int(digits)
 
     def _read_image(self, number: int) -> Frames:
         path = self._file_path(self._first + number)
         try:
             with pathmgr.open(path, "rb") as file, Image.open(file) as image:
-                return np.asarray(image.convert("RGB"))
+                return _to_rgb(image)
+        except DecodeError as error:
+            raise DecodeError(f"{path}: {error}") from error
         except (OSError, SyntaxError) as error:  # Pillow reports some damaged files as bad syntax
             raise DecodeError(f"{path}: {_reason(error)} (one of {self.num_frames} frames)") from error
+
+
+def check_template(template: str) -> None:
+    """Check that a template of file names, such as `{:05d}.jpg`, gives each number its own name.
+
+    Raises:
+        ValueError: It does not.
+    """
+    try:
+        is_numbered = template.format(1) != template.format(2)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the template {template!r} names no file ({error}); use a name such as {{:05d}}.jpg"
+        ) from error
+    if not is_numbered:
+        raise ValueError(f"the template {template!r} gives all frames one name; use {{:05d}} for the number")
+
+
+def _to_rgb(image: Image.Image) -> Frames:
+    """The pixels of an image as (H, W, 3); of 16 bits the upper 8, as Pillow does for colors, but not for gray."""
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if is_16_bit:
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)  # (H, W) -> (H, W, 3)
+    if image.mode in ("I", "F"):
+        kind = "integers of 32 bits" if image.mode == "I" else "floating point numbers"
+        raise DecodeError(f"its pixels are {kind}, whose range is unknown; write them in 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
 
 
 def _empty_planes(num_frames: int, image: Frames) -> Frames:

@@ -8,8 +8,10 @@ import csv
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 from os.path import join
 from pathlib import Path
@@ -31,6 +33,8 @@ STATUSES = ("missing", "empty", "unreadable", "damaged", "timeout", "crashed")
 _TRY_AGAIN = {"unreadable", "timeout", "crashed"}
 
 Source = VideoFile | FrameFolder
+# A pixel that is this much wider or narrower still passes for a square: even sides need it.
+MAX_STRETCH = 0.02
 
 
 class Entry(NamedTuple):
@@ -48,6 +52,8 @@ class Entry(NamedTuple):
     width: int | str = ""  # pixels
     height: int | str = ""
     codec: str = ""
+    sample_aspect_ratio: str = ""  # width over height of a pixel, as a fraction
+    hdr: str = ""  # PQ, HLG, or empty
 
 
 class Manifest(NamedTuple):
@@ -73,6 +79,33 @@ def read_manifest(path: str) -> Manifest:
         elif bad:
             bad.pop(entry[0], None)
     return Manifest(bad, num_checked=len(np.unique(np.asarray(hashes))))
+
+
+def count_unusual(path: str, lists: Mapping[str, Annotations]) -> dict[str, Counter[str]]:
+    """Return how many good videos of each list are HDR or have pixels that are no squares, by kind.
+
+    Args:
+        path: The manifest; in memory are a few bytes for each unusual video.
+        lists: The lists, by name.
+    """
+    kinds_of: dict[int, tuple[str, ...]] = {}  # by the hash of a path
+    for columns in _read_entries(path):
+        entry = Entry(*columns)
+        kinds_of[hash(entry.path)] = kinds = _unusual_kinds(entry) if entry.status == "ok" else ()
+        if not kinds:
+            del kinds_of[hash(entry.path)]
+
+    counts: dict[str, Counter[str]] = {name: Counter() for name in lists}
+    for name, annotations in lists.items() if kinds_of else ():
+        for row in range(len(annotations)):
+            counts[name].update(kinds_of.get(hash(annotations[row].path), ()))
+    return counts
+
+
+def _unusual_kinds(entry: Entry) -> tuple[str, ...]:
+    kinds = (f"HDR ({entry.hdr})",) if entry.hdr else ()
+    is_square = entry.sample_aspect_ratio in ("", "1") or abs(Fraction(entry.sample_aspect_ratio) - 1) <= MAX_STRETCH
+    return kinds if is_square else (*kinds, "non-square pixels")
 
 
 def check_videos(
@@ -148,18 +181,15 @@ def probe_video(video: Video, *, open_video: Callable[[Video], Source], folder: 
         entry = entry._replace(num_frames=total, fps=str(source.fps), codec=source.codec)
         try:
             if isinstance(source, FrameFolder):
-                _find_all_files(source)
+                source.check_files()
             frames = source.read(sorted({0, total // 2, total - 1}))
         except DecodeError as error:
             return entry._replace(status="damaged", reason=_reason(error, path))
     height, width = frames.shape[1:3]
-    return entry._replace(height=height, width=width)
-
-
-def _find_all_files(folder: FrameFolder) -> None:
-    found = FrameFolder(folder.path, template=folder.template).num_frames
-    if found < folder.num_frames:
-        raise DecodeError(f"{folder.path}: frame {found + 1} of {folder.num_frames} is missing")
+    entry = entry._replace(height=height, width=width)
+    if isinstance(source, VideoFile):
+        entry = entry._replace(sample_aspect_ratio=str(source.sample_aspect_ratio), hdr=source.hdr)
+    return entry
 
 
 def _reason(error: Exception, path: str) -> str:
@@ -181,6 +211,11 @@ def _stamp(path: str) -> tuple[str, str]:
 _HEADER = ",".join(Entry._fields) + "\n"
 
 
+def _is_header(columns: list[str]) -> bool:
+    """Whether these are the columns of a manifest; one that an older version made ends with the codec."""
+    return "codec" in columns and tuple(columns) == Entry._fields[: len(columns)]
+
+
 @contextmanager
 def _open_manifest(path: Path) -> Iterator[Callable[[Entry], None]]:
     """Give the function that adds a row, which is on its way to the disk when the function returns."""
@@ -200,14 +235,15 @@ def _open_manifest(path: Path) -> Iterator[Callable[[Entry], None]]:
             file.truncate(0)
             file.write(_HEADER)
             file.flush()
-        elif header != _HEADER:
+            header = _HEADER
+        elif not _is_header(header.strip().split(",")):
             raise _not_a_manifest(str(path))
         else:
             _drop_torn_line(path)
-        writer = csv.writer(file, lineterminator="\n")
+        writer, num_columns = csv.writer(file, lineterminator="\n"), header.count(",") + 1
 
         def add(entry: Entry) -> None:
-            writer.writerow(entry)
+            writer.writerow(entry[:num_columns])
             file.flush()
 
         yield add
@@ -230,12 +266,13 @@ def _read_entries(path: str) -> Iterator[list[str]]:
     with open(local_path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.reader(line for line in file if line.endswith("\n"))
         try:
-            if next(reader, None) != list(Entry._fields):
+            header = next(reader, [])
+            if not _is_header(header):
                 raise _not_a_manifest(path)
             for row in reader:
-                if len(row) != len(Entry._fields):
+                if len(row) != len(header):
                     raise ValueError(
-                        f"{path} line {reader.line_num} is {row}; expected the columns {_HEADER.strip()}. Delete the "
+                        f"{path} line {reader.line_num} is {row}; expected the columns {','.join(header)}. Delete the "
                         "line: tools/check_data.py then probes its video again"
                     )
                 yield row

@@ -135,6 +135,29 @@ def test_full_range_colours_are_kept(videos: Path, tmp_path: Path) -> None:
     assert np.abs(read(tmp_path / "out/full.mp4")[0].astype(int) - read(videos / "full.avi")[0]).mean() < 2
 
 
+def test_packets_that_repeat_a_frame_give_none(videos: Path, tmp_path: Path) -> None:
+    # Theora at a higher rate than its source has packets of 0 bytes between the others. NUT can hold them, too.
+    with av.open(str(videos / "slow.mkv"), "w", format="nut") as container:
+        stream: Any = container.add_stream("mpeg4", rate=30, options={"b": "2M"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for number, image in enumerate(gradient(10, 64, 96)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = 3 * number, Fraction(1, 30)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+                repeat = av.Packet(0)
+                repeat.stream, repeat.time_base = stream, packet.time_base
+                repeat.pts = repeat.dts = packet.pts + 1
+                container.mux(repeat)
+    with av.open(str(videos / "slow.mkv")) as container:
+        assert [packet.size > 0 for packet in container.demux(video=0)][:4] == [True, False, True, False]
+
+    assert resize(videos, tmp_path / "out") == {"resized": 1}
+    frames, times = read(tmp_path / "out/slow.mp4")
+    assert times == pytest.approx(np.arange(10) / 10)
+    assert np.abs(frames.astype(int) - read(videos / "slow.mkv")[0]).mean() < 2
+
+
 def test_keyframes_are_close_together(videos: Path, tmp_path: Path, write_painted: Callable[..., Path]) -> None:
     write_painted(videos / "long.mkv", 200, g="250", sc_threshold="0")
     resize(videos, tmp_path / "out")

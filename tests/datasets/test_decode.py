@@ -75,7 +75,7 @@ def test_frame_files_count_from_zero_or_one(tmp_path: Path, first: int, num_fram
 
 
 def test_bgr_frames_of_files_have_their_channels_reversed(tmp_path: Path) -> None:
-    write_frame_files(tmp_path, [1, 20])
+    write_frame_files(tmp_path, [1, 2])
     with FrameFolder(str(tmp_path), template="img_{:05d}.jpg", bgr=True) as folder:
         assert folder.read([0])[0, 0, 0].tolist() == [0, 0, 10]
 
@@ -112,3 +112,52 @@ def test_frame_files_of_different_sizes_are_refused(tmp_path: Path) -> None:
     sizes = r"frames of different sizes, \(8, 8, 3\) and \(8, 16, 3\)"
     with FrameFolder(str(tmp_path), template="img_{:05d}.jpg") as folder, pytest.raises(DecodeError, match=sizes):
         folder.read([0, 1])
+
+
+@pytest.mark.parametrize(("first", "missing"), [(0, 3), (1, 3), (0, 1), (1, 1)])
+def test_a_gap_in_a_frame_folder_is_named(first: int, missing: int, tmp_path: Path) -> None:
+    write_frame_files(tmp_path, set(range(first, 9)) - {missing})
+    (tmp_path / "img_notes.jpg").touch()
+    message = rf"img_0000{missing}\.jpg: missing, though img_0000{max(missing + 1, 2)}\.jpg is there"
+    with pytest.raises(DecodeError, match=message):
+        FrameFolder(str(tmp_path), template="img_{:05d}.jpg")
+
+
+def test_other_files_in_a_frame_folder_are_no_frames(tmp_path: Path) -> None:
+    write_frame_files(tmp_path, range(1, 6))
+    for name in ("img_9.jpg", "img_00009.png", "00009.jpg", "img_0000a.jpg", "img_000009.jpg"):
+        (tmp_path / name).touch()
+    assert FrameFolder(str(tmp_path), template="img_{:05d}.jpg").num_frames == 5
+
+
+@pytest.mark.parametrize("template", ["frame.jpg", "{name}.jpg", "{}_{}.jpg", "{:s}.jpg", "{.x}.jpg", "{[0]}.jpg", "{"])
+def test_a_template_without_a_number_is_an_error(template: str, tmp_path: Path) -> None:
+    (tmp_path / "frame.jpg").touch()
+    with pytest.raises(ValueError, match=re.escape(f"the template {template!r} ")):
+        FrameFolder(str(tmp_path), template=template)
+
+
+def test_counting_ends_where_names_repeat(tmp_path: Path) -> None:
+    for number in range(1, 10):
+        (tmp_path / f"{number}.jpg").touch()
+    assert FrameFolder(str(tmp_path), template="{!r:.1}.jpg").num_frames == 9  # 10 is called 1.jpg, too
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_gray_images_of_16_bits_are_scaled(suffix: str, tmp_path: Path) -> None:
+    values = np.array([[0, 255, 256, 257, 32768, 65279, 65280, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / f"00001.{suffix}")
+    with FrameFolder(str(tmp_path), template=f"{{:05d}}.{suffix}") as folder:
+        frame = folder.read([0])[0]
+    for channel in range(3):
+        assert frame[0, :, channel].tolist() == [0, 0, 1, 1, 128, 254, 255, 255]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(np.int32, "integers of 32 bits"), (np.float32, "floating point")])
+def test_images_of_an_unknown_range_are_refused(kind: type, name: str, tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "00001.tiff")
+    with (
+        FrameFolder(str(tmp_path), template="{:05d}.tiff") as folder,
+        pytest.raises(DecodeError, match=rf"00001\.tiff: its pixels are {name}"),
+    ):
+        folder.read([0])

@@ -59,10 +59,17 @@ def test_kinetics_lists_are_found_by_their_split(tmp_path: Path, make_cfg: MakeC
 
 
 def test_a_list_template_that_is_none_is_a_problem_of_the_config(make_cfg: MakeCfg) -> None:
-    for template in ("{split}.csv", "{}_{}.csv", "{.csv"):
+    for template in ("{split}.csv", "{}_{}.csv", "{.csv", "{.x}.csv", "{[x]}.csv", "{:d}.csv"):
         problems = find_problems(make_cfg("kinetics", 2, DATA__LABEL_PATH_TEMPLATE=template))
         assert [problem for problem in problems if problem.startswith("DATA.LABEL_PATH_TEMPLATE is ")]
     assert "LABEL_PATH" not in str(find_problems(make_cfg("kinetics", 2, DATA__LABEL_PATH_TEMPLATE="*_split2.txt")))
+
+
+def test_an_image_template_without_a_number_is_a_problem(make_cfg: MakeCfg) -> None:
+    for template in ("frame.jpg", "{name}.jpg", "{}_{}.jpg", "{:s}.jpg", "{.x}.jpg", "{[0]}.jpg", "{.jpg"):
+        problems = find_problems(make_cfg("ssv2", 174, DATA__IMAGE_TEMPLATE=template))
+        assert [problem for problem in problems if problem.startswith(f"DATA.IMAGE_TEMPLATE is {template!r}; use")]
+    assert "IMAGE_TEMPLATE" not in str(find_problems(make_cfg("ssv2", 174, DATA__IMAGE_TEMPLATE="{}.png")))
 
 
 @pytest.mark.parametrize(("name", "version"), [("ssv1", 1), ("sth", 1), ("ssv2", 2)])

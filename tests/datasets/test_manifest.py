@@ -85,8 +85,8 @@ def test_what_a_probe_finds(videos: Path) -> None:
     stat = (videos / "a class/one, two.mp4").stat()
     assert entry[:4] == ("a class/one, two.mp4", "ok", "", str(stat.st_size))
     assert float(entry.mtime) == stat.st_mtime
-    assert entry[5:] == (40, "25", 128, 32, "h264")
-    assert probe(Video("slow.mkv", 0, None))[5:] == (5, "10", 128, 32, "h264")
+    assert entry[5:] == (40, "25", 128, 32, "h264", "1", "")
+    assert probe(Video("slow.mkv", 0, None))[5:] == (5, "10", 128, 32, "h264", "1", "")
 
     assert probe(Video("none.mp4", 0, None)) == Entry("none.mp4", "missing", "no such file or folder")
     assert probe(Video("empty.mp4", 0, None))[:4] == ("empty.mp4", "empty", "0 bytes", "0")
@@ -123,10 +123,10 @@ def test_frame_folders_are_probed_for_every_file_and_a_damaged_one(tmp_path: Pat
     probe = partial(probe_video, open_video=partial(open_frames, folder=tmp_path), folder=str(tmp_path))
     good = probe(Video("good", 0, 7))
     assert (good.status, good.bytes, good.num_frames, good.width, good.height) == ("ok", "", 7, 16, 8)
-    assert probe(Video("gap", 0, 7))[1:3] == ("damaged", "frame 3 of 7 is missing")
+    assert probe(Video("gap", 0, 7))[1:3] == ("damaged", "00003.jpg: missing (one of 7 frames)")
     assert probe(Video("bad", 0, 7)).status == "damaged"
     assert "00007.jpg" in probe(Video("bad", 0, 7)).reason
-    assert probe(Video("good", 0, 8))[1:3] == ("damaged", "frame 8 of 8 is missing")
+    assert probe(Video("good", 0, 8))[1:3] == ("damaged", "00008.jpg: missing (one of 8 frames)")
     assert probe(Video("good", 0, None))[1:6] == ("ok", "", "", good.mtime, 7)
     assert probe(Video("none", 0, 7)).status == "missing"
 
@@ -137,6 +137,24 @@ def test_every_path_gets_one_row_and_the_bad_ones_are_read_back(videos: Path) ->
     manifest = read_manifest(str(videos / "manifest.csv"))
     assert manifest.bad == {"empty.mp4": "empty: 0 bytes", "none.mp4": "missing: no such file or folder"}
     assert manifest.num_checked == 4
+
+
+def test_a_manifest_of_an_older_version_is_added_to(videos: Path) -> None:
+    manifest = videos / "manifest.csv"
+    columns = "path,status,reason,bytes,mtime,num_frames,fps,width,height,codec"
+    manifest.write_text(f"{columns}\nold.mp4,damaged,why,1,2,3,25,4,5,h264\n")
+    check_videos(
+        Annotations(["slow.mkv"], [0]),
+        manifest,
+        open_video=partial(open_file, folder=videos),
+        folder=str(videos),
+        num_workers=1,
+    )
+    header, _, row = manifest.read_text().splitlines()
+    assert header == columns
+    assert row.startswith("slow.mkv,ok,")
+    assert row.endswith(",5,10,128,32,h264")
+    assert read_manifest(str(manifest)) == ({"old.mp4": "damaged: why"}, 2)
 
 
 def test_a_decoder_that_dies_or_hangs_costs_one_video(videos: Path) -> None:
@@ -222,8 +240,10 @@ def test_a_second_check_of_the_same_manifest_is_refused(videos: Path) -> None:
 def test_a_large_manifest_keeps_only_its_bad_rows_in_memory(tmp_path: Path) -> None:
     # 200,000 rows, every hundredth bad and every thousandth good again.
     manifest = tmp_path / "manifest.csv"
-    rows = [f"{number:07d}.mp4,{'ok' if number % 100 else 'damaged'},,1,2,3,25,4,5,h264\n" for number in range(200_000)]
-    mended = [f"{number:07d}.mp4,ok,,1,2,3,25,4,5,h264\n" for number in range(0, 200_000, 1000)]
+    rows = [
+        f"{number:07d}.mp4,{'ok' if number % 100 else 'damaged'},,1,2,3,25,4,5,h264,1,\n" for number in range(200_000)
+    ]
+    mended = [f"{number:07d}.mp4,ok,,1,2,3,25,4,5,h264,1,\n" for number in range(0, 200_000, 1000)]
     manifest.write_text(",".join(Entry._fields) + "\n" + "".join(rows + mended))
     found = read_manifest(str(manifest))
     assert found.num_checked == 200_000
