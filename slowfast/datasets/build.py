@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from os.path import join
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from slowfast.datasets.formats import (
     known_class_names,
     list_path,
 )
+from slowfast.datasets.frame_table import table_folder, table_path
 from slowfast.datasets.loader import VideoLoader, warn_about_many_workers
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
@@ -172,11 +174,13 @@ def build_opener(cfg: CfgNode, split: str) -> Callable[[Video], VideoFile | Fram
     place = {"prefix": cfg.DATA.PATH_PREFIX, "bgr": form.is_bgr != cfg.DATA.REVERSE_INPUT_CHANNEL}
     if form.is_frames:
         return partial(_open_frames, template=cfg.DATA.IMAGE_TEMPLATE, **place)
-    return partial(_open_file, **place)
+    tables = table_folder(Path(cfg.DATA.MANIFEST)) if cfg.DATA.MANIFEST else None
+    return partial(_open_file, tables=tables if tables and tables.is_dir() else None, **place)
 
 
-def _open_file(video: Video, *, prefix: str, bgr: bool) -> VideoFile:
-    return VideoFile(join(prefix, video.path), bgr=bgr)
+def _open_file(video: Video, *, prefix: str, bgr: bool, tables: Path | None) -> VideoFile:
+    table = None if tables is None else table_path(tables, video.path)
+    return VideoFile(join(prefix, video.path), bgr=bgr, table_path=table)
 
 
 def _open_frames(video: Video, *, prefix: str, bgr: bool, template: str) -> FrameFolder:

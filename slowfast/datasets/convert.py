@@ -37,7 +37,6 @@ from slowfast.datasets.frame_metadata import (
     scale_name,
 )
 from slowfast.datasets.prepare import videos_below
-from slowfast.datasets.sampling import constant_rate
 from slowfast.utils.folder_lock import FolderLock
 from slowfast.utils.job import current_job
 from slowfast.utils.pool import Failure, map_in_processes, progress_bar
@@ -385,10 +384,14 @@ def _extract(source: Path, target: Path, *, part: Path, fps: float, quality: int
         return "there already"
     part.mkdir()
     with VideoFile(str(source)) as video:
-        shown = constant_rate(video.times, video.durations, fps=fps) if fps else np.arange(video.num_frames)
+        resampled = video.at_rate(fps) if fps else None
+        total = resampled.num_ticks if resampled else video.num_frames
         chunk = max(CHUNK_BYTES // video.read([0]).nbytes, 1)
-        for start in range(0, len(shown), chunk):
-            for number, frame in enumerate(video.read(shown[start : start + chunk].tolist()), start=start + 1):
+        for start in range(0, total, chunk):
+            numbers = np.arange(start, min(start + chunk, total))
+            if resampled:
+                numbers = resampled.frames_at(numbers)
+            for number, frame in enumerate(video.read(numbers.tolist()), start=start + 1):
                 Image.fromarray(frame).save(part / template.format(number), quality=quality)
     part.replace(target)
     return "written"

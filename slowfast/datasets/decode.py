@@ -6,14 +6,15 @@ decode from front to back gives, whatever was read before. Both raise DecodeErro
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, pairwise
 from os.path import join
+from pathlib import Path
 from string import Formatter
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -31,6 +32,16 @@ from slowfast.datasets.frame_metadata import (
     orientation_of,
     sws_colorspace,
 )
+from slowfast.datasets.frame_table import (
+    MIN_VIDEO_BYTES,
+    UNKNOWN,
+    FrameNumbers,
+    FrameTable,
+    file_stamp,
+    packet_row,
+    read_table,
+)
+from slowfast.datasets.sampling import ConstantRate, constant_rate
 from slowfast.utils.paths import pathmgr
 
 Frames = NDArray[np.uint8]
@@ -77,13 +88,18 @@ class VideoFile:
     Args:
         path: local, or remote where iopath can fetch it.
         bgr: give the channels in the order blue, green, red.
+        table_path: Where the frame table of a long video may lie. With it, opening reads no packets.
 
     Raises:
         DecodeError: the file does not exist, or is not a video.
     """
 
-    def __init__(self, path: str, *, bgr: bool = False) -> None:
+    def __init__(self, path: str, *, bgr: bool = False, table_path: Path | None = None) -> None:
         self.path = path
+        self._table_path = table_path
+        self._table: FrameTable | None = None
+        self._times: Sequence[Any] | NDArray[np.int64] | None = None
+        self._number_at: Mapping[int | None, int] = {}
         self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
         self._is_transposed: bool | None = None  # whether the display matrix lays frames on their side
@@ -91,7 +107,8 @@ class VideoFile:
         self._container = self._open()
         try:
             self._open_decoder()
-            self._make_frame_table()
+            if not self._read_frame_table():
+                self._make_frame_table()
         except av.FFmpegError as error:
             self.close()
             raise DecodeError(f"{path}: {_reason(error)}") from error
@@ -144,7 +161,36 @@ class VideoFile:
         """How long each frame is shown, (num_frames,), in seconds, as the file says; 0 where it does not."""
         if self._times is None or self._stream.time_base is None:
             return np.zeros(self.num_frames)
+        if self._table is not None:
+            return self._table.frames[:, 1].astype(np.float64) * float(self._stream.time_base)
         return np.array([self._duration_at.get(time, 0) for time in self._times]) * float(self._stream.time_base)
+
+    @property
+    def frame_table(self) -> FrameTable | None:
+        """What opening has found out, to be stored; None if decoding can start at the first frame alone.
+
+        Also None if the file was opened with a table.
+        """
+        if self._table is not None or self._times is None:
+            return None
+        durations = [self._duration_at.get(time, 0) for time in self._times]
+        return FrameTable(
+            video=self._file_stamp,
+            packets=self._packet_table[: self._num_packets],
+            frames=np.stack([np.array(self._times), np.array(durations)], axis=1),
+            starts=np.array(self._starts),
+        )
+
+    def at_rate(self, fps: float) -> ConstantRate:
+        """Return which frames a constant frame rate takes, see `constant_rate`.
+
+        Raises:
+            DecodeError: A frame is shown for so long that a time stamp must be wrong.
+        """
+        try:
+            return constant_rate(self.times, self.durations, fps=fps)
+        except ValueError as error:
+            raise DecodeError(f"{self.path}: {error}") from error
 
     def read(self, numbers: Sequence[int]) -> Frames:
         """Return the frames of the given numbers, in their order, repeats included.
@@ -161,18 +207,37 @@ class VideoFile:
         places: dict[int, list[int]] = {}
         for place, number in enumerate(numbers):
             places.setdefault(int(number), []).append(place)
-        wanted = sorted(places)
-        if not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
-            raise DecodeError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}")
         planes: Frames | None = None
-        for number, frame in self._decode(wanted):
-            image = self._to_image(frame)
+        for number, image in self._images(sorted(places)):
             if planes is None:
                 planes = _empty_planes(len(numbers), image)
             for place in places[number]:
                 planes[:, place] = image.transpose(2, 0, 1)
         assert planes is not None
         return planes.transpose(1, 2, 3, 0)
+
+    def read_in_chunks(self, numbers: Sequence[int], *, max_bytes: int) -> Iterator[Frames]:
+        """Yield the frames of ascending numbers in chunks, so that not all of them are in memory.
+
+        Args:
+            numbers: From 0 to num_frames - 1, ascending, at least one.
+            max_bytes: The size of a chunk, if that is enough for one frame.
+
+        Yields:
+            (N, H, W, 3) each, as `read` returns them.
+
+        Raises:
+            DecodeError: A frame is damaged, or missing from the file.
+        """
+        images = (image for _, image in self._images(numbers))
+        yield from _in_chunks(images, num_frames=len(numbers), max_bytes=max_bytes)
+
+    def _images(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+        """The wanted frames (H, W, 3), ascending, with their numbers."""
+        if not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+            raise DecodeError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}")
+        for number, frame in self._decode(wanted):
+            yield number, self._to_image(frame)
 
     # ---- Opening -----------------------------------------------------------------------------------------------------
 
@@ -202,6 +267,24 @@ class VideoFile:
         self._decoder.open()  # while it drops nothing: some decoders look just once at what they may drop
         self._size = (self._decoder.width, self._decoder.height)
 
+    def _read_frame_table(self) -> bool:
+        """Number the frames by a stored table; whether there is one for this very file."""
+        self._file_stamp = file_stamp(self._local_path)
+        self._can_seek = True
+        if self._table_path is None or self._file_stamp[0] < MIN_VIDEO_BYTES:
+            return False
+        self._table = table = read_table(self._table_path, stamp=self._file_stamp)
+        if table is None:
+            return False
+        self.num_frames = len(table.frames)
+        self._times = table.frames[:, 0]
+        self._number_at = FrameNumbers(self._times)
+        self._starts = [_Start(number, packet) for number, packet in table.starts.tolist()]
+        self._packet_table = table.packets
+        self._num_packets = len(table.packets)
+        self._kept_packets = None
+        return True
+
     def _make_frame_table(self) -> None:
         """Number the frames by the times of their packets, or, where these do not tell, by decoding them once."""
         pictures = self._read_pictures()
@@ -228,9 +311,11 @@ class VideoFile:
         """What the packets say, in the order of the file, of all frames that a player shows."""
         pictures: list[_Picture] = []
         kept: list[av.Packet] | None = []
+        rows: list[tuple[int, int, int, int]] = []
         size = num_whole = 0
         for place, packet in enumerate(self._demux(self._container)):
             size += packet.size
+            rows.append(packet_row(packet))
             if kept is not None and size <= MAX_KEPT_BYTES:
                 kept.append(packet)
             else:
@@ -240,6 +325,7 @@ class VideoFile:
             if not packet.is_discard and not self._is_invisible(packet):
                 pictures.append(_Picture(packet.pts, packet.duration or 0, place, packet.is_keyframe))
         self._kept_packets = kept
+        self._packet_table = np.array(rows, dtype=np.int64).reshape(-1, 4)
         self._num_packets = num_whole  # a file that was cut off may end in a part of a packet
         return [picture for picture in pictures if picture.packet < num_whole]
 
@@ -258,7 +344,7 @@ class VideoFile:
 
     # ---- Decoding ----------------------------------------------------------------------------------------------------
 
-    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The wanted frames, ascending, with their numbers."""
         for run in self._split_into_runs(wanted):
             missing = deque(run)
@@ -272,9 +358,9 @@ class VideoFile:
                     if chance == 0:
                         raise DecodeError(f"{self.path}: {damage}") from damage.__cause__
 
-    def _split_into_runs(self, wanted: list[int]) -> Iterator[list[int]]:
+    def _split_into_runs(self, wanted: Sequence[int]) -> Iterator[list[int]]:
         """Wanted frames that are decoded in one go; between two runs it pays to jump to a keyframe."""
-        run = wanted[:1]
+        run = list(wanted[:1])
         for number in wanted[1:]:
             if self._starts[self._start_before(number)].number > run[-1] + MIN_JUMP:
                 yield run
@@ -341,9 +427,47 @@ class VideoFile:
     def _packets_from(self, place: int) -> Iterator[av.Packet]:
         if self._kept_packets is not None:
             yield from islice(self._kept_packets, place, self._num_packets)
-        else:
-            with self._open() as container:
-                yield from islice(self._demux(container), place, self._num_packets)
+            return
+        if place and self._can_seek:
+            first = self._seek(place)
+            if first is not None:
+                yield from self._sought_packets(first, place)
+                return
+            self._can_seek = False
+        with self._open() as container:
+            yield from islice(self._demux(container), place, self._num_packets)
+
+    def _seek(self, place: int) -> Iterator[av.Packet] | None:
+        """The packets of the file from one on, unchecked; None if the container does not lead there."""
+        row = tuple(self._packet_table[place].tolist())
+        position, *times = row
+        if position == UNKNOWN:
+            return None
+        # Some containers look for the time of presentation, others for that of decoding.
+        for time in times:
+            if time == UNKNOWN:
+                continue
+            try:
+                self._container.seek(time, stream=self._stream)
+            except av.FFmpegError:
+                continue
+            packets = self._demux(self._container)
+            for packet in packets:
+                found = packet_row(packet)
+                if _is_same_packet(found, row):
+                    return chain([packet], packets)
+                if found[0] > position:
+                    break
+        return None
+
+    def _sought_packets(self, packets: Iterator[av.Packet], place: int) -> Iterator[av.Packet]:
+        """Packets from one on, each of which is what it was when the whole file was read."""
+        rows = self._packet_table[place : self._num_packets]
+        for row, packet in zip(rows, packets, strict=False):
+            if not _is_same_packet(packet_row(packet), tuple(row.tolist())):
+                self._can_seek = False
+                raise _DamageError("after a seek, the container gives other packets")
+            yield packet
 
     def _to_image(self, frame: av.VideoFrame) -> Frames:
         try:
@@ -368,6 +492,11 @@ class VideoFile:
         self._is_transposed = orientation.is_transposed
         image: Frames = converted.to_ndarray()  # type: ignore[assignment]
         return orientation.turn(image)
+
+
+def _is_same_packet(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether two rows of a table agree; after a seek, some containers do not know the time of decoding."""
+    return (found[0], found[1], found[3]) == (expected[0], expected[1], expected[3])
 
 
 def _is_ascending(times: Sequence[int | None]) -> bool:
@@ -419,14 +548,11 @@ class FrameFolder:
         Raises:
             DecodeError: a file is missing or damaged, or of another size than the others.
         """
-        images = {int(number): self._read_image(int(number)) for number in dict.fromkeys(numbers)}
-        sizes = {image.shape for image in images.values()}
-        if len(sizes) > 1:
-            raise DecodeError(f"{self.path}: frames of different sizes, {' and '.join(map(str, sorted(sizes)))}")
-        planes = _empty_planes(len(numbers), next(iter(images.values())))
+        wanted = list(dict.fromkeys(map(int, numbers)))
+        images = dict(zip(wanted, self._images(wanted), strict=True))
+        planes = _empty_planes(len(numbers), images[wanted[0]])
         for place, number in enumerate(numbers):
-            image = images[int(number)].transpose(2, 0, 1)
-            planes[:, place] = image[::-1] if self.bgr else image
+            planes[:, place] = images[int(number)].transpose(2, 0, 1)
         return planes.transpose(1, 2, 3, 0)
 
     def check_files(self) -> None:
@@ -439,6 +565,21 @@ class FrameFolder:
         for number in range(self._first, self._first + self.num_frames):
             if self.template.format(number) not in files:
                 raise DecodeError(f"{self._file_path(number)}: missing (one of {self.num_frames} frames)")
+
+    def read_in_chunks(self, numbers: Sequence[int], *, max_bytes: int) -> Iterator[Frames]:
+        """Yield the frames of ascending numbers in chunks, see `VideoFile.read_in_chunks`."""
+        yield from _in_chunks(self._images(numbers), num_frames=len(numbers), max_bytes=max_bytes)
+
+    def _images(self, numbers: Sequence[int]) -> Iterator[Frames]:
+        """The frames (H, W, 3) of the given numbers."""
+        shape = None
+        for number in numbers:
+            image = self._read_image(number)
+            shape = shape or image.shape
+            if image.shape != shape:
+                sizes = " and ".join(map(str, sorted([shape, image.shape])))
+                raise DecodeError(f"{self.path}: frames of different sizes, {sizes}")
+            yield image[..., ::-1] if self.bgr else image
 
     def _file_path(self, file_number: int) -> str:
         return join(self.path, self.template.format(file_number))
@@ -513,6 +654,21 @@ def _to_rgb(image: Image.Image) -> Frames:
         kind = "integers of 32 bits" if image.mode == "I" else "floating point numbers"
         raise DecodeError(f"its pixels are {kind}, whose range is unknown; write them in 8 or 16 bits")
     return np.asarray(image.convert("RGB"))
+
+
+def _in_chunks(images: Iterator[Frames], *, num_frames: int, max_bytes: int) -> Iterator[Frames]:
+    """Images (H, W, 3) in stacks (N, H, W, 3) of at most so many bytes, at least one image each."""
+    num_left = num_frames
+    while num_left:
+        image = next(images)
+        length = min(max(max_bytes // image.nbytes, 1), num_left)
+        planes = _empty_planes(length, image)
+        planes[:, 0] = image.transpose(2, 0, 1)
+        for number, image in zip(range(1, length), images, strict=False):
+            planes[:, number] = image.transpose(2, 0, 1)
+        num_left -= length
+        yield planes.transpose(1, 2, 3, 0)
+        del planes
 
 
 def _empty_planes(num_frames: int, image: Frames) -> Frames:

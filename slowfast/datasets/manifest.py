@@ -21,6 +21,12 @@ import numpy as np
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
+from slowfast.datasets.frame_table import (
+    MIN_VIDEO_BYTES,
+    table_folder,
+    table_path,
+    write_table,
+)
 from slowfast.datasets.records import Video
 from slowfast.utils.folder_lock import FolderLock
 from slowfast.utils.job import current_job
@@ -120,6 +126,7 @@ def check_videos(
 ) -> None:
     """Probe the videos of a list in parallel and add what comes out to the manifest, with a progress bar.
 
+    The frame tables of long videos are written to `table_folder(manifest_path)`, see `frame_table`.
     A video that the manifest knows, and whose size and time of change are the same, is not probed again.
 
     Args:
@@ -135,7 +142,8 @@ def check_videos(
         ValueError: the file at `manifest_path` is something else.
         FolderLockedError: another check is adding to it.
     """
-    probe = partial(probe_video, open_video=open_video, folder=folder)
+    tables = table_folder(manifest_path)
+    probe = partial(probe_video, open_video=open_video, folder=folder, tables=tables)
     with (
         _open_manifest(manifest_path) as add,
         progress_bar(title, total=len(annotations), unit="video") as bar,
@@ -164,8 +172,17 @@ def check_videos(
             bar.update()
 
 
-def probe_video(video: Video, *, open_video: Callable[[Video], Source], folder: str) -> Entry:
-    """Return what opening a video and decoding its first, middle and last frame shows."""
+def probe_video(
+    video: Video,
+    *,
+    open_video: Callable[[Video], Source],
+    folder: str,
+    tables: Path | None = None,
+) -> Entry:
+    """Return what opening a video and decoding its first, middle and last frame shows.
+
+    The frame table of a long video is written to the folder `tables`, if there is one.
+    """
     path = join(folder, video.path)
     entry = Entry(video.path, "ok", "", *_stamp(path))
     if not entry.mtime:
@@ -185,6 +202,10 @@ def probe_video(video: Video, *, open_video: Callable[[Video], Source], folder: 
             frames = source.read(sorted({0, total // 2, total - 1}))
         except DecodeError as error:
             return entry._replace(status="damaged", reason=_reason(error, path))
+        if tables is not None and isinstance(source, VideoFile) and int(entry.bytes) >= MIN_VIDEO_BYTES:
+            table = source.frame_table
+            if table is not None:
+                write_table(table_path(tables, video.path), table)
     height, width = frames.shape[1:3]
     entry = entry._replace(height=height, width=width)
     if isinstance(source, VideoFile):

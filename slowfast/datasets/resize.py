@@ -16,6 +16,13 @@ from torch import Tensor
 from slowfast.datasets.boxes import Box, Planes
 
 
+class Placement(NamedTuple):
+    """Which frames become which frames of a clip: number for number, (N,) each."""
+
+    sources: NDArray[np.int64]  # frames at hand, repeats included
+    targets: NDArray[np.int64]  # frames of the clip
+
+
 def resize_into(
     out: Tensor,
     planes: Planes,
@@ -25,6 +32,7 @@ def resize_into(
     flipped: bool = False,
     mean: Sequence[float],
     std: Sequence[float],
+    placement: Placement | None = None,
 ) -> None:
     """Write a window of the resized frames to `out`, with zero mean and unit deviation, or rounded where it is uint8.
 
@@ -39,6 +47,7 @@ def resize_into(
         flipped: whether the window is written left-right.
         mean: of each channel, on [0, 1]; unused for uint8.
         std: of each channel, on [0, 1]; unused for uint8.
+        placement: The frames that are written, and where; None: all of them, in their order.
     """
     rows = _neighbours(planes.shape[2], size[0], window.top, window.height)
     columns = _neighbours(planes.shape[3], size[1], window.left, window.width)
@@ -58,7 +67,9 @@ def resize_into(
     else:
         scale = 1 / (255 * np.array(std, dtype=np.float32))
         shift = np.array(mean, dtype=np.float32) / -np.array(std, dtype=np.float32)
-    _resize(planes, *rows, *columns, scale, shift, out.numpy())
+    if placement is None:
+        placement = Placement(np.arange(planes.shape[1]), np.arange(planes.shape[1]))
+    _resize(planes, *placement, *rows, *columns, scale, shift, out.numpy())
 
 
 class _Neighbours(NamedTuple):
@@ -81,11 +92,11 @@ def _neighbours(length: int, resized: int, start: int, count: int) -> _Neighbour
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at import, so that forked workers find it there; after the first time, numba reads it from its cache."""
-    indices, floats = types.uint32[::1], types.float32[::1]
+    numbers, indices, floats = types.int64[::1], types.uint32[::1], types.float32[::1]
     planes = types.Array(types.uint8, 4, "A", readonly=True)
     rows_and_columns = (indices, indices, floats) * 2
     signatures = [
-        types.void(planes, *rows_and_columns, floats, floats, number[:, :, :, :])
+        types.void(planes, numbers, numbers, *rows_and_columns, floats, floats, number[:, :, :, :])
         for number in (types.float32, types.uint8)
     ]
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -98,6 +109,8 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 @_compiled
 def _resize(
     planes: Planes,
+    sources: NDArray[np.int64],
+    targets: NDArray[np.int64],
     above: NDArray[np.uint32],
     below: NDArray[np.uint32],
     share_below: NDArray[np.float32],
@@ -108,17 +121,17 @@ def _resize(
     shift: NDArray[np.float32],
     out: NDArray[np.float32] | NDArray[np.uint8],
 ) -> None:
-    num_channels, num_frames, _, width = planes.shape
+    num_channels, _, _, width = planes.shape
     mixed = np.empty(width, np.float32)
     for c in range(num_channels):
-        for t in range(num_frames):
+        for source, target in zip(sources, targets):  # noqa: B905  numba knows no `strict`
             for y in range(len(above)):
-                upper, lower = planes[c, t, above[y]], planes[c, t, below[y]]
+                upper, lower = planes[c, source, above[y]], planes[c, source, below[y]]
                 lower_weight = share_below[y] * scale[c]
                 upper_weight = scale[c] - lower_weight
                 for x in range(width):
                     mixed[x] = upper_weight * upper[x] + lower_weight * lower[x] + shift[c]
-                line = out[c, t, y]
+                line = out[c, target, y]
                 for x in range(len(left)):
                     start = mixed[left[x]]
                     line[x] = start + share_right[x] * (mixed[right[x]] - start)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 Seconds = NDArray[np.float64]
 
+MAX_STILL_SECONDS = 3600  # that one frame may be shown; a longer time is a damaged time stamp
+
 
 class DenseClips(NamedTuple):
     """Clips of evenly spaced frames, each spanning num_frames * sampling_rate frames of the video."""
@@ -98,7 +100,27 @@ def segment_bounds(total_frames: int, *, num_frames: int) -> Indices:
     return rounded_up - (is_half & (rounded_up % 2 == 1))
 
 
-def constant_rate(times: Seconds, durations: Seconds, *, fps: float) -> Indices:
+class ConstantRate(NamedTuple):
+    """Which frame of a video stands at each tick of a constant frame rate, in runs of one frame.
+
+    Its size depends on the frames of the video and not on the ticks, of which one wrong time stamp
+    makes millions.
+    """
+
+    frames: Indices  # of each run, ascending
+    ends: Indices  # the tick after each run, ascending
+
+    @property
+    def num_ticks(self) -> int:
+        """Ticks of the whole video, at least one."""
+        return int(self.ends[-1])
+
+    def frames_at(self, ticks: Indices) -> Indices:
+        """Return the frame at each of some ticks, from 0 to num_ticks - 1."""
+        return self.frames[np.searchsorted(self.ends, ticks, side="right")]
+
+
+def constant_rate(times: Seconds, durations: Seconds, *, fps: float) -> ConstantRate:
     """Return which frame stands at each tick of a constant frame rate: the files that `ffmpeg -r fps` extracts.
 
     FFmpeg gives a frame as many ticks as bring the output to the end of the frame, rounded, and lets the output run
@@ -109,26 +131,41 @@ def constant_rate(times: Seconds, durations: Seconds, *, fps: float) -> Indices:
         durations: of each frame, (N,); 0 where the file does not say.
         fps: ticks per second.
 
-    Returns:
-        (ticks,), ascending.
+    Raises:
+        ValueError: A frame is shown for more than MAX_STILL_SECONDS.
 
     Source: FFmpeg 4.1, ffmpeg.c, video sync method `cfr`.
     """
+    stills = np.maximum(np.diff(times, append=times[-1]), durations)
+    longest = int(stills.argmax())
+    if stills[longest] > MAX_STILL_SECONDS:
+        raise ValueError(
+            f"frame {longest} of {len(times)} is shown for {stills[longest]:.0f} s, more than "
+            f"{MAX_STILL_SECONDS} s: a time stamp must be wrong; leave the video out, or take frames "
+            "at its own rate (DATA.TARGET_FPS 0)"
+        )
+
     starts = (times - times[0]) * fps
     # FFmpeg computes in fixed point, adds half a unit so as not to meet exact halves, and rounds in single precision.
     starts = np.rint(starts * 65536) / 65536 + (starts > 0) / 131072
     lengths = np.rint((durations * fps).astype(np.float32)).astype(np.float64)
     mean_length = fps * (times[-1] - times[0]) / max(len(times) - 1, 1)
-    ticks: list[int] = []
+    num_ticks = 0
+    counts = np.zeros(len(times), dtype=np.int64)
     last_repeats = [0, 0, 0]
     for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        late = start - len(ticks)
+        late = start - num_ticks
         reach = late + (length or min(mean_length, 1.0))
         if late < 0 < reach:
             late = 0
         count = 0 if reach < -1.1 else 1 if reach <= 1.1 else round(reach)
         repeats = min(round(late - 0.6), count) if count and reach > 1.1 and late > 1.1 else 0
-        ticks += [max(number - 1, 0)] * repeats + [number] * (count - repeats)
+        counts[max(number - 1, 0)] += repeats
+        counts[number] += count - repeats
+        num_ticks += count
         last_repeats = [*last_repeats[1:], repeats]
-    ticks += [len(times) - 1] * sorted(last_repeats)[1]
-    return np.array(ticks or [0], dtype=np.int64)
+    counts[-1] += sorted(last_repeats)[1]
+
+    counts[0] = max(counts[0], 1 - counts[1:].sum())  # a video of no tick shows its first frame
+    frames = np.flatnonzero(counts)
+    return ConstantRate(frames, counts[frames].cumsum())

@@ -15,7 +15,7 @@ from torch import Tensor
 from slowfast.datasets.boxes import Box, cut_out, random_box, random_resized_box
 from slowfast.datasets.rand_augment import Operation, RandAugment
 from slowfast.datasets.records import Unfilled
-from slowfast.datasets.resize import resize_into
+from slowfast.datasets.resize import Placement, resize_into
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the frame
 ERASED_ASPECT = (0.3, 1 / 0.3)  # width / height
@@ -118,44 +118,8 @@ class Normalise:
 # ---- The two recipes -------------------------------------------------------------------------------------------------
 
 
-class TestTransform:
-    """Resize the short side, crop, normalise: nothing is drawn.
-
-    Args:
-        short_side: pixels.
-        crop_size: pixels, side of the square crop.
-        mean: per channel, on [0, 1].
-        std: per channel, on [0, 1].
-    """
-
-    __test__ = False  # not a test case of pytest
-
-    def __init__(self, *, short_side: int, crop_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.short_side = short_side
-        self.crop_size = crop_size
-        self.mean = mean
-        self.std = std
-
-    def __call__(
-        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
-    ) -> "list[Augmentation]":
-        """Write crops of frames (T, H, W, 3) to `out`, (len(crops), 3, T, crop_size, crop_size), float32 or uint8."""
-        planes = frames.transpose(3, 0, 1, 2)
-        size = short_side_size(*planes.shape[2:], short_side=self.short_side)
-        for crop, clip in zip(crops, out, strict=True):
-            window = uniform_box(*size, size=self.crop_size, crop=crop)
-            resize_into(clip, planes, size=size, window=window, mean=self.mean, std=self.std)
-        return []
-
-    def box(self, height: int, width: int, *, crop: int) -> Box:
-        """Return the part of a frame of this size that a crop shows, to the nearest pixel."""
-        resized_height, resized_width = short_side_size(height, width, short_side=self.short_side)
-        box = uniform_box(resized_height, resized_width, size=self.crop_size, crop=crop)
-        return box.scaled(height / resized_height, width / resized_width)
-
-
 class Augmentation(NamedTuple):
-    """All that is drawn at random for one training clip."""
+    """All that is done to one clip, drawn at random for training."""
 
     operations: tuple[Operation, ...]  # of RandAugment, on whole frames
     short_side: int | None  # pixels, to which the frame is resized before the box is cut from it; None: not resized
@@ -170,6 +134,57 @@ class Augmentation(NamedTuple):
             return self.box
         resized_height, resized_width = short_side_size(height, width, short_side=self.short_side)
         return self.box.scaled(height / resized_height, width / resized_width)
+
+
+class TestTransform:
+    """Resize the short side, crop, normalise: nothing is drawn.
+
+    Args:
+        short_side: pixels.
+        crop_size: pixels, side of the square crop.
+        mean: per channel, on [0, 1].
+        std: per channel, on [0, 1].
+    """
+
+    __test__ = False  # not a test case of pytest
+    chunk_bytes = 32 << 20
+
+    def __init__(self, *, short_side: int, crop_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.short_side = short_side
+        self.crop_size = crop_size
+        self.mean = mean
+        self.std = std
+
+    def draw(self, height: int, width: int, *, crop: int, rng: np.random.Generator | None) -> Augmentation:
+        """Return the crop of frames of this size; nothing is drawn from the generator."""
+        size = short_side_size(height, width, short_side=self.short_side)
+        box = uniform_box(*size, size=self.crop_size, crop=crop)
+        return Augmentation((), self.short_side, box, flipped=False, erased=(), noise_seed=0)
+
+    def apply(
+        self,
+        frames: NDArray[np.uint8],
+        augmentation: Augmentation,
+        *,
+        out: Tensor,
+        placement: Placement,
+    ) -> None:
+        """Write the crop of frames (N, H, W, 3) to their places in `out`, (3, T, size, size)."""
+        assert augmentation.short_side is not None
+        planes = frames.transpose(3, 0, 1, 2)
+        size = short_side_size(*planes.shape[2:], short_side=augmentation.short_side)
+        resize_into(
+            out,
+            planes,
+            size=size,
+            window=augmentation.box,
+            mean=self.mean,
+            std=self.std,
+            placement=placement,
+        )
+
+    def erase(self, augmentation: Augmentation, *, out: Tensor) -> None:
+        """Do nothing: a test shows all of the crop."""
 
 
 class TrainTransform:
@@ -188,6 +203,8 @@ class TrainTransform:
         erase_mode: see `erase`.
         erase_count: most boxes erased per clip.
     """
+
+    chunk_bytes = 128 << 20  # 20 frames of 1080p: a rotation costs more per frame where frames are few
 
     def __init__(
         self,
@@ -216,23 +233,9 @@ class TrainTransform:
         self.erase_mode = erase_mode
         self.erase_count = erase_count
 
-    def __call__(
-        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
-    ) -> list[Augmentation]:
-        """Write a random clip of frames (T, H, W, 3) for each of `crops` to `out`, (len(crops), 3, T, S, S).
-
-        Returns:
-            what was drawn for each clip; where `out` is uint8 and not float32, boxes are drawn but not erased.
-        """
+    def draw(self, height: int, width: int, *, crop: int, rng: np.random.Generator | None) -> Augmentation:
+        """Return all draws for a clip of frames of this size; the crop of the view is not used."""
         assert rng is not None, "a training request carries a seed"
-        drawn = []
-        for clip in out:
-            drawn.append(self.draw(*frames.shape[1:3], rng=rng))
-            self.apply(frames, drawn[-1], out=clip)
-        return drawn
-
-    def draw(self, height: int, width: int, *, rng: np.random.Generator) -> Augmentation:
-        """Return all draws for a clip of frames of this size."""
         size = self.crop_size
         short_side = None
         if self.scale:
@@ -252,21 +255,51 @@ class TrainTransform:
             noise_seed=int(rng.integers(2**63)),
         )
 
-    def apply(self, frames: NDArray[np.uint8], augmentation: Augmentation, *, out: Tensor) -> None:
-        """Write the clip that the draws make of frames (T, H, W, 3) to `out`, (3, T, crop_size, crop_size).
+    def apply(
+        self,
+        frames: NDArray[np.uint8],
+        augmentation: Augmentation,
+        *,
+        out: Tensor,
+        placement: Placement,
+    ) -> None:
+        """Write what the draws make of frames (N, H, W, 3) to their places in `out`, (3, T, size, size).
 
-        `out` is float32, or uint8, in which nothing is erased: noise has no place there.
+        What they erase is left to `erase`, once all frames of the clip are there.
         """
-        operations, short_side, box, flipped, erased, noise_seed = augmentation
+        operations, short_side, box, flipped, _, _ = augmentation
         region = box if short_side is None else Box(0, 0, *frames.shape[1:3])
         if self.rand_augment is None:
             planes = cut_out(frames.transpose(3, 0, 1, 2), region)
         else:
-            planes = self.rand_augment.apply(frames, operations, box=region)
+            used, sources = np.unique(placement.sources, return_inverse=True)
+            planes = self.rand_augment.apply(_take(frames, used), operations, box=region)
+            placement = placement._replace(sources=sources)
         if short_side is None:
             size, window = (self.crop_size, self.crop_size), Box(0, 0, self.crop_size, self.crop_size)
         else:
             size, window = short_side_size(*planes.shape[2:], short_side=short_side), box
-        resize_into(out, planes, size=size, window=window, flipped=flipped, mean=self.mean, std=self.std)
+        resize_into(
+            out,
+            planes,
+            size=size,
+            window=window,
+            flipped=flipped,
+            mean=self.mean,
+            std=self.std,
+            placement=placement,
+        )
+
+    def erase(self, augmentation: Augmentation, *, out: Tensor) -> None:
+        """Fill the drawn boxes of a clip (3, T, size, size) of float32; noise has no place in uint8."""
         if out.is_floating_point():
-            erase(out, erased, mode=self.erase_mode, rng=torch.Generator().manual_seed(noise_seed))
+            rng = torch.Generator().manual_seed(augmentation.noise_seed)
+            erase(out, augmentation.erased, mode=self.erase_mode, rng=rng)
+
+
+def _take(frames: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Some of the frames (N, H, W, 3), ascending: a view where these follow each other, as they mostly do."""
+    first, last = numbers[0], numbers[-1]
+    if last - first == len(numbers) - 1:
+        return frames[first : last + 1]
+    return frames.transpose(3, 0, 1, 2)[:, numbers].transpose(1, 2, 3, 0)  # stays channel by channel in memory

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, get_worker_info
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
 from slowfast.datasets.records import Batch, Request, Unfilled, Unread, Video, View
-from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips, constant_rate
+from slowfast.datasets.resize import Placement
+from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips
 from slowfast.datasets.transforms import Augmentation
 
 MAX_REPLACEMENTS = 10  # videos that are tried in place of one that cannot be read
@@ -25,15 +26,32 @@ class Transform(Protocol):
     """From the decoded frames of a temporal clip to what the model sees of it."""
 
     crop_size: int  # pixels, height and width of what it gives
+    chunk_bytes: int  # of decoded frames that it takes at once; more of them are not in memory
 
-    def __call__(
-        self, frames: NDArray[np.uint8], *, crops: Sequence[int], rng: np.random.Generator | None, out: Tensor
-    ) -> Sequence[Augmentation]:
-        """Write, of frames (T, H, W, 3), one clip per crop to `out`, (len(crops), 3, T, crop_size, crop_size).
+    def draw(self, height: int, width: int, *, crop: int, rng: np.random.Generator | None) -> Augmentation:
+        """Return what is done to one view of frames of this size."""
+        ...
 
-        It draws only where there is a generator, and returns what it drew for each clip, if anything. `out` is float32,
-        or uint8, in which it erases nothing.
+    def apply(
+        self,
+        frames: NDArray[np.uint8],
+        augmentation: Augmentation,
+        *,
+        out: Tensor,
+        placement: Placement,
+    ) -> None:
+        """Write some frames (N, H, W, 3) of a view to their places in `out`.
+
+        Args:
+            frames: Decoded frames.
+            augmentation: What is done to the view.
+            out: The view, (3, T, crop_size, crop_size), float32 or uint8.
+            placement: The frames that are written, and where.
         """
+        ...
+
+    def erase(self, augmentation: Augmentation, *, out: Tensor) -> None:
+        """Erase what is to be erased in a view all of whose frames are there; nothing in uint8."""
         ...
 
 
@@ -109,7 +127,7 @@ class VideoDataset(Dataset[Batch]):
             if self.dtype == torch.uint8:
                 unfilled += [
                     Unfilled(len(done) + place, clip.erased, clip.noise_seed)
-                    for place, clip in drawn.items()
+                    for place, clip in enumerate(drawn)
                     if clip.erased
                 ]
             done += [(row, view) for view in request.views]
@@ -127,7 +145,7 @@ class VideoDataset(Dataset[Batch]):
         """Return the video that each worker is reading just now, by the number of the worker."""
         return {worker: self.annotations[row] for worker, row in enumerate(self._in_work) if row != NOTHING}
 
-    def _read_another(self, request: Request, *, out: Tensor) -> tuple[int, dict[int, Augmentation]]:
+    def _read_another(self, request: Request, *, out: Tensor) -> tuple[int, list[Augmentation]]:
         """Write the clips of a video that takes the place of that of a training request; returns as `_read`."""
         assert request.seed is not None
         for attempt in range(MAX_REPLACEMENTS):
@@ -142,8 +160,8 @@ class VideoDataset(Dataset[Batch]):
             "or the videos with tools/check_data.py"
         ) from last
 
-    def _read(self, request: Request, *, out: Tensor) -> tuple[int, dict[int, Augmentation]]:
-        """Write the clips of a request to `out`; returns the row of the video, and what was drawn for which clip."""
+    def _read(self, request: Request, *, out: Tensor) -> tuple[int, list[Augmentation]]:
+        """Write the clips of a request to `out`; returns the row of the video, and what was done to each clip."""
         if request.video in self.known_bad:
             raise DecodeError(self.known_bad[request.video])
         worker = get_worker_info()
@@ -156,22 +174,47 @@ class VideoDataset(Dataset[Batch]):
                 self._in_work[worker.id] = NOTHING
         return request.video, drawn
 
-    def _read_views(self, request: Request, *, out: Tensor) -> dict[int, Augmentation]:
+    def _read_views(self, request: Request, *, out: Tensor) -> list[Augmentation]:
         rng = None if request.seed is None else np.random.default_rng(request.seed)
         with self.open_video(self.annotations[request.video]) as source:
             # One draw per temporal clip: augmented copies of a video show the same frames.
             clips = sorted({view.clip for view in request.views})
             numbers = self.frame_numbers(source, clips=clips, rng=rng)
-            wanted = np.unique(np.concatenate(numbers))
-            frames = source.read(wanted.tolist())
-        drawn: dict[int, Augmentation] = {}
-        for clip, clip_numbers in zip(clips, numbers, strict=True):
-            taken = _take(frames, np.searchsorted(wanted, clip_numbers))
-            # The views of a clip are neighbours in a request, so that its crops are a part of the batch.
-            first = next(place for place, view in enumerate(request.views) if view.clip == clip)
-            crops = [view.crop for view in request.views if view.clip == clip]
-            augmentations = self.transform(taken, crops=crops, rng=rng, out=out[first : first + len(crops)])
-            drawn |= dict(enumerate(augmentations, start=first))
+            clip_numbers = dict(zip(clips, numbers, strict=True))
+            numbers = [clip_numbers[view.clip] for view in request.views]
+            return self._write_views(source, request.views, numbers=numbers, rng=rng, out=out)
+
+    def _write_views(
+        self,
+        source: VideoFile | FrameFolder,
+        views: Sequence[View],
+        *,
+        numbers: Sequence[Indices],
+        rng: np.random.Generator | None,
+        out: Tensor,
+    ) -> list[Augmentation]:
+        """Write each frame to all views that show it before the next frames are decoded.
+
+        So, what is in memory does not grow with the number of clips, nor with their length.
+        """
+        drawn: list[Augmentation] = []
+        wanted = np.unique(np.concatenate(numbers))
+        max_bytes = self.transform.chunk_bytes
+        for frames in source.read_in_chunks(wanted.tolist(), max_bytes=max_bytes):
+            if not drawn:
+                height, width = frames.shape[1:3]
+                drawn = [self.transform.draw(height, width, crop=view.crop, rng=rng) for view in views]
+
+            chunk, wanted = wanted[: len(frames)], wanted[len(frames) :]
+            for view_numbers, augmentation, clip in zip(numbers, drawn, out, strict=True):
+                targets = np.flatnonzero((chunk[0] <= view_numbers) & (view_numbers <= chunk[-1]))
+                if len(targets):
+                    placement = Placement(np.searchsorted(chunk, view_numbers[targets]), targets)
+                    self.transform.apply(frames, augmentation, out=clip, placement=placement)
+            del frames  # before the next chunk is decoded
+
+        for augmentation, clip in zip(drawn, out, strict=True):
+            self.transform.erase(augmentation, out=clip)
         return drawn
 
     def frame_numbers(
@@ -180,26 +223,24 @@ class VideoDataset(Dataset[Batch]):
         """Return the frames of temporal clips of an open video, (T,) each; at random where there is a generator.
 
         Raises:
-            DecodeError: the video is shorter than a clip, and that is refused.
+            DecodeError: the video is shorter than a clip, and that is refused; or it is resampled, and
+                a time stamp must be wrong.
         """
-        shown = np.arange(source.num_frames)
+        resampled = None
+        total = source.num_frames
         if self.target_fps and isinstance(source, VideoFile):
-            shown = constant_rate(source.times, source.durations, fps=self.target_fps)
-        if self.refuse_short and len(shown) < self.clips.span:
+            resampled = source.at_rate(self.target_fps)
+            total = resampled.num_ticks
+        if self.refuse_short and total < self.clips.span:
             raise DecodeError(
-                f"{source.path}: has {len(shown)} frames, but a clip spans {self.clips.span} (DATA.SHORT_CLIP error)"
+                f"{source.path}: has {total} frames, but a clip spans {self.clips.span} (DATA.SHORT_CLIP error)"
             )
+
         if rng is not None:
-            return [shown[self.clips.random(len(shown), rng)] for _ in clips]
-        return [shown[self.clips.numbered(len(shown), clip)] for clip in clips]
-
-
-def _take(frames: NDArray[np.uint8], places: Indices) -> NDArray[np.uint8]:
-    """Frames (T, H, W, 3) at the given places: a view where these follow each other, as they mostly do."""
-    first, last = places[0], places[-1]
-    if np.array_equal(places, np.arange(first, last + 1)):
-        return frames[first : last + 1]
-    return frames.transpose(3, 0, 1, 2)[:, places].transpose(1, 2, 3, 0)  # stays channel by channel in memory
+            numbers = [self.clips.random(total, rng) for _ in clips]
+        else:
+            numbers = [self.clips.numbered(total, clip) for clip in clips]
+        return numbers if resampled is None else [resampled.frames_at(ticks) for ticks in numbers]
 
 
 def _integers(values: Sequence[int]) -> Tensor:

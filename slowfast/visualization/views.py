@@ -12,7 +12,7 @@ from slowfast.datasets.boxes import Box
 from slowfast.datasets.build import VideoLoader
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.records import View
-from slowfast.datasets.transforms import Augmentation, TestTransform, TrainTransform
+from slowfast.datasets.transforms import Augmentation
 from slowfast.datasets.video import Transform
 
 THUMB = 128  # pixels, height of a frame on the sheet
@@ -62,12 +62,8 @@ def _box_of(
     transform: Transform, height: int, width: int, *, crop: int, rng: np.random.Generator | None
 ) -> tuple[Box, str]:
     """The part of a frame that the next view shows, and what is done to it."""
-    if isinstance(transform, TrainTransform):
-        assert rng is not None, "a training request carries a seed"
-        drawn = transform.draw(height, width, rng=rng)
-        return drawn.box_in(height, width), _in_words(drawn)
-    assert isinstance(transform, TestTransform)
-    return transform.box(height, width, crop=crop), ""
+    drawn = transform.draw(height, width, crop=crop, rng=rng)
+    return drawn.box_in(height, width), _in_words(drawn)
 
 
 def _in_words(drawn: Augmentation) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from slowfast.datasets.boxes import Box
-from slowfast.datasets.resize import resize_into
+from slowfast.datasets.resize import Placement, resize_into
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +26,16 @@ def test_bilinear_weights_by_hand() -> None:
     out = torch.empty(1, 1, 4, 2)
     resize_into(out, planes, size=(4, 2), window=Box(0, 0, 4, 2), mean=[0.0], std=[1 / 255])
     assert out[0, 0].tolist() == [pytest.approx(row) for row in ([5, 35], [30, 60], [80, 110], [105, 135])]
+
+
+def test_frames_are_written_to_their_places() -> None:
+    planes = np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1)
+    out = torch.full((1, 5, 1, 1), torch.nan)
+    placement = Placement(sources=np.array([3, 0, 3]), targets=np.array([0, 2, 4]))
+    box = Box(0, 0, 1, 1)
+    resize_into(out, planes, size=(1, 1), window=box, mean=[0.0], std=[1 / 255], placement=placement)
+    assert out[0, ::2].flatten().tolist() == pytest.approx([3, 0, 3])
+    assert out[0, 1::2].isnan().all()
 
 
 @pytest.mark.parametrize("flipped", [False, True])

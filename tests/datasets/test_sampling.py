@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -76,11 +77,35 @@ def test_a_constant_rate_takes_the_frames_that_ffmpeg_extracts(reference: Callab
         unit = float(Fraction(case["time_base"]))
         times, durations = np.array(case["times"]) * unit, np.array(case["durations"]) * unit
         ticks = constant_rate(times - times[0], durations, fps=case["fps"])
-        assert ticks.tolist() == case["frames"], case["name"]
+        assert ticks.frames_at(np.arange(ticks.num_ticks)).tolist() == case["frames"], case["name"]
 
 
 def test_a_constant_rate_of_one_frame_is_that_frame() -> None:
-    assert constant_rate(np.zeros(1), np.zeros(1), fps=30).tolist() == [0]
+    ticks = constant_rate(np.zeros(1), np.zeros(1), fps=30)
+    assert (ticks.num_ticks, ticks.frames_at(np.zeros(1, int)).tolist()) == (1, [0])
+
+
+def test_only_the_ticks_that_are_asked_for_take_memory() -> None:
+    # A frame every 50 minutes: 60 * 90,000 ticks at 30 per second.
+    times = np.arange(0, 60 * 3000, 3000, dtype=np.float64)
+    tracemalloc.start()
+    ticks = constant_rate(times, np.full(60, 3000.0), fps=30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ticks.num_ticks == 60 * 90_000
+    assert ticks.frames_at(np.array([0, 89_000, 2 * 90_000, 5_399_999])).tolist() == [0, 0, 2, 59]
+    assert peak < 100_000
+
+
+@pytest.mark.parametrize("wrong", ["time", "duration"])
+def test_a_frame_that_is_shown_for_days_is_refused(wrong: str) -> None:
+    times, durations = np.arange(60) / 25, np.full(60, 1 / 25)
+    if wrong == "time":
+        times[-1] = 1e12
+    else:
+        durations[58] = 1e12
+    with pytest.raises(ValueError, match=r"frame 58 of 60 is shown for \d+ s, more than 3600 s"):
+        constant_rate(times, durations, fps=30)
 
 
 @pytest.mark.parametrize("total", [1, 2, 5, 9])

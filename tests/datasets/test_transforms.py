@@ -7,6 +7,7 @@ import torch
 
 from slowfast.datasets.boxes import Box, random_resized_box
 from slowfast.datasets.rand_augment import Operation, RandAugment
+from slowfast.datasets.resize import Placement
 from slowfast.datasets.transforms import (
     Augmentation,
     TestTransform,
@@ -36,14 +37,23 @@ def clips_of(
     crops: Sequence[int],
     rng: np.random.Generator | None,
 ) -> torch.Tensor:
-    out = torch.full((len(crops), 3, len(frames), transform.crop_size, transform.crop_size), torch.nan)
-    transform(frames, crops=crops, rng=rng, out=out)
-    return out
+    drawn = [transform.draw(*frames.shape[1:3], crop=crop, rng=rng) for crop in crops]
+    return torch.stack([apply(transform, frames, augmentation) for augmentation in drawn])
 
 
-def apply(transform: TrainTransform, frames: np.ndarray, augmentation: Augmentation) -> torch.Tensor:
+def apply(
+    transform: TestTransform | TrainTransform,
+    frames: np.ndarray,
+    augmentation: Augmentation,
+    *,
+    chunks: Sequence[Sequence[int]] | None = None,
+) -> torch.Tensor:
+    """A clip of the frames, written in chunks of these numbers; else all at once."""
     out = torch.full((3, len(frames), transform.crop_size, transform.crop_size), torch.nan)
-    transform.apply(frames, augmentation, out=out)
+    for chunk in chunks or [range(len(frames))]:
+        placement = Placement(sources=np.arange(len(chunk)), targets=np.array(chunk))
+        transform.apply(frames[np.array(chunk)], augmentation, out=out, placement=placement)
+    transform.erase(augmentation, out=out)
     return out
 
 
@@ -84,7 +94,7 @@ def test_crops_lie_left_centre_right_or_top_centre_bottom() -> None:
 def test_the_box_of_a_view_is_told_in_pixels_of_the_frame() -> None:
     view = TestTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
     # A frame of 64x100 becomes 32x50; its right crop begins at column 18 of these.
-    assert view.box(64, 100, crop=2) == (0, 36, 64, 64)
+    assert view.draw(64, 100, crop=2, rng=None).box_in(64, 100) == (0, 36, 64, 64)
     drawn = Augmentation((), 32, Box(0, 18, 16, 16), False, (), 0)
     assert drawn.box_in(64, 100) == (0, 36, 32, 32)
     assert drawn._replace(short_side=None).box_in(64, 100) == (0, 18, 16, 16)
@@ -249,7 +259,7 @@ def test_draws_have_the_published_rates() -> None:
         rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic"),
     )
     rng = rng_of(0)
-    drawn = [transform.draw(256, 340, rng=rng) for _ in range(4000)]
+    drawn = [transform.draw(256, 340, crop=1, rng=rng) for _ in range(4000)]
     assert np.mean([one.flipped for one in drawn]) == pytest.approx(0.5, abs=0.03)
     assert np.mean([len(one.erased) for one in drawn]) == pytest.approx(0.25, abs=0.03)
     assert np.mean([len(one.operations) for one in drawn]) == pytest.approx(4 * 0.5, abs=0.06)
@@ -260,11 +270,26 @@ def test_draws_have_the_published_rates() -> None:
     assert abs(np.corrcoef(flips, areas)[0, 1]) < 0.06
 
 
-def test_a_draw_says_all_about_its_clip() -> None:
-    transform = train_transform(
-        flip=True, erase_probability=1.0, rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
-    )
-    frames = random_frames(2, 30, 40)
-    for seed in range(5):
-        drawn = transform.draw(30, 40, rng=rng_of(seed))
-        assert torch.equal(apply(transform, frames, drawn), clips_of(transform, frames, crops=[1], rng=rng_of(seed))[0])
+def test_a_clip_is_the_same_in_whatever_chunks_it_comes() -> None:
+    augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+    transform = train_transform(flip=True, erase_probability=1.0, rand_augment=augment)
+    frames = random_frames(5, 30, 40)
+    names = set()
+    for seed in range(25):
+        drawn = transform.draw(30, 40, crop=1, rng=rng_of(seed))
+        names |= {operation.name for operation in drawn.operations}
+        for chunks in ([[0, 1], [2, 3, 4]], [[0], [1], [2], [3], [4]]):
+            parts = apply(transform, frames, drawn, chunks=chunks)
+            assert torch.equal(parts, apply(transform, frames, drawn))
+    assert len(names) == 15  # all operations of the policy
+
+
+def test_a_frame_that_a_clip_repeats_is_augmented_once() -> None:
+    augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+    transform = train_transform(rand_augment=augment)
+    frames = random_frames(4, 30, 40)
+    drawn = Augmentation((Operation("Rotate", 9.0),), None, Box(2, 5, 20, 20), False, (), 0)
+    out = torch.empty(3, 5, 16, 16)
+    placement = Placement(sources=np.array([1, 3, 3, 1, 1]), targets=np.arange(5))
+    transform.apply(frames, drawn, out=out, placement=placement)
+    assert torch.equal(out, apply(transform, frames, drawn)[:, [1, 3, 3, 1, 1]])

@@ -1,7 +1,11 @@
-from collections.abc import Callable
+import re
+import tracemalloc
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,7 @@ from slowfast.config import CfgNode
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import DATASETS, build_annotations, build_class_names, build_loader, find_problems
 from slowfast.datasets.decode import VideoFile
-from slowfast.datasets.motion import make_motion
+from slowfast.datasets.motion import make_motion, write_video
 from slowfast.datasets.records import Request, Video, View
 from slowfast.datasets.sampling import DenseClips, constant_rate
 from slowfast.datasets.transforms import TestTransform
@@ -59,9 +63,9 @@ def test_all_views_of_a_video_take_one_open_and_one_read(
     reads: list[list[int]] = []
 
     class Counted(VideoFile):
-        def read(self, numbers: Any) -> np.ndarray:
+        def read_in_chunks(self, numbers: Any, *, max_bytes: int) -> Iterator[np.ndarray]:
             reads.append(list(numbers))
-            return super().read(numbers)
+            return super().read_in_chunks(numbers, max_bytes=max_bytes)
 
     clips = DenseClips(num_frames=4, sampling_rate=8, num_clips=3, use_offset=True)
     dataset = VideoDataset(
@@ -80,6 +84,38 @@ def test_all_views_of_a_video_take_one_open_and_one_read(
         first_bit = {0: 0, 1: 3, 2: 6}[view.crop]
         shown = (frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
         assert shown.tolist() == ((numbers >> first_bit) % 4).tolist()
+
+
+def test_memory_does_not_grow_with_the_clips_of_a_video(tmp_path: Path) -> None:
+    # 60 frames of 2.8 MB each, all of which the 10 clips show.
+    frames = np.broadcast_to(np.uint8(90), (60, 720, 1280, 3))
+    write_video(tmp_path / "large.mp4", frames, codec_options={"preset": "ultrafast"})
+    dataset = VideoDataset(
+        Annotations([str(tmp_path / "large.mp4")], [0]),
+        open_video=lambda video: VideoFile(video.path),
+        clips=DenseClips(num_frames=16, sampling_rate=1, num_clips=10, use_offset=True),
+        transform=TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
+    )
+    views = tuple(View(clip, clip=clip, crop=1) for clip in range(10))
+    tracemalloc.start()
+    batch = dataset[Request(0, views, seed=None)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(batch.frames) == 10
+    assert peak < 80e6
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_views_are_the_same_in_whatever_chunks_frames_come(
+    split: str, tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 32 frames, of which a clip of 4 frames spans 40: it starts over, or lies within one chunk of 3 frames.
+    settings: dict[str, Any] = {"DATA__SAMPLING_RATE": 10, "DATA__SHORT_CLIP": "loop", "TEST__NUM_SPATIAL_CROPS": 3}
+    loader = build_loader(tiny_cfg(**AUGMENTED, **settings), split)
+    whole = next(iter(loader)).frames
+    for max_frames in (1, 3):
+        monkeypatch.setattr(loader.dataset.transform, "chunk_bytes", max_frames * 3 * 64 * 80)
+        assert torch.equal(next(iter(loader)).frames, whole)
 
 
 def test_videos_are_rgb_and_frame_folders_bgr_unless_reversed(tmp_path: Path, tiny_cfg: TinyCfg) -> None:
@@ -140,8 +176,31 @@ def test_a_target_frame_rate_resamples_before_clips_are_taken(
     # At 25 frames/s the clip takes 0, 6, 12, 19 of 50 frames. Of these 4 frames, the two lowest bits:
     shown = (frames[0, :, 16, [8, 24]] > 127).long() @ torch.tensor([1, 2])
     ticks = constant_rate(np.arange(100) / 50, np.full(100, 0.02), fps=25)
-    assert len(ticks) == 52  # FFmpeg gives way by a tick before it drops a frame
-    assert shown.tolist() == (ticks[[0, 6, 12, 19]] % 4).tolist()
+    assert ticks.num_ticks == 52  # FFmpeg gives way by a tick before it drops a frame
+    assert shown.tolist() == (ticks.frames_at(np.array([0, 6, 12, 19])) % 4).tolist()
+
+
+def test_a_video_with_a_wrong_time_stamp_is_not_resampled(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 64, 3), number, np.uint8), format="rgb24")
+            frame.pts = number if number < 19 else 25 * 100 * 3600  # 100 hours late
+            frame.time_base = Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    settings: dict[str, Any] = {
+        "open_video": lambda video: VideoFile(video.path),
+        "clips": DenseClips(num_frames=4, sampling_rate=5, num_clips=1, use_offset=False),
+        "transform": TestTransform(short_side=32, crop_size=32, mean=[0.0] * 3, std=[1 / 255] * 3),
+    }
+    request = Request(0, (View(0, 0, 0),), seed=None)
+    resampled = VideoDataset(Annotations([str(path)], [0]), target_fps=30, **settings)
+    reason = rf"{path}: frame 18 of 20 is shown for 35999\d s, more than 3600 s: a time stamp must"
+    assert re.match(reason, resampled[request].unread[0].reason)
+    assert len(VideoDataset(Annotations([str(path)], [0]), **settings)[request].frames) == 1
 
 
 def test_problems_of_the_data_are_found_before_any_work(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
