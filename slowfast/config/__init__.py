@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from slowfast.config.defaults import RETIRED, add_section, default_cfg
 from slowfast.config.files import Raw, Scalar, read_settings
 from slowfast.config.rules import find_problems
-from slowfast.config.values import show, to_value
+from slowfast.config.values import shorten, show, to_value
 
 __all__ = ["CfgNode", "add_section", "default_cfg", "find_problems", "load_cfg"]
 
@@ -85,7 +85,7 @@ def _missing_value(last: str, settings: list[tuple[str, Raw]]) -> str:
     # If a key stands where a value belongs, the value of the key before it is missing.
     swallowed = (key for key, raw in settings if isinstance(raw, Scalar) and raw.text in known)
     key = last if last in known else next(swallowed, last)
-    return f"{key!r} has no value; write KEY VALUE or KEY=VALUE, with the key in upper case"
+    return f"{shorten(repr(key))} has no value; write KEY VALUE or KEY=VALUE, with the key in upper case"
 
 
 def _keys(cfg: CfgNode, *, prefix: str = "") -> list[str]:
@@ -102,9 +102,10 @@ def _set(cfg: CfgNode, *, key: str, raw: Raw, defaults: CfgNode) -> str | None:
     default: Any = defaults
     for number, name in enumerate(names):
         if not isinstance(default, CfgNode):
-            return f"{key} is not a key; {'.'.join(names[:number])} is a key, not a section"
+            section = ".".join(names[:number])
+            return f"{shorten(key)} is not a key; {section} is a key, not a section"
         if name not in default:
-            return f"{key or repr(key)} is not a key; {_nearest(defaults, key)}"
+            return f"{shorten(key or repr(key))} is not a key; {_nearest(defaults, key)}"
         default = default[name]
 
     if isinstance(default, CfgNode):

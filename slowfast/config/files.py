@@ -11,6 +11,7 @@ from iopath.common.file_io import g_pathmgr
 
 BASE_KEY = "_BASE_"
 MAX_NODES = 100_000  # of a file with its aliases written out; a config has a few hundred
+MAX_DEPTH = 100  # of lists and mappings within each other; a config has three
 
 _TAG = "tag:yaml.org,2002:"
 _SCALAR_NAMES = ("str", "bool", "int", "float", "null", "timestamp", "binary", "value", "merge")
@@ -89,12 +90,32 @@ def parse(source: str | bytes) -> Raw | None:
         loader.dispose()
 
 
+def printable(text: str) -> str:
+    """Return a text for a message: as it is, or quoted if it would break a line or change a terminal."""
+    return text if text.isprintable() else repr(text)
+
+
 class DuplicateKeyError(ValueError):
     """A mapping of a YAML file sets a key twice."""
 
 
 class _Loader(yaml.SafeLoader):
     """Makes trees of `Scalar`, and never calls a constructor of a tag."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self._depth == MAX_DEPTH:
+            raise RecursionError
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level == MAX_DEPTH:  # reading ahead takes time with the square of the depth
+            raise RecursionError
+        super().fetch_flow_collection_start(token)
 
     def raw(self, node: yaml.Node) -> Raw:
         if isinstance(node, yaml.ScalarNode):
@@ -173,14 +194,16 @@ def _read_chain(path: str, *, role: str, chain: list[str]) -> dict[str, Raw]:
     settings: dict[str, Raw] = {}
     for base in _bases(tree.pop(BASE_KEY, []), role=role):
         base_path = _path_of_base(base, path)
-        base_role = f"{base_path} (named by {BASE_KEY} in {path})"
+        base_role = f"{printable(base_path)} (named by {BASE_KEY} in {path})"
         settings |= _read_chain(base_path, role=base_role, chain=[*chain, path])
 
     return settings | _flatten(tree, role=role)
 
 
 def _identity(path: str) -> str:
-    return path if "://" in path else os.path.realpath(path)
+    if "://" in path or "\0" in path:  # a null character is reported when the file is opened
+        return path
+    return os.path.realpath(path)
 
 
 def _bases(value: Raw, *, role: str) -> list[str]:

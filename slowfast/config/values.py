@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from slowfast.config.defaults import LISTS_OF_NUMBERS, LISTS_OF_STRINGS, NUMBER_OR_LIST
-from slowfast.config.files import DuplicateKeyError, Raw, Scalar, parse
+from slowfast.config.files import DuplicateKeyError, Raw, Scalar, parse, printable
 
 _NON_FINITE = {"nan", "inf", "infinity"}
 
@@ -59,6 +59,12 @@ def show(raw: Raw) -> str:
         text = "null"
     else:
         text = repr(raw.text) if isinstance(_decode(raw), str) else raw.text
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """Return the first 200 characters of a text for a message."""
+    text = printable(text)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
@@ -134,9 +140,15 @@ def _list(value: Any, *, key: str, default: list[Any]) -> list[Any]:
         return list(value)
 
     try:
-        return [_number(_decode_item(item), example=0.1) for item in value]
+        numbers = [_number(_decode_item(item), example=0.1) for item in value]
     except _NotANumberError as error:
         raise ValueError(f"expected a list of numbers, such as {default or [1, 2]}") from error
+
+    if not _are(default, int):
+        return numbers
+    if any(number != int(number) for number in numbers):
+        raise ValueError(f"expected a list of whole numbers, such as {default}")
+    return [int(number) for number in numbers]
 
 
 def _number_or_list(value: Any, *, example: float) -> float | list[float]:

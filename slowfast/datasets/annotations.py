@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from slowfast.datasets.records import Video
-from slowfast.utils.paths import pathmgr
+from slowfast.utils.paths import forget, pathmgr
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 
@@ -151,9 +151,13 @@ def open_text(path: str, *, key: str = "DATA.PATH_TO_DATA_DIR") -> Iterator[Text
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file; check {key}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text in UTF-8: {error.reason}") from error
+        raise ValueError(f"{path}: not a text in UTF-8: {error.reason}{forget(path)}") from error
+    except ValueError:  # what the reader makes of the text
+        forget(path)
+        raise
     except (OSError, EOFError, zlib.error) as error:  # of a server, a disk, or a damaged .gz
-        raise OSError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
+        raise OSError(f"{path}: {reason}{forget(path)}") from error
 
 
 def reject_bad_rows(list_path: str, reasons: Sequence[str], *, num_bad: int) -> None:
@@ -164,10 +168,11 @@ def reject_bad_rows(list_path: str, reasons: Sequence[str], *, num_bad: int) -> 
         reasons: for some of them at least, which row and what is wrong with it.
         num_bad: how many there are.
     """
+    discarded = forget(list_path) if num_bad else ""
     if num_bad == 1:
-        raise ValueError(f"{list_path} {reasons[0]}")
+        raise ValueError(f"{list_path}{discarded} {reasons[0]}")
     if num_bad:
-        raise ValueError("\n    ".join([f"{list_path} has {num_bad} bad rows:", *reasons[:MOST_SHOWN]]))
+        raise ValueError("\n    ".join([f"{list_path}{discarded} has {num_bad} bad rows:", *reasons[:MOST_SHOWN]]))
 
 
 def _separator_of(list_path: str) -> str | None:

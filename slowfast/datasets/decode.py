@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, pairwise
-from os.path import join
+from os.path import isfile, join
 from pathlib import Path
 from string import Formatter
 from types import TracebackType
@@ -42,7 +42,7 @@ from slowfast.datasets.frame_table import (
     read_table,
 )
 from slowfast.datasets.sampling import ConstantRate, constant_rate
-from slowfast.utils.paths import pathmgr
+from slowfast.utils.paths import forget, pathmgr
 
 Frames = NDArray[np.uint8]
 
@@ -111,9 +111,11 @@ class VideoFile:
                 self._make_frame_table()
         except av.FFmpegError as error:
             self.close()
-            raise DecodeError(f"{path}: {_reason(error)}") from error
-        except BaseException:
+            raise DecodeError(f"{path}: {_reason(error)}{forget(path)}") from error
+        except BaseException as error:
             self.close()
+            if isinstance(error, DecodeError):
+                forget(path)
             raise
 
     def __enter__(self) -> "VideoFile":
@@ -123,6 +125,8 @@ class VideoFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, DecodeError):
+            forget(self.path)
 
     def close(self) -> None:
         """Release the file and the decoder."""
@@ -247,13 +251,16 @@ class VideoFile:
                 raise DecodeError(f"{self.path}: no such file")
             return pathmgr.get_local_path(self.path)
         except OSError as error:
-            raise DecodeError(f"{self.path}: {_reason(error)}") from error
+            reason = _reason(error).removeprefix(f"{self.path}: ")  # our own errors name it already
+            raise DecodeError(f"{self.path}: {reason}") from error
 
     def _open(self) -> InputContainer:
+        if not isfile(self._local_path):  # another process has made room in the cache
+            self._local_path = self._find()
         try:
             return av.open(self._local_path, metadata_errors="ignore")  # a title need not be readable
         except (av.FFmpegError, OSError) as error:
-            raise DecodeError(f"{self.path}: {_reason(error)}") from error
+            raise DecodeError(f"{self.path}: {_reason(error)}{forget(self.path)}") from error
 
     def _open_decoder(self) -> None:
         stream = self._container.streams.best("video")  # not a cover picture, if there is anything else
@@ -525,7 +532,10 @@ class FrameFolder:
         self.path = path
         self.template = template
         self.bgr = bgr
-        self._first = 0 if pathmgr.isfile(self._file_path(0)) else 1
+        try:
+            self._first = 0 if pathmgr.isfile(self._file_path(0)) else 1
+        except OSError as error:  # of a server
+            raise DecodeError(f"{path}: {_reason(error)}") from error
         self.num_frames = num_frames or self._count_files()
 
     def __enter__(self) -> "FrameFolder":
@@ -625,7 +635,8 @@ class FrameFolder:
         except DecodeError as error:
             raise DecodeError(f"{path}: {error}") from error
         except (OSError, SyntaxError) as error:  # Pillow reports some damaged files as bad syntax
-            raise DecodeError(f"{path}: {_reason(error)} (one of {self.num_frames} frames)") from error
+            discarded = forget(path)
+            raise DecodeError(f"{path}: {_reason(error)}{discarded} (one of {self.num_frames} frames)") from error
 
 
 def check_template(template: str) -> None:

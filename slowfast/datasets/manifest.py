@@ -30,7 +30,7 @@ from slowfast.datasets.frame_table import (
 from slowfast.datasets.records import Video
 from slowfast.utils.folder_lock import FolderLock
 from slowfast.utils.job import current_job
-from slowfast.utils.paths import pathmgr
+from slowfast.utils.paths import forget, pathmgr
 from slowfast.utils.pool import Failure, map_in_processes, progress_bar
 
 # What is wrong with a video that is not ok. The last two are findings of the pool of processes.
@@ -310,4 +310,4 @@ def _known_stamps(manifest_path: str) -> dict[int, int | None]:
 
 
 def _not_a_manifest(path: str) -> ValueError:
-    return ValueError(f"{path} is no manifest; name another file, or make one with tools/check_data.py")
+    return ValueError(f"{path} is no manifest{forget(path)}; name another file, or make one with tools/check_data.py")

@@ -166,8 +166,6 @@ def _loss(table: ScoreTable, scores: Tensor, labels: Tensor, *, loss_name: str) 
     mean = scores.double() / table.num_views
     if table.are_probabilities:
         return F.nll_loss(mean.log(), labels).item()
-    if loss_name == "bce_logit":
-        return LOSSES[loss_name](mean, F.one_hot(labels, mean.shape[1]).double()).item()
     return LOSSES[loss_name](mean, labels).item()
 
 

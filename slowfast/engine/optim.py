@@ -12,11 +12,18 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from slowfast.models.build import lr_scales
 
+
+def _bce_logit(logits: Tensor, target: Tensor) -> Tensor:
+    if target.ndim == 1:
+        target = F.one_hot(target, logits.shape[1])  # (B,) -> (B, K)
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
+
+
 # From logits (B, K) and class numbers (B,) or, but for the first, soft labels (B, K), to the mean loss of the batch.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": F.cross_entropy,
     "soft_cross_entropy": F.cross_entropy,  # torch's takes soft labels as well
-    "bce_logit": F.binary_cross_entropy_with_logits,
+    "bce_logit": _bce_logit,
 }
 
 
@@ -36,7 +43,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             lr=cfg.SOLVER.BASE_LR,
             momentum=cfg.SOLVER.MOMENTUM,
             dampening=cfg.SOLVER.DAMPENING,
-            nesterov=cfg.SOLVER.NESTEROV,
+            # Without momentum there is nothing to look ahead with, and torch refuses to.
+            nesterov=cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM > 0,
         )
     method = {"adamw": AdamW, "adam": Adam}[cfg.SOLVER.OPTIMIZING_METHOD]
     return method(groups, lr=cfg.SOLVER.BASE_LR, betas=(0.9, 0.999), eps=1e-8, fused=cfg.SOLVER.FUSED)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slowfast.models import torchvision_video, zoo
-from slowfast.models.uniformer import build_uniformer, layer_numbers
+from slowfast.models.uniformer import build_uniformer, find_uniformer_problems, layer_numbers
 
 
 def _nothing_wrong(cfg: CfgNode) -> list[str]:
@@ -26,7 +26,7 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "Uniformer": Model(build_uniformer, layer_numbers=layer_numbers),
+    "Uniformer": Model(build_uniformer, find_uniformer_problems, layer_numbers),
     **dict.fromkeys(
         torchvision_video.NAMES,
         Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems),

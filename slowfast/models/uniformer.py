@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 # The published models use this in the attention blocks, but torch's default in the patch embeddings.
 BlockNorm = partial(nn.LayerNorm, eps=1e-6)
+SMALLEST_SIDE = 32  # pixels of a frame: one patch of the last stage
 
 
 def to_tokens(x: Tensor) -> Tensor:
@@ -290,8 +291,11 @@ class UniFormer(nn.Module):
         Raises:
             ValueError: the frames are smaller than one patch of the last stage.
         """
-        if min(frames.shape[-2:]) < 32:
-            raise ValueError(f"UniFormer needs frames of at least 32x32 pixels, not {tuple(frames.shape[-2:])}")
+        if min(frames.shape[-2:]) < SMALLEST_SIDE:
+            raise ValueError(
+                f"UniFormer needs frames of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels, "
+                f"not {tuple(frames.shape[-2:])}"
+            )
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self._run(self.blocks1, self.pos_drop(self.patch_embed1(x)), recomputed=self.recomputed[0])
         x = self._run(self.blocks2, self.patch_embed2(x), recomputed=self.recomputed[1])
@@ -352,6 +356,16 @@ def _init_linear(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def find_uniformer_problems(cfg: CfgNode) -> list[str]:
+    """Return which crops of a config are too small for UniFormer, one sentence each."""
+    sizes = {"DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE, "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE}
+    return [
+        f"{key} is {size}; {cfg.MODEL.MODEL_NAME} takes {SMALLEST_SIDE} or more"
+        for key, size in sizes.items()
+        if size < SMALLEST_SIDE
+    ]
 
 
 def build_uniformer(cfg: CfgNode) -> UniFormer:

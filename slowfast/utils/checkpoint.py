@@ -30,7 +30,7 @@ from torch import Tensor
 from slowfast.utils.checksum import check_sha256, write_with_sha256
 from slowfast.utils.file_type import HEAD_BYTES, ZIP_MAGIC, foreign_type, is_safetensors
 from slowfast.utils.files import format_bytes, write_file
-from slowfast.utils.paths import pathmgr
+from slowfast.utils.paths import forget, pathmgr
 
 BEST_NAME = "best.pyth"  # in the folder of a run: the checkpoint with the highest top-1 in a validation
 NUM_KEPT_WITHIN_EPOCH = 2  # of the checkpoints in the middle of the epoch under way
@@ -311,6 +311,7 @@ def _read_head(path: str | Path, local: str) -> bytes:
         head = file.read(HEAD_BYTES)
     if file_type := foreign_type(head):
         fetched = f" (it is kept as {local}; delete that first)" if local != str(path) else ""
+        fetched = forget(str(path)) or fetched
         raise ValueError(f"{path}: is not a checkpoint but {file_type.name}; {file_type.remedy}{fetched}")
     return head
 
@@ -394,7 +395,8 @@ def _explained(path: str | Path, *, is_parsing: bool = False) -> Iterator[None]:
 
 
 def _damaged(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: not a whole checkpoint of tensors and plain data ({_reason(error)})")
+    discarded = forget(str(path))
+    return ValueError(f"{path}: not a whole checkpoint of tensors and plain data ({_reason(error)}){discarded}")
 
 
 def _reason(error: Exception) -> str:

@@ -51,10 +51,9 @@ def foreign_type(head: bytes) -> FileType | None:
     if head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         return FileType("a tar archive", _UNPACK)
 
-    text = _text_of(head)
-    markup = head if text is None else text.encode()  # a page in an old encoding is no text to us
-    if markup.lstrip().startswith(b"<") and _WEB_PAGE.search(markup):
+    if is_web_page(head):
         return FileType("a web page (of a log-in, a download or an error)", _AGAIN)
+    text = _text_of(head)
     if text is None or len(head) < _LEAST_TEXT:
         return None
     if text.startswith("version https://git-lfs"):
@@ -66,6 +65,13 @@ def foreign_type(head: bytes) -> FileType | None:
     if _JSON.match(text):
         return FileType(f"a JSON document, such as the error of a server: {begin}", _AGAIN)
     return FileType(f"a text file: {begin}", "name the file of weights instead")
+
+
+def is_web_page(head: bytes) -> bool:
+    """Whether a file starts as a web page does."""
+    text = _text_of(head)
+    markup = head if text is None else text.encode()  # a page in an old encoding is no text to us
+    return markup.lstrip().startswith(b"<") and _WEB_PAGE.search(markup) is not None
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -113,7 +113,9 @@ class Failing(BaseHTTPRequestHandler):
         self.wfile.write(bytes(500))
 
 
-@pytest.mark.parametrize(("name", "reason"), [("half", "500 bytes came of 1000"), ("broken", "internal server error")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("half", "500 bytes came of 1000"), ("broken", "HTTP status 500, internal server error")]
+)
 def test_half_a_download_is_an_error_and_leaves_nothing(serve: Serve, tmp_path: Path, name: str, reason: str) -> None:
     url = serve(Failing)
     with pytest.raises(DecodeError, match=rf"(?i){name}\.mp4: .*{reason}"):
