@@ -24,7 +24,7 @@ from torch import nn
 from slowfast.config import CfgNode, load_cfg
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.motion import make_motion
-from slowfast.engine.parallel import build_parallel
+from slowfast.engine.build import build_parallel
 from slowfast.models.build import build_model, count_parameters
 from slowfast.utils.distributed import device, is_main, sum_over_ranks, wait_for_all, world_size
 from slowfast.utils.launch import launch

@@ -18,8 +18,7 @@ import torch
 from slowfast.config import load_cfg
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.motion import make_motion
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
+from slowfast.engine.build import build_run, build_step_taker
 from slowfast.engine.unread import UnreadVideos
 from slowfast.utils.distributed import device
 
@@ -44,10 +43,10 @@ class Way:
         cfg = load_cfg(str(REPOSITORY / "exp/quickstart/config.yaml"), [*fixed, *settings])
         loader = build_loader(cfg, "train")
         self.parts = next(loader.steps())
-        run = Run.build(cfg, identity={}, num_parts=1)
+        run = build_run(cfg, identity={}, num_parts=1)
         run.model.train()
         unread = UnreadVideos(len(loader.dataset), max_fraction=0)
-        self.taker = StepTaker(cfg, run, mix=None, unread=unread, video_name=str)
+        self.taker = build_step_taker(cfg, run, unread=unread)
 
     def step(self) -> float:
         """Take a step; returns its seconds."""

@@ -42,11 +42,12 @@ _C.TRAIN.RESUME_WITH_CHANGES = False  # continue although settings of the model,
 _C.TRAIN.REHEARSE = True  # train, save, load, validate and test on a few videos before the first epoch
 _C.TRAIN.EMA_DECAY = 0.0  # share of the moving average of the weights that a step keeps, such as 0.9999; 0: no average
 _C.TRAIN.AMP = "auto"  # off | bf16 | fp16 | auto: bf16 where the GPU computes in it, else fp16 on a GPU, else off
+_C.TRAIN.TF32 = False  # a GPU computes float32 in TF32, 10 bits of mantissa: faster; no effect in bf16 and fp16
 _C.TRAIN.COMPILE = False  # compile the blocks of the model (torch.compile), which takes minutes at the start
 _C.TRAIN.STATIC_GRAPH = False  # tell DDP that all steps use the same parameters; has no effect with accumulation
 _C.TRAIN.GRADIENT_BUCKET_VIEW = True  # gradients lie in the buffers that DDP sends: one copy of them less
 _C.TRAIN.GRADIENT_DTYPE = "fp32"  # in which gradients travel between processes: fp32 | bf16, half as much
-_C.TRAIN.PREFETCH = True  # copy the next batch to the GPU while it computes
+_C.TRAIN.PREFETCH = True  # copy the next batch to the GPU while it computes, in tests as well
 
 # ---- Testing ---------------------------------------------------------------------------------------------------------
 _C.TEST = CfgNode()
@@ -162,7 +163,7 @@ _C.SOLVER.DAMPENING = 0.0  # of sgd
 _C.SOLVER.NESTEROV = True  # of sgd; has no effect without momentum, and takes no DAMPENING
 _C.SOLVER.ACCUM_STEPS = 0  # parts of a process's share of a step, one after another; 0: 1, or as the run began
 _C.SOLVER.MAX_BAD_STEPS = 10  # in a row with numbers that are not finite, which are skipped, before the run ends
-_C.SOLVER.FUSED = True  # one kernel for the update of all weights (adamw, adam)
+_C.SOLVER.FUSED = True  # one kernel updates all weights (adamw, adam); else, as with sgd, each step waits for the GPU
 _C.SOLVER.CLIP_GRADIENT = 20.0  # largest norm of all gradients together; 0: no clipping
 
 _C.BN = CfgNode()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 
@@ -36,7 +35,7 @@ from slowfast.datasets.sampling import DenseClips, SegmentClips
 from slowfast.datasets.transforms import Normalise, TestTransform, TrainTransform
 from slowfast.datasets.video import Transform, VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
-from slowfast.utils.distributed import is_main, rank, share_of, world_size
+from slowfast.utils.distributed import device, is_main, rank, share_of, world_size
 from slowfast.utils.text import count, some
 
 __all__ = [
@@ -139,7 +138,7 @@ def build_loader(
         views,
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         timeout=cfg.DATA_LOADER.TIMEOUT,
-        pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
+        pin_memory=cfg.DATA_LOADER.PIN_MEMORY and device().type == "cuda",
         keep_workers=split == "train",
     )
 

@@ -41,6 +41,7 @@ from slowfast.datasets.frame_table import (
     packet_row,
     read_table,
 )
+from slowfast.datasets.records import DecodeError
 from slowfast.datasets.sampling import ConstantRate, constant_rate
 from slowfast.utils.paths import forget, pathmgr
 
@@ -52,10 +53,6 @@ UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg"}
 MAX_KEPT_BYTES = 256 << 20
 # Starting anew at a keyframe throws away what the decoder holds back to bring frames into order, at most 16 of them.
 MIN_JUMP = 16
-
-
-class DecodeError(ValueError):
-    """A video or a frame that cannot be read; the message names the file and the reason."""
 
 
 class _DamageError(Exception):

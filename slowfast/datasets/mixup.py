@@ -44,27 +44,26 @@ class Mix:
         """Return mixed frames and soft labels.
 
         Args:
-            frames: (B, C, T, H, W), overwritten.
+            frames: (B, C, T, H, W), left as they are.
             label: (B,), class numbers.
             rng: source of the draws; one mix for the whole batch.
 
         Returns:
-            `frames`, and (B, num_classes) float32 of sum 1 per row.
+            mixed frames, and (B, num_classes) float32 of sum 1 per row.
         """
         own_share = 1.0
         if rng.random() < self.probability:
             use_cutmix = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or rng.random() < self.switch_probability)
             mix = self._cutmix if use_cutmix else self._mixup
-            own_share = mix(frames, rng)
+            frames, own_share = mix(frames, rng)
         target = smooth_one_hot(label, num_classes=self.num_classes, smoothing=self.smoothing)
         return frames, target * own_share + target.flip(0) * (1 - own_share)
 
-    def _mixup(self, frames: Tensor, rng: np.random.Generator) -> float:
+    def _mixup(self, frames: Tensor, rng: np.random.Generator) -> tuple[Tensor, float]:
         own_share = float(rng.beta(self.mixup_alpha, self.mixup_alpha))
-        frames.lerp_(frames.flip(0), 1 - own_share)
-        return own_share
+        return frames.lerp(frames.flip(0), 1 - own_share), own_share
 
-    def _cutmix(self, frames: Tensor, rng: np.random.Generator) -> float:
+    def _cutmix(self, frames: Tensor, rng: np.random.Generator) -> tuple[Tensor, float]:
         height, width = frames.shape[3:]
         side = math.sqrt(1 - rng.beta(self.cutmix_alpha, self.cutmix_alpha))
         box_height, box_width = int(height * side), int(width * side)
@@ -72,8 +71,9 @@ class Mix:
         y, x = int(rng.integers(height)), int(rng.integers(width))
         top, bottom = max(y - box_height // 2, 0), min(y + box_height // 2, height)
         left, right = max(x - box_width // 2, 0), min(x + box_width // 2, width)
-        frames[..., top:bottom, left:right] = frames.flip(0)[..., top:bottom, left:right]
-        return 1 - (bottom - top) * (right - left) / (height * width)
+        mixed = frames.clone()
+        mixed[..., top:bottom, left:right] = frames[..., top:bottom, left:right].flip(0)
+        return mixed, 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def smooth_one_hot(label: Tensor, *, num_classes: int, smoothing: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The records that flow from a list file to the model: Video, View, Request, Unread, Unfilled, Batch."""
+"""The records that flow from a list file to the model, and the error of one that cannot be read."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,6 +6,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from slowfast.datasets.boxes import Box
+
+
+class DecodeError(ValueError):
+    """A video or a frame that cannot be read; the message names the file and the reason."""
 
 
 class Video(NamedTuple):

@@ -107,7 +107,8 @@ class Normalise:
         if frames.is_floating_point():
             return frames
         if self.scale.device != frames.device:
-            self.scale, self.shift = self.scale.to(frames.device), self.shift.to(frames.device)
+            self.scale = self.scale.to(frames.device, non_blocking=True)
+            self.shift = self.shift.to(frames.device, non_blocking=True)
         clips = frames.to(torch.float32).mul_(self.scale).add_(self.shift)
         for clip, boxes, seed in unfilled:
             rng = torch.Generator(frames.device).manual_seed(seed)

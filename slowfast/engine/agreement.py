@@ -27,7 +27,8 @@ class Agreement:
 
     def __init__(self) -> None:
         self._host = torch.zeros(len(Verdict._fields), pin_memory=device().type == "cuda")
-        self._copied = torch.cuda.Event() if device().type == "cuda" else None
+        # To wait for an event that is not blocking keeps a core busy.
+        self._copied = torch.cuda.Event(blocking=True) if device().type == "cuda" else None
 
     def ask(self, *, is_bad: Tensor, loss: Tensor, shall_stop: bool, shall_save: bool, num_unread: int) -> None:
         """Bring together what the processes have to say on the step that was just taken."""

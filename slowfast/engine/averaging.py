@@ -1,7 +1,8 @@
 """The exponential moving average of the weights of a model (EMA), which is what is validated and tested."""
 
+from copy import deepcopy
+
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 
@@ -16,20 +17,37 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
-        self._decay = decay
-        # Not by torch's functions over lists of tensors: they take a number, which the host would have to wait for.
-        self._ema = ModelEmaV3(model, decay=decay, foreach=False).requires_grad_(False)
+        # As float32 has it: the rounding of 1 - decay is part of the results.
+        self._weight = (1 - torch.tensor(decay, dtype=torch.float32)).item()
+        self._model = deepcopy(model).eval().requires_grad_(False)
 
     @property
     def model(self) -> nn.Module:
         """The model with the averaged weights, in evaluation mode."""
-        return self._ema.module
+        return self._model
 
+    @torch.no_grad()
     def begin_at(self, model: nn.Module) -> None:
         """Forget the average, and begin again at what the weights are now."""
-        self._ema.set(model)
+        for average, value in zip(self._model.state_dict().values(), model.state_dict().values(), strict=True):
+            average.copy_(value)
 
+    @torch.no_grad()
     def update(self, model: nn.Module, *, is_bad: Tensor) -> None:
-        """Bring a step into the average, unless it was bad: one bool on the device, which no host waits for."""
-        self._ema.decay = torch.where(is_bad, 1.0, self._decay)  # type: ignore[assignment]  # a number on the device
-        self._ema.update(model)
+        """Bring a step into the average, unless it was bad.
+
+        A few kernels do it for all tensors together, and the host does not wait for `is_bad`.
+
+        Args:
+            model: The model, finite numbers throughout: a bad step has left its weights alone.
+            is_bad: Whether the step was bad, one bool on the device.
+        """
+        averages, values = ([*module.state_dict().values()] for module in (self._model, model))
+        floats = [number for number, value in enumerate(values) if value.is_floating_point()]
+        others = [number for number, value in enumerate(values) if not value.is_floating_point()]
+
+        changes = torch._foreach_sub([values[number] for number in floats], [averages[number] for number in floats])
+        torch._foreach_mul_(changes, (~is_bad).to(torch.float32))  # by 0 or 1
+        torch._foreach_add_([averages[number] for number in floats], changes, alpha=self._weight)
+        if others:  # counters of batches
+            torch._foreach_copy_([averages[number] for number in others], [values[number] for number in others])

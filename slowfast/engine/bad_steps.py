@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from slowfast.datasets.records import Batch
 from slowfast.utils.distributed import gather_over_ranks, is_main, rank
-from slowfast.utils.files import write_json
-from slowfast.utils.text import count
+from slowfast.utils.text import count, some
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +47,21 @@ class BadSteps:
     """The steps of a run that were skipped.
 
     Args:
-        output_dir: Folder of the run; what is found out about skipped steps goes to its folder bad_steps.
         streak: The steps skipped in a row, counted here.
         max_in_row: Number of steps in a row that ends the run.
         video_name: Function from a row of the training list to its path.
+        folder: Folder for what is found out about skipped steps; None: only the log names the module.
     """
 
-    def __init__(self, output_dir: str, streak: Streak, *, max_in_row: int, video_name: Callable[[int], str]) -> None:
-        self._folder = Path(output_dir, "bad_steps")
+    def __init__(
+        self,
+        streak: Streak,
+        *,
+        max_in_row: int,
+        video_name: Callable[[int], str] = str,
+        folder: Path | None = None,
+    ) -> None:
+        self._folder = folder
         self._streak = streak
         self._max_in_row = max_in_row
         self._video_name = video_name
@@ -84,16 +90,18 @@ class BadSteps:
         is_last = self._streak.length >= self._max_in_row
         if is_last or (not is_normal and self._num_dumps < MOST_DUMPS):
             self._num_dumps += 1
-            path = self._dump(step, loss_scale=loss_scale, module=find_module(step))
-            logger.warning("%s: numbers that are not finite; the step is skipped, see %s", place, path)
+            told = self._tell(step, loss_scale=loss_scale, module=find_module(step))
+            logger.warning("%s: numbers that are not finite; the step is skipped, %s", place, told)
         if is_last:
+            where = self._folder or "the log"
             raise BadStepsError(
                 f"{count(self._streak.length, 'step')} in a row up to {place} had numbers that are not finite "
-                f"(SOLVER.MAX_BAD_STEPS); {self._folder} tells their videos and the first module with such numbers"
+                f"(SOLVER.MAX_BAD_STEPS); {where} tells their videos and the first module with such numbers"
             )
 
-    def _dump(self, step: Step, *, loss_scale: float, module: str) -> Path:
-        here = {
+    def _tell(self, step: Step, *, loss_scale: float, module: str) -> str:
+        """Write down what is known of a step; return where, or the little that the log can hold."""
+        here: dict[str, Any] = {
             "rank": rank(),
             "loss": _shown(step.loss),
             "first_module_not_finite": module,
@@ -107,10 +115,15 @@ class BadSteps:
             "grad_norm": _shown(step.grad_norm),
             "processes": gather_over_ranks([here]),
         }
+        if self._folder is None:
+            return f"first in {module}, videos {some(here['videos'])}"
+
+        from slowfast.utils.files import write_json  # needs simplejson, which training without a folder can do without
+
         path = self._folder / f"epoch_{step.epoch + 1:05d}_step_{step.step + 1:07d}.json"
         if is_main():
             write_json(path, content)
-        return path
+        return f"see {path}"
 
 
 def _shown(value: Tensor) -> float | str:

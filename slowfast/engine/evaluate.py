@@ -24,7 +24,10 @@ from slowfast.datasets.build import (
 )
 from slowfast.datasets.records import Batch, Unread
 from slowfast.datasets.transforms import Normalise
+from slowfast.engine.memory import explained_out_of_memory
 from slowfast.engine.optim import LOSSES, amp_dtype, autocast
+from slowfast.engine.precision import set_up_kernels
+from slowfast.engine.prefetch import batches_on_device
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import weights_to_test
@@ -114,6 +117,25 @@ class ScoreTable:
         self.not_finite = [Unread(row, f"{path_of(row)}: its scores are not finite") for row in bad_rows]
 
 
+class PendingScores:
+    """The scores (B, K) of B views on their way from the device, which the host waits for only when it adds them."""
+
+    def __init__(self, scores: Tensor, *, video: Tensor, view: Tensor) -> None:
+        self._video = video
+        self._view = view
+        self._copied = torch.cuda.Event(blocking=True) if scores.is_cuda else None
+        self._scores = torch.empty(scores.shape, pin_memory=True) if scores.is_cuda else scores
+        if self._copied is not None:
+            self._scores.copy_(scores, non_blocking=True)
+            self._copied.record()
+
+    def add_to(self, table: ScoreTable) -> None:
+        """Add them to a table once they have come."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        table.add(self._scores, video=self._video, view=self._view)
+
+
 class Result(NamedTuple):
     """What a score table says, accuracies in percent."""
 
@@ -196,6 +218,7 @@ def score_views(
     """
     place = device()
     is_stopped = False
+    pending: PendingScores | None = None  # while the next ones are computed
     for batch in loader:
         if is_stopped := is_interrupted():
             break
@@ -205,10 +228,14 @@ def score_views(
                 scores = model(normalise(batch.frames[part].to(place, non_blocking=True))).float()
             if table.are_probabilities:
                 scores = scores.softmax(dim=1)
-            table.add(scores.cpu(), video=batch.video[part], view=batch.view[part])
+            before, pending = pending, PendingScores(scores, video=batch.video[part], view=batch.view[part])
+            if before is not None:
+                before.add_to(table)
         table.leave_out(batch.unread)
         if loader.line_is_due():
             loader.write_line()
+    if pending is not None:
+        pending.add_to(table)
     return not largest_over_ranks(float(is_stopped))
 
 
@@ -237,15 +264,17 @@ def score_split(
     )
     was_training = model.training
     model.eval()
-    is_complete = score_views(
-        model,
-        Progress(loader, title, num_steps=len(loader), period=cfg.LOG_PERIOD),
-        table,
-        normalise=build_normalise(cfg),
-        views_per_forward=forward_size(cfg),
-        amp=amp_dtype(cfg.TRAIN.AMP, device()),
-        is_interrupted=is_interrupted,
-    )
+    batches = batches_on_device(loader, device()) if cfg.TRAIN.PREFETCH else loader
+    with explained_out_of_memory(_remedy(cfg)):
+        is_complete = score_views(
+            model,
+            Progress(batches, title, num_steps=len(loader), period=cfg.LOG_PERIOD),
+            table,
+            normalise=build_normalise(cfg),
+            views_per_forward=forward_size(cfg),
+            amp=amp_dtype(cfg.TRAIN.AMP, device()),
+            is_interrupted=is_interrupted,
+        )
     model.train(was_training)
     if not is_complete:
         return None
@@ -273,6 +302,7 @@ def evaluate(cfg: CfgNode) -> Result:
         FileNotFoundError: There are no weights, or no list.
         ValueError: The weights are not of this model, the list is bad, or no video has scores.
         FolderLockedError: Another test writes to this folder.
+        OutOfMemoryError: The device has not enough memory.
     """
     start_logging(is_main=is_main())
     folder = Path(cfg.OUTPUT_DIR, "test")
@@ -280,6 +310,7 @@ def evaluate(cfg: CfgNode) -> Result:
     outcome = f"the training is saved; {same_command} tests again" if cfg.TRAIN.ENABLE else ""
     with (
         phase("the test", outcome=outcome, can_continue=cfg.TRAIN.ENABLE),
+        explained_out_of_memory(_remedy(cfg)),
         locked(cfg.OUTPUT_DIR, purpose="test"),
     ):
         if is_main():
@@ -288,7 +319,13 @@ def evaluate(cfg: CfgNode) -> Result:
         return _evaluate(cfg, folder)
 
 
+def _remedy(cfg: CfgNode) -> str:
+    """What helps where a validation or a test runs out of memory."""
+    return f"a smaller TEST.BATCH_SIZE (now {cfg.TEST.BATCH_SIZE}), or a GPU that no other process uses"
+
+
 def _evaluate(cfg: CfgNode, folder: Path) -> Result:
+    set_up_kernels(tf32=cfg.TRAIN.TF32)
     path = from_main(weights_to_test(cfg) if is_main() else "")
     model = build_model(cfg)
     load_weights(

@@ -6,7 +6,8 @@ import simplejson
 from fvcore.common.config import CfgNode
 
 from slowfast.datasets.annotations import Annotations
-from slowfast.engine.optim import lr_at
+from slowfast.engine.optim import amp_dtype, dtype_name, lr_at
+from slowfast.utils.distributed import device
 
 START_WEIGHTS = "sha256 of the weights it started from"  # "": random ones
 
@@ -21,6 +22,7 @@ FREE_KEYS = (
     *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
     *("UNIFORMER.PRETRAIN_NAME", "SOLVER.ACCUM_STEPS", "SOLVER.MAX_BAD_STEPS", "SOLVER.FUSED"),
     *("TRAIN.BEST_METRIC",),
+    "TRAIN.AMP",  # the number format that it means on the device is compared instead
     # What these make together, the batch of a step and its learning rate, is compared instead.
     *("NUM_SHARDS", "TRAIN.BATCH_SIZE", "SOLVER.BASE_LR"),
 )
@@ -43,6 +45,7 @@ def identity_of(cfg: CfgNode, annotations: Annotations, *, start_weights: str) -
         "learning rate at first and after the warm-up (SOLVER.BASE_LR, NUM_SHARDS)": [
             lr_at(cfg, epoch) for epoch in (0, cfg.SOLVER.WARMUP_EPOCHS)
         ],
+        "number format (TRAIN.AMP)": dtype_name(amp_dtype(cfg.TRAIN.AMP, device())),
         START_WEIGHTS: start_weights,
     }
     plain: dict[str, Any] = simplejson.loads(simplejson.dumps(identity))  # as it is read again from a file

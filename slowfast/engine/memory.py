@@ -1,13 +1,19 @@
 """How much memory a process has taken, and what to do when there is no more."""
 
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from fvcore.common.config import CfgNode
 
 from slowfast.utils.distributed import device, rank
+
+# Messages of a GPU (torch, CUDA, Triton, NCCL), of cuBLAS and cuDNN, of NCCL's own allocations, and of a CPU.
+_OUT_OF_MEMORY = re.compile(
+    r"\bout of memory\b|_ALLOC_FAILED|_ALLOCATION_FAILED|Failed to CUDA \w*alloc|can't allocate memory",
+    re.IGNORECASE,
+)
 
 
 class OutOfMemoryError(OSError):
@@ -21,25 +27,35 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
+def peak_reserved() -> float:
+    """Return the most memory of its GPU that this process has kept from others, in use or not, in GiB; 0 on a CPU."""
+    return torch.cuda.max_memory_reserved() / 2**30 if device().type == "cuda" else 0.0
+
+
 @contextmanager
-def explained_out_of_memory(cfg: CfgNode) -> Iterator[None]:
+def explained_out_of_memory(remedies: str) -> Iterator[None]:
     """Turn errors of allocation within into one that names the settings that help.
+
+    Args:
+        remedies: What helps, for the message.
 
     Raises:
         OutOfMemoryError: with the measured peak.
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_about_memory(error):
             raise
         raise OutOfMemoryError(
-            f"rank {rank()} on {device()} is out of memory, its peak was {peak_memory():.1f} GiB. What helps: "
-            f"MODEL.USE_CHECKPOINT True with higher MODEL.CHECKPOINT_NUM (now {cfg.MODEL.CHECKPOINT_NUM}), "
-            f"higher SOLVER.ACCUM_STEPS (now {cfg.SOLVER.ACCUM_STEPS}; the same step in smaller parts), "
-            f"a smaller TRAIN.BATCH_SIZE (now {cfg.TRAIN.BATCH_SIZE}; with SOLVER.BASE_LR in proportion)"
+            f"rank {rank()} on {device()} is out of memory, its peak was {_peaks()}. What helps: {remedies}"
         ) from error
 
 
+def _peaks() -> str:
+    reserved = f" ({peak_reserved():.1f} GiB reserved)" if device().type == "cuda" else ""
+    return f"{peak_memory():.1f} GiB{reserved}"
+
+
 def _is_about_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))

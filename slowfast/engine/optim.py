@@ -1,16 +1,17 @@
 """The optimizer, its learning rate as a function of time, the loss, and the number format of the forward pass."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from slowfast.models.build import lr_scales
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 
 def _bce_logit(logits: Tensor, target: Tensor) -> Tensor:
@@ -27,27 +28,34 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """Return the optimizer of a config over the parameters of a model, in groups of equal weight decay and rate."""
-    groups = parameter_groups(
-        model,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        norm_weight_decay=cfg.BN.WEIGHT_DECAY,
-        decay_1d=not cfg.SOLVER.ZERO_WD_1D_PARAM,
-        lr_scales=lr_scales(cfg, model),
-    )
-    if cfg.SOLVER.OPTIMIZING_METHOD == "sgd":
+def make_optimizer(
+    method: str,
+    groups: Iterable[dict[str, Any]],
+    *,
+    lr: float,
+    fused: bool = True,
+    momentum: float = 0.9,
+    dampening: float = 0.0,
+    nesterov: bool = True,
+) -> Optimizer:
+    """Return an optimizer over groups of parameters.
+
+    Args:
+        method: adamw | adam | sgd.
+        groups: Groups of parameters, see `parameter_groups`.
+        lr: Learning rate before the first `set_lr`.
+        fused: Whether one kernel updates all weights (adamw, adam).
+        momentum: Momentum of sgd.
+        dampening: Dampening of the momentum of sgd.
+        nesterov: Whether the momentum of sgd is Nesterov's.
+    """
+    if method == "sgd":
         # Not fused: after a first step that is left out, torch's fused SGD goes on from momentum that was never set.
-        return SGD(
-            groups,
-            lr=cfg.SOLVER.BASE_LR,
-            momentum=cfg.SOLVER.MOMENTUM,
-            dampening=cfg.SOLVER.DAMPENING,
-            # Without momentum there is nothing to look ahead with, and torch refuses to.
-            nesterov=cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM > 0,
-        )
-    method = {"adamw": AdamW, "adam": Adam}[cfg.SOLVER.OPTIMIZING_METHOD]
-    return method(groups, lr=cfg.SOLVER.BASE_LR, betas=(0.9, 0.999), eps=1e-8, fused=cfg.SOLVER.FUSED)
+        # Without momentum there is nothing to look ahead with, and torch refuses to.
+        nesterov = nesterov and momentum > 0
+        return SGD(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+    kind = {"adamw": AdamW, "adam": Adam}[method]
+    return kind(groups, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=fused)
 
 
 def parameter_groups(
@@ -57,7 +65,7 @@ def parameter_groups(
     norm_weight_decay: float,
     decay_1d: bool,
     lr_scales: Mapping[str, float] | None = None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return optimizer groups: BatchNorm, the rest of the 1-D parameters, all others; empty ones left out.
 
     With `lr_scales`, each of them once for every scale, which `set_lr` heeds.
@@ -91,7 +99,7 @@ def parameter_groups(
     ]
 
 
-def lr_at(cfg: CfgNode, epoch: float) -> float:
+def lr_at(cfg: "CfgNode", epoch: float) -> float:
     """Return the learning rate at a time in epochs, such as 2.5 in the middle of the third.
 
     It rises linearly over SOLVER.WARMUP_EPOCHS to the value that the policy has at their end.
@@ -104,7 +112,7 @@ def lr_at(cfg: CfgNode, epoch: float) -> float:
     return _policy_lr_at(cfg, epoch) * scale
 
 
-def _policy_lr_at(cfg: CfgNode, epoch: float) -> float:
+def _policy_lr_at(cfg: "CfgNode", epoch: float) -> float:
     if cfg.SOLVER.LR_POLICY == "steps_with_relative_lrs":
         reached = sum(1 for step in cfg.SOLVER.STEPS if step <= epoch)
         return cfg.SOLVER.BASE_LR * cfg.SOLVER.LRS[reached - 1]
@@ -122,7 +130,10 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 
 def apply_gradients(optimizer: Optimizer, scaler: torch.amp.GradScaler, *, is_bad: Tensor) -> None:
-    """Change the weights by their gradients, unless these are bad; a fused optimizer decides that on the device.
+    """Change the weights by their gradients, unless these are bad.
+
+    A fused optimizer decides that on the device. For any other one, the host waits for the device: torch gives it no
+    way to skip a step by itself.
 
     Args:
         optimizer: with unscaled gradients.
@@ -150,6 +161,11 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
         # Older GPUs accept bfloat16 but emulate it slowly.
         amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+
+
+def dtype_name(amp: torch.dtype | None) -> str:
+    """Return the name of the number format of a forward pass: float32 for None."""
+    return str(amp or torch.float32).removeprefix("torch.")
 
 
 def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:

@@ -2,27 +2,55 @@
 
 import os
 import shutil
+import sysconfig
 import warnings
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fvcore.common.config import CfgNode
+import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.utils.distributed import world_size
 
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
 COMPILERS = ("g++", "clang++", "c++")  # any of them, or what CXX names, compiles for a CPU
+C_COMPILERS = ("gcc", "clang")  # any of them, or what CC names, compiles what Triton starts a kernel of a GPU with
 
 
-def find_problems(cfg: CfgNode) -> list[str]:
+def find_problems(cfg: "CfgNode") -> list[str]:
     """Return why this machine cannot compile the blocks of a config; an empty list if it can or need not."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else list(COMPILERS)
-    on_gpu = cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl"
-    if not (cfg.TRAIN.ENABLE and cfg.TRAIN.COMPILE) or on_gpu or any(map(shutil.which, names)):
+    if not (cfg.TRAIN.ENABLE and cfg.TRAIN.COMPILE):
+        return []
+    if cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl":
+        return [*_compiler_problems("C", "CC", C_COMPILERS), *_header_problems()]
+    return _compiler_problems("C++", "CXX", COMPILERS)
+
+
+def _compiler_problems(language: str, variable: str, compilers: Sequence[str]) -> list[str]:
+    names = [os.environ[variable]] if os.environ.get(variable) else compilers
+    if any(map(shutil.which, names)):
         return []
     return [
-        f"TRAIN.COMPILE is True, but there is no C++ compiler here ({', '.join(names)}); install g++, or name one "
-        "in the environment variable CXX, or set TRAIN.COMPILE False"
+        f"TRAIN.COMPILE is True, but there is no {language} compiler here ({', '.join(names)}); install "
+        f"{compilers[0]}, or name one in the environment variable {variable}, or set TRAIN.COMPILE False"
+    ]
+
+
+def _header_problems() -> list[str]:
+    # Debian's own scheme names a folder that Triton does not look into.
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    header = Path(sysconfig.get_paths(scheme=scheme)["include"], "Python.h")
+    if header.is_file():
+        return []
+    return [
+        f"TRAIN.COMPILE is True, but Python's header {header} is missing, which kernels of a GPU are compiled with; "
+        "install it (python3-dev), or set TRAIN.COMPILE False"
     ]
 
 
@@ -31,24 +59,33 @@ def compile_blocks(model: nn.Module) -> None:
 
     Each is compiled at its first use, and once more for validation.
     """
+    # DDP would cut the graph of a block where one of its buckets ends. Blocks are as small as its buckets already.
+    torch._dynamo.config.optimize_ddp = False
     blocks = [
         block
         for name, stage in model.named_children()
         if name.startswith("blocks") and isinstance(stage, nn.ModuleList)
         for block in stage
     ]
+    # Blocks share their code, not what is compiled of it: together they would be too many variants.
+    options = {"isolate_recompiles": True}
+    if not options.keys() <= signature(torch.compile).parameters.keys():  # before torch 2.14
+        options = {}
+        torch._dynamo.config.recompile_limit = 4 * len(blocks or [model])
     for block in blocks or [model]:
-        # Blocks share their code, not what is compiled of it: together they would be too many variants.
-        block.compile(isolate_recompiles=True)
+        block.compile(**options)
 
 
-def build_parallel(cfg: CfgNode, model: nn.Module, *, parts_per_step: int) -> nn.Module:
+def make_parallel(
+    model: nn.Module, *, static_graph: bool = False, bucket_view: bool = True, gradient_dtype: str = "fp32"
+) -> nn.Module:
     """Return what brings the gradients of all processes together as it is run; the model itself for one process.
 
     Args:
-        cfg: the config.
-        model: on its device.
-        parts_per_step: of this process; gradients travel with the last one.
+        model: The model, on its device.
+        static_graph: Whether all passes use the same parameters.
+        bucket_view: Whether gradients lie in the buffers that are sent.
+        gradient_dtype: Number format in which gradients travel: fp32 | bf16.
     """
     if world_size() == 1:
         return model
@@ -56,10 +93,9 @@ def build_parallel(cfg: CfgNode, model: nn.Module, *, parts_per_step: int) -> nn
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     parallel = DistributedDataParallel(
         model,
-        # A graph that is the same in each pass: parts that are not synchronised make it two.
-        static_graph=cfg.TRAIN.STATIC_GRAPH and parts_per_step == 1,
-        gradient_as_bucket_view=cfg.TRAIN.GRADIENT_BUCKET_VIEW,
+        static_graph=static_graph,
+        gradient_as_bucket_view=bucket_view,
     )
-    if cfg.TRAIN.GRADIENT_DTYPE == "bf16":
+    if gradient_dtype == "bf16":
         parallel.register_comm_hook(state=None, hook=bf16_compress_hook)
     return parallel

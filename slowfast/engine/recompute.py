@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from slowfast.engine.optim import amp_dtype, autocast
+from slowfast.engine.optim import autocast
 from slowfast.models.uniformer import UniFormer
 from slowfast.utils.distributed import device, from_main
 
@@ -18,27 +17,29 @@ logger = logging.getLogger(__name__)
 MARGIN = 0.2  # share of the free memory of a GPU that is left for what the kernels themselves take
 
 
-def choose_recomputed(cfg: CfgNode, model: UniFormer, *, num_clips: int) -> None:
+def choose_recomputed(
+    model: UniFormer, *, shape: tuple[int, ...], amp: torch.dtype | None, limit: float, remedy: str = ""
+) -> None:
     """Let a model recompute as few blocks as make the activations of a training step fit into memory.
 
     Nothing is computed to find out: the step is followed with tensors that have shapes but no content. Blocks of the
     stage with the largest activations are taken first.
 
     Args:
-        cfg: the config.
-        model: on its device, changed.
-        num_clips: of one forward pass of this process.
+        model: The model, on its device, changed.
+        shape: Shape (B, C, T, H, W) of the frames of one forward pass of this process.
+        amp: Number format of the forward pass; None for float32.
+        limit: Bytes that the activations may take.
+        remedy: What to do if that is too little, for the message.
 
     Raises:
         ValueError: not even all blocks are enough.
     """
-    frames = (num_clips, 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
-    amp = amp_dtype(cfg.TRAIN.AMP, device())
-    limit = cfg.MODEL.CHECKPOINT_MEMORY * 2**30 or _free_bytes(model)
+    num_clips = shape[0]
     depths = tuple(len(stage) for stage in (model.blocks1, model.blocks2, model.blocks3, model.blocks4))
-    none = activation_bytes(model, (0, 0, 0, 0), shape=frames, amp=amp)
+    none = activation_bytes(model, (0, 0, 0, 0), shape=shape, amp=amp)
     saved = [
-        none - activation_bytes(model, tuple(int(other == stage) for other in range(4)), shape=frames, amp=amp)
+        none - activation_bytes(model, tuple(int(other == stage) for other in range(4)), shape=shape, amp=amp)
         if depths[stage]
         else 0
         for stage in range(4)
@@ -48,14 +49,13 @@ def choose_recomputed(cfg: CfgNode, model: UniFormer, *, num_clips: int) -> None
     def bytes_with(count: int) -> int:
         # While a block is recomputed, its own activations are there as well.
         again = max((saved[stage] for stage in order[:count]), default=0)
-        return activation_bytes(model, _first(order, count), shape=frames, amp=amp) + again
+        return activation_bytes(model, _first(order, count), shape=shape, amp=amp) + again
 
     too_few, enough = -1, len(order)
     if bytes_with(enough) > limit:
         raise ValueError(
             f"MODEL.CHECKPOINT_AUTO: even with all blocks recomputed, the activations of {num_clips} clips take "
-            f"{bytes_with(enough) / 2**30:.2f} GiB, of {limit / 2**30:.2f} GiB; use more SOLVER.ACCUM_STEPS (now "
-            f"{cfg.SOLVER.ACCUM_STEPS}), or a smaller TRAIN.BATCH_SIZE with SOLVER.BASE_LR in proportion"
+            f"{bytes_with(enough) / 2**30:.2f} GiB, of {limit / 2**30:.2f} GiB; {remedy}"
         )
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
@@ -114,8 +114,20 @@ def kept_tensors() -> Iterator[list[Tensor]]:
         yield kept
 
 
-def _free_bytes(model: nn.Module) -> float:
-    """What a GPU has left, less the gradients and the two means of the optimizer that are still to come."""
+def free_bytes(
+    model: nn.Module, *, num_moments: int, has_average: bool, num_gradient_copies: float, input_bytes: int
+) -> float:
+    """Return the bytes of a GPU that are left for activations, with what is still to come taken off.
+
+    Args:
+        model: The model, on the GPU already.
+        num_moments: Number of moments of each weight that the optimizer keeps.
+        has_average: Whether a moving average of the weights is kept (EMA).
+        num_gradient_copies: Number of copies of all gradients, those of DDP included, in float32.
+        input_bytes: Bytes of all batches that are on the GPU at the same time.
+    """
     free, _ = torch.cuda.mem_get_info(device())
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    return (1 - MARGIN) * (free - 3 * weights)
+    average = sum(tensor.nbytes for tensor in model.state_dict().values()) if has_average else 0
+    to_come = (num_moments + num_gradient_copies) * weights + average + input_bytes
+    return (1 - MARGIN) * (free - to_come)

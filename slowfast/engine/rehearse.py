@@ -16,10 +16,11 @@ from slowfast.datasets.build import VideoLoader, build_annotations, build_loader
 from slowfast.engine.estimate import VIEWS_PER_CLIP, Estimate, clips_per_step
 from slowfast.engine.evaluate import ScoreTable, score_split, summarise, write_result
 from slowfast.engine.optim import lr_at
+from slowfast.engine.prefetch import on_device
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker
 from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint
-from slowfast.utils.distributed import is_main, largest_over_ranks, wait_for_all, world_size
+from slowfast.utils.distributed import device, is_main, largest_over_ranks, wait_for_all, world_size
 from slowfast.utils.interrupt import cleaned_up
 from slowfast.utils.run_folder import REHEARSAL_NAME
 
@@ -68,7 +69,8 @@ def rehearse(cfg: CfgNode, run: Run, taker: StepTaker, loader: VideoLoader, esti
 def _train(cfg: CfgNode, run: Run, taker: StepTaker, loader: VideoLoader, *, num_steps: int) -> None:
     run.model.train()
     loader.set_epoch(0)
-    for parts in islice(loader.steps(), num_steps):
+    steps = islice(loader.steps(), num_steps)
+    for parts in on_device(steps, device()) if cfg.TRAIN.PREFETCH else steps:
         outcome = taker.take(parts, lr=lr_at(cfg, 0))
         if largest_over_ranks(float(not outcome.loss.isfinite())):
             taker.settle()  # writes down which module it was

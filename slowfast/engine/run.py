@@ -4,25 +4,20 @@ Random draws are functions of seed, epoch, step and part of the step, never of w
 state to save, and what a run does next does not depend on the number of processes that saved it.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slowfast.datasets.build import known_class_names
 from slowfast.engine.averaging import Average
 from slowfast.engine.bad_steps import Streak
-from slowfast.engine.optim import amp_dtype, build_optimizer
-from slowfast.engine.parallel import compile_blocks
-from slowfast.engine.recompute import choose_recomputed
-from slowfast.models.build import build_model
-from slowfast.models.uniformer import UniFormer
 from slowfast.models.weights import fill_weights, head_names
-from slowfast.utils.distributed import device
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of a checkpoint of a run; another number is refused
 REQUIRED = (  # what a run cannot be resumed without
@@ -36,14 +31,14 @@ class Run:
     """A model, what trains it, and how far it has come."""
 
     model: nn.Module
-    average: Average | None  # of the weights of the model
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
-    identity: dict[str, Any]  # see `identity_of`
-    class_names: list[str]  # empty where they are not known
-    allowed_mismatch: list[str]  # see `fill_weights`
-    cfg_text: str
-    num_parts: int  # batches into which all processes together divide a step
+    average: Average | None = None  # of the weights of the model
+    identity: dict[str, Any] = field(default_factory=dict)  # see `identity_of`
+    class_names: list[str] = field(default_factory=list)  # empty where they are not known
+    allowed_mismatch: list[str] = field(default_factory=list)  # see `fill_weights`
+    cfg_text: str = ""
+    num_parts: int = 1  # batches into which all processes together divide a step
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the next epoch
     unread: set[int] = field(default_factory=set)  # rows of the training videos that were unreadable in this epoch
@@ -51,35 +46,6 @@ class Run:
     streak: Streak = field(default_factory=Streak)  # of skipped steps
     validations: list[dict[str, Any]] = field(default_factory=list)  # records, see `Validations`
     run_id: str = ""  # see `slowfast.utils.run_folder`
-
-    @classmethod
-    def build(cls, cfg: CfgNode, *, identity: dict[str, Any], num_parts: int) -> "Run":
-        """Return a run of random weights at its beginning.
-
-        Args:
-            cfg: The config.
-            identity: What makes it this run, see `identity_of`.
-            num_parts: Number of batches into which all processes together divide a step.
-        """
-        torch.manual_seed(cfg.RNG_SEED)
-        model = build_model(cfg).to(device())
-        if cfg.MODEL.CHECKPOINT_AUTO and isinstance(model, UniFormer):
-            clips_per_step = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * (cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1)
-            choose_recomputed(cfg, model, num_clips=-(-clips_per_step // num_parts))
-        if cfg.TRAIN.COMPILE:
-            compile_blocks(model)
-        uses_fp16 = amp_dtype(cfg.TRAIN.AMP, device()) is torch.float16
-        return cls(
-            model=model,
-            average=Average(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
-            optimizer=build_optimizer(cfg, model),
-            scaler=torch.amp.GradScaler(device().type, enabled=uses_fp16),
-            identity=identity,
-            class_names=known_class_names(cfg),
-            allowed_mismatch=cfg.MODEL.ALLOWED_MISMATCH,
-            cfg_text=cfg.dump(),
-            num_parts=num_parts,
-        )
 
     @property
     def place(self) -> str:
@@ -135,17 +101,28 @@ class Run:
         elif self.average is not None:
             self.average.begin_at(self.model)
         try:
-            self.optimizer.load_state_dict(state["optimizer_state"])
+            self.optimizer.load_state_dict(self._with_own_options(state["optimizer_state"]))
             self._reorder_head(report.class_order)
         except ValueError as error:
             raise ValueError(f"{path}: was trained with another optimizer ({error}); use another OUTPUT_DIR") from error
-        self.scaler.load_state_dict(state["scaler_state"])
+        if state["scaler_state"]:
+            self.scaler.load_state_dict(state["scaler_state"])
+        elif self.scaler.is_enabled():
+            logger.warning("%s: was not trained in fp16; the loss scale begins anew", path)
 
         self.epoch, self.step = state["epoch"], state["step"]
         counters = state["counters"]
         self.unread, self.num_bad_steps = set(counters["unread"]), counters["num_bad_steps"]
         vars(self.streak).update(counters["streak"])
         self.validations[:] = state["validations"]
+
+    def _with_own_options(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of an optimizer, with the options of this one: the config decides, not the file."""
+        own, saved = self.optimizer.state_dict()["param_groups"], state["param_groups"]
+        if len(own) != len(saved):
+            return state  # which torch refuses
+        groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(own, saved, strict=True)]
+        return {**state, "param_groups": groups}
 
     def _reorder_head(self, class_order: Sequence[int]) -> None:
         """Bring the rows of the optimizer's means into the order that those of the head were brought into, if any."""

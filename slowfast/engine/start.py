@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from fvcore.common.config import CfgNode
 
 from slowfast.datasets.build import VideoLoader, build_loader, known_class_names
+from slowfast.engine.build import build_run
 from slowfast.engine.identity import START_WEIGHTS, differences, identity_of
 from slowfast.engine.run import Run, check_state
 from slowfast.engine.saver import Validations
@@ -68,7 +69,7 @@ def start_run(cfg: CfgNode) -> tuple[Run, VideoLoader, bool]:
     if changes:
         logger.warning("%s", "\n    ".join([f"resuming from {found.path} with changes:", *changes]))
 
-    run = Run.build(cfg, identity=identity, num_parts=num_parts * world_size())
+    run = build_run(cfg, identity=identity, num_parts=num_parts * world_size())
     run.run_id = run_id
     if found.state is not None:
         _resume(cfg, run, found, weights=weights)

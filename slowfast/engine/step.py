@@ -6,20 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from slowfast.datasets.build import build_normalise
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
+from slowfast.datasets.transforms import Normalise
 from slowfast.engine.agreement import Agreement, BufferSnapshot
 from slowfast.engine.bad_steps import BadSteps, Step, first_module_not_finite
-from slowfast.engine.optim import LOSSES, amp_dtype, apply_gradients, autocast, set_lr
-from slowfast.engine.parallel import build_parallel
+from slowfast.engine.optim import apply_gradients, autocast, set_lr
 from slowfast.engine.run import Run
 from slowfast.engine.unread import UnreadVideos
-from slowfast.utils.distributed import device, rank, world_size
+from slowfast.utils.distributed import device, rank
 from slowfast.utils.metrics import hits_at
 
 
@@ -38,34 +36,52 @@ class StepTaker:
     The gradient is the mean over the clips of all parts in all processes, however they are divided. BatchNorm sees one
     part at a time; its running statistics are those of the first part, as they are those of rank 0 among processes.
 
+    Nothing in a step waits for the device, so that the host runs ahead of it: what is read of a step is read by
+    `settle` one step later, when the device has long done it; whether a step is skipped, the device decides. Two things
+    wait: a step that was skipped, to find out why, and an optimizer that is not fused, see `apply_gradients`.
+
     Args:
-        cfg: the config.
-        run: changed by each step.
-        mix: of each part, or None.
-        unread: counts the videos that could not be read.
-        video_name: of a row of the training list.
+        run: The model, its optimizer and how far they have come; changed by each step.
+        loss: Function from logits (B, K) and labels, mixed or not, to the mean loss of the batch.
+        normalise: What turns the frames of a batch into what the model sees.
+        bad_steps: The skipped steps, told apart and counted.
+        unread: The videos that could not be read, counted.
+        mix: MixUp and CutMix of each part; None for none.
+        amp: Number format of the forward pass; None for float32.
+        max_norm: Largest norm of all gradients together; 0 for no clipping.
+        seed: Seed of all that is random in a step.
+        parallel: What brings the gradients of all processes together; None: the model itself.
     """
 
     def __init__(
-        self, cfg: CfgNode, run: Run, *, mix: Mix | None, unread: UnreadVideos, video_name: Callable[[int], str]
+        self,
+        run: Run,
+        *,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        normalise: Normalise,
+        bad_steps: BadSteps,
+        unread: UnreadVideos,
+        mix: Mix | None = None,
+        amp: torch.dtype | None = None,
+        max_norm: float = 0.0,
+        seed: int = 0,
+        parallel: nn.Module | None = None,
     ) -> None:
         self.shall_stop = False  # some process was asked to stop; all get to know it after the same step
         self.shall_save = False  # the same, to save
         self._run = run
         self._mix = mix
-        self._normalise = build_normalise(cfg)
-        self._seed = cfg.RNG_SEED
-        self._loss_of = LOSSES[cfg.MODEL.LOSS_FUNC]
-        self._max_norm = cfg.SOLVER.CLIP_GRADIENT
-        self._amp = amp_dtype(cfg.TRAIN.AMP, device())
-        self._parallel = build_parallel(cfg, run.model, parts_per_step=run.num_parts // world_size())
+        self._normalise = normalise
+        self._seed = seed
+        self._loss_of = loss
+        self._max_norm = max_norm
+        self._amp = amp
+        self._parallel = run.model if parallel is None else parallel
         self._before_step = BufferSnapshot(run.model)
         self._after_first_part = BufferSnapshot(run.model)
         self._agreement = Agreement()
         self._unread = unread
-        self._bad_steps = BadSteps(
-            cfg.OUTPUT_DIR, run.streak, max_in_row=cfg.SOLVER.MAX_BAD_STEPS, video_name=video_name
-        )
+        self._bad_steps = bad_steps
         self._last: Step | None = None  # taken, and not judged yet
 
     def take(
@@ -129,12 +145,13 @@ class StepTaker:
 
     def _find_module(self, step: Step) -> str:
         buffers = BufferSnapshot(self._run.model)
-        name = first_module_not_finite(self._run.model, lambda: self._losses(step))
+        with torch.compiler.set_stance("force_eager"):  # compiled code would not call the hooks
+            name = first_module_not_finite(self._run.model, lambda: self._losses(step))
         buffers.restore()
         return name
 
     def _losses(self, step: Step) -> list[Tensor]:
-        """The losses of a step that was taken before, in this process alone."""
+        """The losses of a step that was taken before, in this process alone, with the weights of now, a step later."""
         return [
             self._forward(self._run.model, batch, place=(step.epoch, step.step, number), of=len(step.parts))[0]
             for number, batch in enumerate(step.parts)

@@ -11,13 +11,15 @@ from fvcore.common.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 
-from slowfast.datasets.build import VideoLoader, build_loader, build_mix, build_normalise
+from slowfast.datasets.build import VideoLoader, build_loader, build_normalise
 from slowfast.datasets.records import Batch
 from slowfast.engine.bad_steps import BadStepsError
+from slowfast.engine.build import build_step_taker
 from slowfast.engine.estimate import Estimate, clips_per_step
 from slowfast.engine.evaluate import score_split, summarise
-from slowfast.engine.memory import explained_out_of_memory, peak_memory
-from slowfast.engine.optim import amp_dtype, lr_at
+from slowfast.engine.memory import explained_out_of_memory, peak_memory, peak_reserved
+from slowfast.engine.optim import amp_dtype, autocast, dtype_name, lr_at
+from slowfast.engine.precision import set_up_kernels
 from slowfast.engine.prefetch import on_device
 from slowfast.engine.rehearse import rehearse
 from slowfast.engine.run import Run
@@ -65,7 +67,8 @@ def train(cfg: CfgNode) -> bool:
         OutOfMemoryError: The device has not enough memory.
     """
     start_logging(is_main=is_main())
-    with locked(cfg.OUTPUT_DIR, purpose="training") as lock:
+    set_up_kernels(tf32=cfg.TRAIN.TF32)
+    with explained_out_of_memory(_remedies(cfg)), locked(cfg.OUTPUT_DIR, purpose="training") as lock:
         if is_main():
             remove_leftovers(cfg.OUTPUT_DIR)
         can_continue = from_main(is_main() and is_resumable(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME))
@@ -79,10 +82,9 @@ def train(cfg: CfgNode) -> bool:
             validations = Validations(cfg.OUTPUT_DIR, run, best=from_main(best), metric=cfg.TRAIN.BEST_METRIC)
             validations.write()
             annotations = train_loader.dataset.annotations
-            taker = StepTaker(
+            taker = build_step_taker(
                 cfg,
                 run,
-                mix=build_mix(cfg),
                 unread=UnreadVideos(len(annotations), max_fraction=cfg.DATA.MAX_BAD_FRACTION),
                 video_name=lambda row: annotations[row].path,
             )
@@ -99,7 +101,7 @@ def train(cfg: CfgNode) -> bool:
         training = _Training(
             cfg, run, taker, train_loader, val_loader, saver, validations, estimate, writer, Interruption()
         )
-        with training.interruption, explained_out_of_memory(cfg), train_loader.explained():
+        with training.interruption, train_loader.explained():
             try:
                 return training.run_epochs()
             except BadStepsError as error:
@@ -118,6 +120,15 @@ def _build_saver(cfg: CfgNode, run: Run, lock: FolderLock | None, *, is_resumed:
         period = 1 if cfg.TRAIN.SAVE_LATEST else cfg.TRAIN.CHECKPOINT_PERIOD
         check_disk(cfg.OUTPUT_DIR, run, num_epochs=cfg.SOLVER.MAX_EPOCH, period=period, **retention)
     return Saver(cfg.OUTPUT_DIR, lock, minutes=cfg.TRAIN.CHECKPOINT_MINUTES, **retention)
+
+
+def _remedies(cfg: CfgNode) -> str:
+    """What helps where a training runs out of memory."""
+    return (
+        f"MODEL.USE_CHECKPOINT True with higher MODEL.CHECKPOINT_NUM (now {cfg.MODEL.CHECKPOINT_NUM}), "
+        f"higher SOLVER.ACCUM_STEPS (now {cfg.SOLVER.ACCUM_STEPS}; the same step in smaller parts), "
+        f"a smaller TRAIN.BATCH_SIZE (now {cfg.TRAIN.BATCH_SIZE}; with SOLVER.BASE_LR in proportion)"
+    )
 
 
 def _how_to_continue(cfg: CfgNode, checkpoint: Path | None) -> str:
@@ -300,6 +311,8 @@ def _log_step(
     means = mean_over_ranks({"loss": outcome.loss.item(), "top1": 100 * outcome.top1.item()})
     memory = "memory_gb" if device().type == "cuda" else "ram_gb"
     values = {**means, "lr": lr, "grad_norm": outcome.grad_norm.item(), memory: largest_over_ranks(peak_memory())}
+    if device().type == "cuda":
+        values["reserved_gb"] = largest_over_ranks(peak_reserved())
     if run.scaler.is_enabled():
         values["loss_scale"] = run.scaler.get_scale()
     record = progress.write_line(**values)
@@ -317,7 +330,8 @@ def _recompute_statistics(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *
     normalise = build_normalise(cfg)
     frames = (normalise(batch.frames.to(device()), batch.unfilled) for batch in islice(loader, num_batches))
     was_training = model.training
-    update_bn_stats(model.train(), frames, min(num_batches, len(loader)), progress=None)
+    with autocast(amp_dtype(cfg.TRAIN.AMP, device()), device()):  # as in training, whose statistics they stand for
+        update_bn_stats(model.train(), frames, min(num_batches, len(loader)), progress=None)
     model.train(was_training)
     copy_buffers_from_main(model)
 
@@ -336,7 +350,7 @@ def _log_setup(cfg: CfgNode, run: Run, *, num_videos: int) -> None:
         count(num_videos, "video"),
         count(world_size(), "process"),
         _device_name(),
-        str(amp_dtype(cfg.TRAIN.AMP, device()) or torch.float32).removeprefix("torch."),
+        dtype_name(amp_dtype(cfg.TRAIN.AMP, device())),
         count(cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS, "video"),
         count(clips_per_step(cfg), "clip"),
         count(run.num_parts, "part"),

@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.records import Unread
+from slowfast.datasets.records import DecodeError, Unread
 from slowfast.utils.distributed import gather_over_ranks, is_main
 
 logger = logging.getLogger(__name__)

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.config import CfgNode
 from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 # The published models use this in the attention blocks, but torch's default in the patch embeddings.
 BlockNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -358,7 +360,7 @@ def _init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def find_uniformer_problems(cfg: CfgNode) -> list[str]:
+def find_uniformer_problems(cfg: "CfgNode") -> list[str]:
     """Return which crops of a config are too small for UniFormer, one sentence each."""
     sizes = {"DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE, "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE}
     return [
@@ -368,7 +370,7 @@ def find_uniformer_problems(cfg: CfgNode) -> list[str]:
     ]
 
 
-def build_uniformer(cfg: CfgNode) -> UniFormer:
+def build_uniformer(cfg: "CfgNode") -> UniFormer:
     """Return the UniFormer that a config describes, with random weights."""
     return UniFormer(
         num_classes=cfg.MODEL.NUM_CLASSES,
@@ -404,7 +406,7 @@ _PARAMETERS = {  # of UniFormer, by the key of its section
 }
 
 
-def changed_keys(cfg: CfgNode) -> dict[str, Any]:
+def changed_keys(cfg: "CfgNode") -> dict[str, Any]:
     """Return the keys that UniFormer alone reads and that ask for another than the default, with their values."""
     defaults = signature(UniFormer).parameters
     pairs = {f"UNIFORMER.{key}": (cfg.UNIFORMER[key], defaults[name].default) for key, name in _PARAMETERS.items()}

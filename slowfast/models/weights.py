@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from slowfast.models.zoo import published_class_names
-from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.class_names import describe_difference, find_order
 from slowfast.utils.text import count, some
 
@@ -81,6 +79,10 @@ def load_weights(
         FileNotFoundError: There is no such file.
         ValueError: As `fill_weights`, or the file is damaged: by its checksums, or by `<name>.sha256` beside it.
     """
+    # Only here, so that a model can be filled from memory without the libraries that read files.
+    from slowfast.models.zoo import published_class_names
+    from slowfast.utils.checkpoint import load_checkpoint
+
     state = load_checkpoint(path)
     if averaged and "ema_state" in state:
         logger.info("%s holds averaged weights, which are taken", path)

@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from slowfast.utils import interrupt
-from slowfast.utils.distributed import use_device
+from slowfast.utils.distributed import device, use_device
 from slowfast.utils.interrupt import FAILED_STATUS, INTERRUPTED_STATUS
 from slowfast.utils.meeting import LEAVE_SECONDS, Meeting, Place, host_name
 from slowfast.utils.plugins import import_again, imported_plugins
@@ -280,6 +280,8 @@ def _run_at(
                 rank=place.rank,
                 world_size=place.world_size,
                 timeout=timedelta(seconds=timeout),
+                # Without it, NCCL takes the GPU with the number of the rank, which may be that of another job.
+                device_id=device() if backend == "nccl" else None,
             )
             status = job(*args)
             dist.destroy_process_group()

@@ -12,9 +12,8 @@ from torch import nn
 from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
 from slowfast.engine.averaging import Average
+from slowfast.engine.build import build_run, build_step_taker
 from slowfast.engine.evaluate import evaluate
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
 from slowfast.engine.train import train
 from slowfast.engine.unread import UnreadVideos
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
@@ -46,8 +45,8 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_average(tiny_cfg:
     cfg = tiny_cfg(TRAIN__EMA_DECAY=0.9)
     Path(cfg.OUTPUT_DIR).mkdir()
     loader = build_loader(cfg, "train")
-    run = Run.build(cfg, identity={}, num_parts=1)
-    taker = StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
+    run = build_run(cfg, identity={}, num_parts=1)
+    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
     run.model.train()
     (good, *_), (bad, *_) = list(loader.steps())[:2]
     taker.take((good,), lr=0.1)

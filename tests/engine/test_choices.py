@@ -10,12 +10,11 @@ import torch
 
 from slowfast.config import CfgNode, default_cfg
 from slowfast.config.rules import CHOICES, OWN_KEYS
-from slowfast.datasets.build import build_loader, build_mix
+from slowfast.datasets.build import build_loader
 from slowfast.datasets.records import Batch
+from slowfast.engine.build import build_run, build_step_taker
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.optim import lr_at
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
 from slowfast.engine.unread import UnreadVideos
 from slowfast.utils.checkpoint import save_checkpoint
 
@@ -98,8 +97,8 @@ def test_every_choice_trains_two_steps(tiny_cfg: TinyCfg, case: str) -> None:
     small = {"TRAIN__BATCH_SIZE": 2, "DATA__TRAIN_CROP_SIZE": 32, "AUG__ENABLE": True, "TRAIN__AMP": "off"}
     cfg = tiny_cfg(**(small | as_keywords(CASES[case])))
     Path(cfg.OUTPUT_DIR).mkdir()
-    run = Run.build(cfg, identity={}, num_parts=1)
-    taker = StepTaker(cfg, run, mix=build_mix(cfg), unread=UnreadVideos(32, max_fraction=0), video_name=str)
+    run = build_run(cfg, identity={}, num_parts=1)
+    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
 
     run.model.train()
     before = [parameter.clone() for parameter in run.model.parameters()]
@@ -125,7 +124,7 @@ def test_every_choice_of_the_test_gives_a_result(tiny_cfg: TinyCfg, tmp_path: Pa
     one_view = {"TEST__NUM_ENSEMBLE_VIEWS": 1, "TEST__CHECKPOINT_FILE_PATH": tmp_path / "weights.pyth"}
     cfg = tiny_cfg(**one_view, **as_keywords(settings))
     save_checkpoint(
-        tmp_path / "weights.pyth", {"model_state": Run.build(cfg, identity={}, num_parts=1).model.state_dict()}
+        tmp_path / "weights.pyth", {"model_state": build_run(cfg, identity={}, num_parts=1).model.state_dict()}
     )
     result = evaluate(cfg)
     assert result.num_scored == 24

@@ -16,6 +16,7 @@ import torch
 from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
 from slowfast.engine.bad_steps import BadStepsError
+from slowfast.engine.build import build_run, build_step_taker
 from slowfast.engine.run import Run
 from slowfast.engine.step import StepTaker
 from slowfast.engine.unread import UnreadVideos
@@ -70,8 +71,8 @@ def test_a_nan_in_one_process_is_left_out_by_both_and_written_down(
 def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode], method: str) -> None:
     cfg = tiny_cfg(SOLVER__OPTIMIZING_METHOD=method)
     loader = build_loader(cfg, "train")
-    run = Run.build(cfg, identity={}, num_parts=1)
-    taker = StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
+    run = build_run(cfg, identity={}, num_parts=1)
+    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
     loader.set_epoch(0)
     for number, parts in enumerate(loader.steps()):
         before = copy.deepcopy(run.state())
@@ -114,9 +115,9 @@ def test_skipped_steps_are_counted_on_after_a_restart(tiny_cfg: Callable[..., Cf
     parts[0].frames[:] = torch.nan
 
     def taker_of(run: Run) -> StepTaker:
-        return StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
+        return build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
 
-    first, second = (Run.build(cfg, identity={}, num_parts=1) for _ in range(2))
+    first, second = (build_run(cfg, identity={}, num_parts=1) for _ in range(2))
     taker = taker_of(first)
     for _ in range(3):
         taker.take(parts, lr=0.1)
@@ -132,8 +133,8 @@ def test_skipped_steps_are_counted_on_after_a_restart(tiny_cfg: Callable[..., Cf
 def test_counters_of_batches_count_the_steps_that_were_taken(tiny_cfg: Callable[..., CfgNode]) -> None:
     cfg = tiny_cfg()
     loader = build_loader(cfg, "train", parts_per_step=2)
-    run = Run.build(cfg, identity={}, num_parts=2)
-    taker = StepTaker(cfg, run, mix=None, unread=UnreadVideos(32, max_fraction=0), video_name=str)
+    run = build_run(cfg, identity={}, num_parts=2)
+    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
     for number, parts in enumerate(loader.steps()):
         if number == 1:
             parts[1].frames[:] = torch.nan
@@ -238,11 +239,11 @@ def test_an_output_folder_that_cannot_be_is_named_at_once(serve: Serve, argument
 def gradient_of_a_step(cfg: CfgNode, parts_per_step: int) -> torch.Tensor:
     """The gradient of the first step over all parts of all processes, with BatchNorm as it is in evaluation."""
     loader = build_loader(cfg, "train", parts_per_step=parts_per_step)
-    run = Run.build(cfg, identity={}, num_parts=parts_per_step * world_size())
+    run = build_run(cfg, identity={}, num_parts=parts_per_step * world_size())
     run.model.eval()
     loader.set_epoch(0)
     unread = UnreadVideos(32, max_fraction=0)
-    StepTaker(cfg, run, mix=None, unread=unread, video_name=str).take(next(loader.steps()), lr=0.0)
+    build_step_taker(cfg, run, unread=unread).take(next(loader.steps()), lr=0.0)
     return torch.cat([parameter.grad.flatten() for parameter in run.model.parameters() if parameter.grad is not None])
 
 

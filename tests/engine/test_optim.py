@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from slowfast.config import CfgNode, default_cfg
-from slowfast.engine.optim import LOSSES, amp_dtype, autocast, build_optimizer, lr_at, parameter_groups, set_lr
+from slowfast.engine.build import build_optimizer
+from slowfast.engine.optim import LOSSES, amp_dtype, autocast, lr_at, parameter_groups, set_lr
 from slowfast.models.build import find_problems
 from slowfast.models.uniformer import UniFormer
 
@@ -48,7 +49,7 @@ def test_all_learning_rates_scale_with_the_machines() -> None:
 def test_weight_decay_leaves_norms_and_biases_alone() -> None:
     model = UniFormer(num_classes=3, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
     groups = parameter_groups(model, weight_decay=0.05, norm_weight_decay=0.01, decay_1d=False)
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}  # type: ignore[attr-defined]
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert len(decay) == len(list(model.parameters()))
     for name, module in model.named_modules():
         for parameter_name, parameter in module.named_parameters(recurse=False):

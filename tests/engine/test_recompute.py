@@ -34,14 +34,13 @@ def test_predicted_bytes_are_those_that_a_step_keeps(recomputed: tuple[int, ...]
     assert predicted == pytest.approx(measured, rel=0.02)  # the state of the random numbers is kept as well
 
 
-def test_as_few_blocks_as_fit_are_recomputed_and_too_little_memory_says_so(tiny_cfg: TinyCfg) -> None:
+def test_as_few_blocks_as_fit_are_recomputed_and_too_little_memory_says_so() -> None:
     model = UniFormer(**TINY, drop_path=0.2).train()
     none = activation_bytes(model, (0, 0, 0, 0), shape=(8, 3, 4, 32, 32), amp=None)
 
     def chosen(share: float) -> tuple[int, ...]:
         model.recomputed = (0, 0, 0, 0)
-        gib = share * none / 2**30
-        choose_recomputed(tiny_cfg(MODEL__CHECKPOINT_AUTO=True, MODEL__CHECKPOINT_MEMORY=gib), model, num_clips=8)
+        choose_recomputed(model, shape=(8, 3, 4, 32, 32), amp=None, limit=share * none, remedy="more ACCUM_STEPS")
         return model.recomputed
 
     assert chosen(1.0) == (0, 0, 0, 0)
