@@ -273,8 +273,8 @@ def _settings(args: argparse.Namespace, *, num_classes: int) -> str:
 def _resize(args: argparse.Namespace) -> int:
     """Write all videos as H.264 files with a short side of at most so many pixels, without sound, frame by frame.
 
-    The results keep frame times, stand upright and have a keyframe every 32 frames, so that clips decode fast. What is
-    small and H.264 already is copied.
+    The results keep frame times, colors and the shape of pixels, stand upright and have a keyframe every 32 frames, so
+    that clips decode fast. What is small and H.264 already is copied.
     """
     return _report(
         resize_videos(args.videos, args.out, short_side=args.short_side, crf=args.crf, num_workers=args.workers), args

@@ -142,12 +142,12 @@ class VideoFile:
 
     @property
     def sample_aspect_ratio(self) -> Fraction:
-        """The width of a pixel over its height; frames are given as they are stored, whatever it is."""
+        """The width of a stored pixel over its height, before frames are turned upright."""
         return Fraction(self._stream.sample_aspect_ratio or 1)
 
     @property
     def hdr(self) -> str:
-        """PQ or HLG for high dynamic range, whose brightness is given as it is stored; else empty."""
+        """PQ or HLG for video of high dynamic range; else empty."""
         return HDR_TRANSFERS.get(self._decoder.color_trc, "")
 
     @cached_property
@@ -200,10 +200,12 @@ class VideoFile:
             numbers: from 0 to num_frames - 1, at least one.
 
         Returns:
-            (N, H, W, 3), turned upright where the file says how the camera was held; in memory, channel by channel.
+            (N, H, W, 3), turned and mirrored as players show them; in memory, channel by channel. Pixels and brightness
+            are those that are stored: no square pixels are made, and no tones of HDR mapped.
 
         Raises:
-            DecodeError: a frame is damaged, or missing from the file.
+            DecodeError: a frame is damaged, or missing from the file, or its colors or its orientation are not
+                supported.
         """
         places: dict[int, list[int]] = {}
         for place, number in enumerate(numbers):
