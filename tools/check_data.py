@@ -1,8 +1,9 @@
 """Probe the videos of a config's lists: `python tools/check_data.py --cfg X [KEY VALUE ...]`.
 
 Opens each video and decodes its first, middle and last frame. The results are added to a manifest,
-which training and testing read with DATA.MANIFEST. If you stop the check, the same command resumes
-it.
+which training and testing read with DATA.MANIFEST. Frame tables of long videos, with which a sample
+reads only its own part of the file, are stored in a folder beside it. If you stop the check, the
+same command resumes it.
 
 Exit status: 0 all videos are ok, 1 some are not or the check failed, 2 wrong usage, 130 Ctrl-C.
 """

@@ -75,6 +75,7 @@ _C.DATA.SAMPLING_RATE = 8  # a dense clip spans NUM_FRAMES * SAMPLING_RATE frame
 _C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; one clip is centred
 _C.DATA.TARGET_FPS = 0.0  # frames/s that a video is resampled to before clips are taken; 0: as the data set has it
 _C.DATA.SHORT_CLIP = "repeat_last"  # a video shorter than a dense clip: repeat_last | loop | error (it is a bad video)
+# Long videos are read by the frame tables beside it.
 _C.DATA.MANIFEST = ""  # what tools/check_data.py wrote: bad videos are left out of training, and not scored; "": none
 _C.DATA.MAX_BAD_FRACTION = 0.01  # most training videos, as a share of the list, that may fail in an epoch
 _C.DATA.REVERSE_INPUT_CHANNEL = False  # swap RGB and BGR; data sets of frame folders are BGR, others RGB
