@@ -31,7 +31,10 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "v.ts": ("libx264", H264 | {"qp": "10"}),  # of which much is read to find out its streams
     "v.flv": ("libx264", H264),
     "v.mpg": ("mpeg2video", {"g": "15", "bf": "2", "b": "20M"}),
-    "v.webm": ("libvpx", {"g": "15", "b": "9M", "auto-alt-ref": "1", "lag-in-frames": "9", "deadline": "realtime"}),
+    "v.webm": (
+        "libvpx",
+        {"g": "15", "b": "9M", "auto-alt-ref": "1", "lag-in-frames": "9", "deadline": "realtime", "cpu-used": "8"},
+    ),
 }
 
 
