@@ -18,7 +18,7 @@ from typing import Any
 import av
 import pytest
 
-from slowfast.datasets.manifest import read_manifest
+from slowfast.datasets.manifest import STATUSES, read_manifest
 
 Tool = Callable[..., int]
 
@@ -69,8 +69,15 @@ def test_all_splits_are_checked_and_summed_up(data: Path, check_data: Tool, caps
         "  val  9.mp4: missing: no such file or folder",
         "  test  9.mp4: missing: no such file or folder",
     ]
-    assert printed[8] == f"manifest: {data}/manifest.csv"
-    assert printed[9].endswith(f"DATA.MANIFEST {data}/manifest.csv")
+    assert printed[8:] == [
+        f"missing videos were looked for in DATA.PATH_PREFIX: {data}/videos",
+        "without DATA.MANIFEST:",
+        "  missing, empty: training takes another video in its place, the test does not score it",
+        "  2 of 6 training videos is more than DATA.MAX_BAD_FRACTION, 0.01: training stops with an error",
+        f"manifest: {data}/manifest.csv",
+        *printed[-1:],
+    ]
+    assert printed[-1].endswith(f"DATA.MANIFEST {data}/manifest.csv")
     assert read_manifest(str(data / "manifest.csv")).bad.keys() == {"8.mp4", "9.mp4"}
     assert read_manifest(str(data / "manifest.csv")).num_checked == 9
 
@@ -104,6 +111,39 @@ def test_hdr_and_other_pixels_than_squares_are_counted(
         rows = {row["path"]: (row["sample_aspect_ratio"], row["hdr"]) for row in csv.DictReader(file)}
     assert rows["new 1.mp4"] == ("4/3", "PQ")
     assert rows["0.mp4"] == ("1", "")
+
+
+def test_the_outcome_of_every_status_is_known(repository: Path) -> None:
+    outcomes = runpy.run_path(str(repository / "tools/check_data.py"))["OUTCOMES"]
+    assert [*outcomes] == [*STATUSES]
+
+
+def test_overrides_may_follow_the_splits(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "other.csv").write_text("0.mp4,1\n")
+    template = ("DATA.LABEL_PATH_TEMPLATE", "other.csv")
+    assert check_data("--workers", "1", "--splits", "train", "val", *template) == 0
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:3]]
+    assert rows == [["train", "1", "1"], ["val", "1", "1"]]
+    assert check_data("--splits=val", "--workers", "1", "--splits", "val", *template) == 0
+    with pytest.raises(SystemExit) as error:
+        check_data("--splits", "trian", *template)
+    assert error.value.code == 2
+    assert "argument --splits: invalid choice: 'trian'" in capsys.readouterr().err
+
+
+def test_doubtful_lists_are_reported(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "videos/copy.mp4").write_bytes((data / "videos/0.mp4").read_bytes())
+    (data / "train.csv").write_text("0.mp4,1\n1.mp4,1\n0.mp4,2\n")
+    (data / "val.csv").write_text("copy.mp4,1\n")
+    (data / "names.txt").write_text("hop\n\x1b[31mrun\nwalk\n")
+    settings = ("MODEL.NUM_CLASSES", "3", "DATA.CLASS_NAMES", str(data / "names.txt"))
+    assert check_data("--workers", "1", "--splits", "train", "val", *settings) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line for line in warnings if line.startswith("warning: ")] == [
+        "warning: 1 of 1 video of val is in train, too: copy.mp4 (there 0.mp4)",
+        "warning: 1 video of train has two labels: 1.mp4 (1, and as 0.mp4 2)",
+        "warning: 1 of 3 classes has no training videos: hop",
+    ]
 
 
 def test_statuses_are_0_if_good_1_if_failed_2_if_misused(

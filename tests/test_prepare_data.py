@@ -58,7 +58,7 @@ def test_split_names_classes_too_small_for_a_list(
     assert prepare_data("split", "videos", "lists") == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("lists: 15 videos for training, 3 for validation, 3 for the test\n")
-    assert printed.err == "warning: 1 class has too few videos to be in all three lists: bee\n"
+    assert printed.err == "warning: 1 class has too few videos to be in all lists: bee\n"
 
 
 def test_split_counts_one_video_as_one(prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +67,34 @@ def test_split_counts_one_video_as_one(prepare_data: Tool, tmp_path: Path, capsy
     assert capsys.readouterr().out.startswith("lists: 1 video for training, 1 for validation, 1 for the test\n")
     assert prepare_data("split", "videos", "others", "--val", "0.6", "--test", "0.4") == 1
     assert "the shares for validation and test are 0.6 and 0.4; use" in capsys.readouterr().err
+
+
+def test_split_again_says_what_stayed_and_a_share_of_0_is_none(
+    prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, *[f"videos/ant/{number}.mp4" for number in range(20)])
+    assert prepare_data("split", "videos", "lists", "--test", "0") == 0
+    assert capsys.readouterr().out.startswith("lists: 17 videos for training, 3 for validation, 0 for the test\n")
+    assert not (tmp_path / "lists/test.csv").exists()
+    touch(tmp_path, "videos/ant/new.mp4")
+    assert prepare_data("split", "videos", "lists", "--test", "0") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "20 videos stayed in their lists, 1 added"
+    assert prepare_data("split", "videos", "lists", "--test", "0", "--val", "0", "--force") == 0
+    assert "warning: there is no val.csv, which training needs" in capsys.readouterr().err
+    assert not (tmp_path / "lists/val.csv").exists()
+
+
+def test_folds_print_a_command_for_the_first(
+    prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, *[f"videos/{name}/{number}.mp4" for name in ("ant", "bee") for number in range(9)])
+    assert prepare_data("split", "videos", "lists", "--folds", "3") == 0
+    *folds, command = capsys.readouterr().out.splitlines()
+    assert folds == [
+        f"lists/fold{fold}: 12 videos for training, 6 for validation, 0 for the test" for fold in (1, 2, 3)
+    ]
+    assert "DATA.PATH_TO_DATA_DIR 'lists/fold1' DATA.PATH_PREFIX 'videos'" in command
+    assert prepare_data("split", "videos", "lists", "--folds", "3", "--val", "0.2") == 2
 
 
 @pytest.fixture
@@ -87,7 +115,8 @@ def test_lists_of_official_annotations_hold_what_is_there(
 ) -> None:
     touch(tmp_path, *[f"videos/{number}.webm" for number in (0, 2, 3, 4, 5)])
     command = ["lists", "--dataset", "ssv2_official", "--annotations", "annotations", "--videos", "videos", "lists"]
-    assert prepare_data(*command, "MODEL.NUM_CLASSES", "2") == 0
+    splits = ["--splits", "train", "val", "test"]  # the folder may follow them
+    assert prepare_data(*command[:-1], *splits, "lists", "MODEL.NUM_CLASSES", "2") == 0
     assert capsys.readouterr().out.splitlines() == [
         "train: lists/train.csv, 3 of 4 videos; the other is in missing_train.txt",
         "val: lists/val.csv, 2 of 2 videos",
@@ -112,9 +141,9 @@ def test_frame_folders_become_lists_that_something_something_is_trained_on(
     assert settings.startswith("train with: TRAIN.DATASET ssv2 TEST.DATASET ssv2 ")
     cfg = load_cfg(str(repository / "configs/ssv2.yaml"), shlex.split(settings)[2:])
     train = build_annotations(cfg, "train")
-    assert [train[row] for row in range(len(train))] == [("0", 0, 1), ("2", 0, 3)]
+    assert [train[row][:3] for row in range(len(train))] == [("0", 0, 1), ("2", 0, 3)]
     test = build_annotations(cfg, "test")
-    assert [test[row] for row in range(len(test))] == [("4", 0, 5), ("5", 0, 6)]
+    assert [test[row][:3] for row in range(len(test))] == [("4", 0, 5), ("5", 0, 6)]
     assert build_class_names(cfg) == ["Holding something", "Moving something up"]
 
 

@@ -8,7 +8,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,8 +28,13 @@ def report(error: Exception) -> int:
     message = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename and not error.filename2:
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"  # not "[Errno 2] ...: 'name'"
-    print(f"error: {message or type(error).__name__}", file=sys.stderr)
+    print(f"error: {printable(message or type(error).__name__)}", file=sys.stderr)
     return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+
+
+def path(text: str) -> Path:
+    """Return a path for argparse, with `~` expanded: the shell leaves it in `--out=~/views.png`."""
+    return Path(text).expanduser()
 
 
 def number(
@@ -49,6 +54,27 @@ def number(
 
     parse.__name__ = "number" if kind is float else "whole number"  # in argparse's own messages
     return parse
+
+
+def repeat_option(arguments: Sequence[str] | None, option: str, values: Collection[str]) -> list[str]:
+    """Return a command line in which an option stands before each of its values.
+
+    So `--splits train val KEY VALUE` becomes `--splits train --splits val KEY VALUE`: argparse
+    would take all four words as values of the option.
+
+    Args:
+        arguments: Command line, without the name of the tool; None for that of this process.
+        option: Name of an option with `action="append"`.
+        values: Words that are its values.
+    """
+    words: list[str] = []
+    is_after_value = False
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if is_after_value and word in values:
+            words.append(option)
+        is_after_value = (bool(words) and words[-1] == option) or word.startswith(f"{option}=")
+        words.append(word)
+    return words
 
 
 def _use_own_package() -> None:
@@ -73,3 +99,5 @@ def _use_own_package() -> None:
 
 
 _use_own_package()
+
+from slowfast.utils.text import printable  # noqa: E402, from this checkout

@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="export the trained weights (default: those of the EMA if the checkpoint has them)",
     )
-    parser.add_argument("output", type=Path, help="new file, .safetensors or .pth; its checksum goes to OUTPUT.sha256")
+    parser.add_argument(
+        "output", type=_cli.path, help="new file, .safetensors or .pth; its checksum goes to OUTPUT.sha256"
+    )
     args = parser.parse_args(arguments)
     try:
         export(args.checkpoint, args.output, averaged=not args.trained)

@@ -16,7 +16,7 @@ from slowfast.utils.text import count
 def main() -> int:
     """Write the data set and say where it lies; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder for the data set")
+    parser.add_argument("folder", type=_cli.path, help="folder for the data set")
     parser.add_argument(
         "--frames",
         action="store_true",

@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unle
 import _cli
 
 from slowfast.config import load_cfg
+from slowfast.datasets.assignment import FEWEST_HELD_OUT
 from slowfast.datasets.build import SPLITS
 from slowfast.datasets.convert import Conversion, extract_frames, resize_videos
 from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names
-from slowfast.datasets.prepare import FEWEST_HELD_OUT, write_folder_lists, write_found_lists
+from slowfast.datasets.prepare import write_fold_lists, write_folder_lists, write_found_lists
 from slowfast.utils import plugins
 from slowfast.utils.text import count, some
 
@@ -28,7 +29,7 @@ RECIPE = Path(__file__).parents[1] / "configs/recipe.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command says, and return the exit status."""
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_args(_cli.repeat_option(arguments, "--splits", SPLITS))
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -48,25 +49,43 @@ def _parser() -> argparse.ArgumentParser:
         description=inspect.getdoc(_split),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    split.add_argument("videos", type=Path, help="folder with one folder of videos per class")
+    split.add_argument("videos", type=_cli.path, help="folder with one folder of videos per class")
     split.add_argument(
         "lists",
-        type=Path,
+        type=_cli.path,
         help="folder for train.csv, val.csv, test.csv and classes.txt",
     )
     for name in ("val", "test"):
         split.add_argument(
             f"--{name}",
             type=_cli.number(float, least=0, most=1),
-            default=0.15,
             metavar="SHARE",
-            help=f"share of each class in {name}.csv, 0 to 1, if it is more than the least (default: 0.15)",
+            help=f"share of each class in {name}.csv, 0 to 1, if it is more than the least; 0: no {name}.csv "
+            "(default: 0.15; with --folds: 0)",
         )
     split.add_argument(
         "--seed",
         type=_cli.number(int, least=0),
         default=0,
         help="seed of the split (default: 0)",
+    )
+    split.add_argument(
+        "--group-by",
+        default="",
+        metavar="PATTERN",
+        help="regular expression: videos in whose paths, without suffix, it finds the same text stay together, as "
+        "'patient[0-9]+' (default: no groups)",
+    )
+    split.add_argument(
+        "--folds",
+        type=_cli.number(int, least=2),
+        metavar="K",
+        help="write lists for a K-fold cross-validation to fold1, fold2 ... (default: one split)",
+    )
+    split.add_argument(
+        "--force",
+        action="store_true",
+        help="assign all videos anew (default: videos that are listed already stay where they are)",
     )
     split.set_defaults(run=_split)
 
@@ -91,17 +110,16 @@ def _parser() -> argparse.ArgumentParser:
     lists.add_argument(
         "--videos",
         required=True,
-        type=Path,
+        type=_cli.path,
         metavar="FOLDER",
         help="folder of the videos or of the frame folders",
     )
     lists.add_argument(
         "--splits",
-        nargs="+",
+        action="append",
         choices=SPLITS,
-        default=SPLITS,
         metavar="SPLIT",
-        help=f"lists to write: {', '.join(SPLITS)} (default: all)",
+        help=f"lists to write, one or more: {', '.join(SPLITS)} (default: all)",
     )
     lists.add_argument(
         "--test-from",
@@ -117,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lists.add_argument(
         "lists",
-        type=Path,
+        type=_cli.path,
         help="folder for the lists, classes.txt and missing_*.txt",
     )
     lists.add_argument(
@@ -173,8 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     frames.set_defaults(run=_frames)
 
     for command in (resize, frames):
-        command.add_argument("videos", type=Path, help="folder of videos, at any depth")
-        command.add_argument("out", type=Path, help="folder for the results, same subfolders")
+        command.add_argument("videos", type=_cli.path, help="folder of videos, at any depth")
+        command.add_argument("out", type=_cli.path, help="folder for the results, same subfolders")
         command.add_argument(
             "--workers",
             type=_cli.number(int, least=1),
@@ -192,30 +210,59 @@ def _split(args: argparse.Namespace) -> int:
     3 each, so that their accuracies mean something. A class of fewer than 15 videos gives a fifth
     to each of them, and at least 1, so that most of it is left to train on: 10 videos become 6, 2
     and 2; 3 videos become 1, 1 and 1. Of 2 videos, one is for training and one for validation; a
-    single one is for training. A warning names these classes.
+    single one is for training. A warning names these classes. A share of 0 means no list.
 
-    The lists are a function of the names of the videos, the shares and the seed.
+    The lists are a function of the names of the videos, the shares and the seed. If you add videos
+    and repeat the command, those that are listed already stay in their lists, new ones fill the
+    lists up, and a new class gets the next label.
+
+    --group-by keeps all videos of one patient, match or camera in one list. --folds K puts each
+    video into val.csv of one fold and into train.csv of the others.
     """
-    shares = {"val": args.val, "test": args.test}
-    sizes = write_folder_lists(args.videos, args.lists, shares=shares, seed=args.seed)
-    numbers = {split: sum(of_classes.values()) for split, of_classes in sizes.items()}
-    print(
-        f"{args.lists}: {count(numbers['train'], 'video')} for training, {numbers['val']} for "
-        f"validation, {numbers['test']} for the test"
-    )
-    _warn_about_small_classes(sizes)
-    settings = _settings(args, num_classes=len(sizes["train"]))
+    chosen = {"seed": args.seed, "pattern": args.group_by, "force": args.force}
+    if args.folds:
+        if args.val is not None:
+            raise _cli.UsageError("--val is of no use with --folds, each of which is a share")
+        split = write_fold_lists(args.videos, args.lists, num_folds=args.folds, test_share=args.test or 0.0, **chosen)
+        prefixes = [f"fold{fold}/" for fold in range(1, args.folds + 1)]
+    else:
+        shares = {
+            "val": 0.15 if args.val is None else args.val,
+            "test": 0.15 if args.test is None else args.test,
+        }
+        split = write_folder_lists(args.videos, args.lists, shares=shares, **chosen)
+        prefixes = [""]
+
+    for prefix in prefixes:
+        numbers = {name: sum(split.sizes.get(f"{prefix}{name}", {}).values()) for name in SPLITS}
+        print(
+            f"{args.lists / prefix}: {count(numbers['train'], 'video')} for training, "
+            f"{numbers['val']} for validation, {numbers['test']} for the test"
+        )
+    if split.num_kept:
+        print(f"{count(split.num_kept, 'video')} stayed in their lists, {split.num_added} added")
+    if not args.folds:
+        _warn_about_small_classes(split.sizes)
+        if not any(split.sizes["val"].values()):
+            print("warning: there is no val.csv, which training needs", file=sys.stderr)
+    num_classes = len(split.sizes[f"{prefixes[0]}train"])
+    args.lists /= prefixes[0]
+    settings = _settings(args, num_classes=num_classes)
     print(f"train: python tools/run_net.py --cfg configs/own_videos.yaml {settings}")
     return 0
 
 
 def _warn_about_small_classes(sizes: Mapping[str, Mapping[str, int]]) -> None:
     """Name the classes that a list lacks, and those with few videos for validation or test."""
-    held_out = {name: min(sizes["val"][name], sizes["test"][name]) for name in sizes["train"]}
-    absent = [name for name, size in held_out.items() if size == 0]
+    lists = [split for split in SPLITS if any(sizes[split].values())]
+    absent = [name for name in sizes["train"] if not all(sizes[split][name] for split in lists)]
+    held_out = {
+        name: min((sizes[split][name] for split in lists if split != "train"), default=FEWEST_HELD_OUT)
+        for name in sizes["train"]
+    }
     few = [name for name, size in held_out.items() if 0 < size < FEWEST_HELD_OUT]
     problems = {
-        "too few videos to be in all three lists": absent,
+        "too few videos to be in all lists": absent,
         f"fewer than {FEWEST_HELD_OUT} videos for validation or the test, too few for a sure accuracy": few,
     }
     for problem, names in problems.items():
@@ -240,7 +287,7 @@ def _lists(args: argparse.Namespace) -> int:
     written = DATASETS[dataset]
     if written.is_frames != as_frames:
         raise ValueError(f"{name} is trained on video files; only Something-Something is trained on frame folders")
-    sources = {split: args.test_from if split == "test" else split for split in args.splits}
+    sources = {split: args.test_from if split == "test" else split for split in args.splits or SPLITS}
     class_names = build_class_names(cfg)
     found = write_found_lists(
         {split: build_annotations(cfg, source) for split, source in sources.items()},

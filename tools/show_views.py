@@ -14,7 +14,7 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import SPLITS, build_loader
 from slowfast.datasets.formats import format_of
 from slowfast.utils import plugins
-from slowfast.utils.text import count
+from slowfast.utils.text import count, printable
 from slowfast.visualization.views import draw_sheet, format_looks, look_at
 
 # One video in this process, whatever machine the config is for.
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_cli.path,
         default=Path("views.png"),
         help="contact sheet, to whose name the split is added (default: views.png)",
     )
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     if Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
         parser.error(f"argument --out: {args.out} has no suffix of an image file; use .png or .jpg")
-    given = None if args.video is None else Annotations([str(Path(args.video).absolute())], [0])
+    given = None if args.video is None else Annotations([str(_cli.path(args.video).absolute())], [0])
     try:
         plugins.import_plugins(args.imports)
         cfg = load_cfg(args.cfg, [*args.opts, *ALONE])
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bgr = format_of(cfg, split).is_bgr != cfg.DATA.REVERSE_INPUT_CHANNEL
             path = args.out.with_stem(f"{args.out.stem}_{split}")
             draw_sheet(looks, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, bgr=bgr).save(path)
-            print(f"{split}: {loader.dataset.annotations[row].path}\n{format_looks(looks)}\ncontact sheet: {path}\n")
+            name = printable(loader.dataset.annotations[row].name)
+            print(f"{split}: {name}\n{format_looks(looks)}\ncontact sheet: {path}\n")
     except (ValueError, OSError) as error:
         return _cli.report(error)
     return 0

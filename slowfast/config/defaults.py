@@ -196,6 +196,22 @@ RETIRED = {
     "UNIFORMER.TRADE_OFF": "token pruning is not part of Uniformer",
 }
 
+# Keys that name files or folders: `~` and `~user` at the start are expanded.
+PATHS = (
+    "OUTPUT_DIR",
+    "TRAIN.CHECKPOINT_FILE_PATH",
+    "TEST.CHECKPOINT_FILE_PATH",
+    "DATA.PATH_TO_DATA_DIR",
+    "DATA.PATH_PREFIX",
+    "DATA.LABEL_PATH_TEMPLATE",
+    "DATA.VIDEO_TEMPLATE",
+    "DATA.CLASS_NAMES",
+    "DATA.MANIFEST",
+    "MODEL.WEIGHTS_DIR",
+    "UNIFORMER.PRETRAIN_NAME",
+    "TENSORBOARD.LOG_DIR",
+)
+
 # Keys with a number as default that take a list as well, one number for each stage.
 NUMBER_OR_LIST = ("UNIFORMER.MLP_RATIO",)
 

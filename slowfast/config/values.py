@@ -2,11 +2,12 @@
 
 import ast
 import math
+import os
 from typing import Any
 
 import yaml
 
-from slowfast.config.defaults import LISTS_OF_NUMBERS, LISTS_OF_STRINGS, NUMBER_OR_LIST
+from slowfast.config.defaults import LISTS_OF_NUMBERS, LISTS_OF_STRINGS, NUMBER_OR_LIST, PATHS
 from slowfast.config.files import DuplicateKeyError, Raw, Scalar, parse, printable
 
 _NON_FINITE = {"nan", "inf", "infinity"}
@@ -15,7 +16,8 @@ _NON_FINITE = {"nan", "inf", "infinity"}
 def to_value(raw: Raw, *, key: str, default: Any) -> Any:
     """Return a value in the type of the default of its key.
 
-    Where the default is a string, or a list of strings, the text stays as it is written.
+    Where the default is a string, or a list of strings, the text stays as it is written, but for
+    `~` at the start of a path.
 
     Args:
         raw: Value as it stands in a file or on the command line.
@@ -26,7 +28,7 @@ def to_value(raw: Raw, *, key: str, default: Any) -> Any:
         ValueError: If the value has another type. The message is the rule, without key and value.
     """
     if isinstance(default, str):
-        return _text(raw)
+        return _path(raw) if key in PATHS else _text(raw)
     if key in LISTS_OF_STRINGS or (isinstance(default, list) and _are(default, str)):
         return _texts(raw, default=default)
 
@@ -78,6 +80,15 @@ def _text(raw: Raw) -> str:
         quoted = f"quote it, as '{raw.text}'" if raw.text else "quote it"
         raise ValueError(f"expected text: {quoted}, or write '' for empty text")
     return raw.text
+
+
+def _path(raw: Raw) -> str:
+    text = _text(raw)
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        user = path.split("/")[0]
+        raise ValueError(f"there is no user {user[1:]!r}; write ./{user} for a file or folder of this name")
+    return path
 
 
 def _texts(raw: Raw, *, default: list[str]) -> list[str]:

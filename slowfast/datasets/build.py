@@ -31,12 +31,13 @@ from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.records import Video
+from slowfast.datasets.repeats import describe_empty_classes, find_repeats
 from slowfast.datasets.sampling import DenseClips, SegmentClips
 from slowfast.datasets.transforms import Normalise, TestTransform, TrainTransform
 from slowfast.datasets.video import Transform, VideoDataset
 from slowfast.datasets.views import AllViews, RandomViews
 from slowfast.utils.distributed import device, is_main, rank, share_of, world_size
-from slowfast.utils.text import count, some
+from slowfast.utils.text import count
 
 __all__ = [
     "DATASETS",
@@ -78,14 +79,17 @@ def find_problems(cfg: CfgNode) -> list[str]:
             problems.append(f"AUG.AA_TYPE: {error}")
     if problems:
         return problems
+    lists = {}
     needed = {"train": cfg.TRAIN.ENABLE, "val": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
     for split in [split for split in SPLITS if needed[split]]:
         if cfg.DATA.TARGET_FPS and format_of(cfg, split).is_frames:
             problems.append(f"DATA.TARGET_FPS is {cfg.DATA.TARGET_FPS}, but frame folders have no frame rate; use 0")
         try:
-            build_annotations(cfg, split)
+            lists[split] = build_annotations(cfg, split)
         except (ValueError, OSError) as error:
             problems.append(str(error))
+    for warning in find_repeats(lists):
+        logger.warning("%s", warning)
     try:
         if cfg.DATA.MANIFEST:
             read_manifest(cfg.DATA.MANIFEST)
@@ -179,7 +183,9 @@ def build_opener(cfg: CfgNode, split: str) -> Callable[[Video], VideoFile | Fram
 
 def _open_file(video: Video, *, prefix: str, bgr: bool, tables: Path | None) -> VideoFile:
     table = None if tables is None else table_path(tables, video.path)
-    return VideoFile(join(prefix, video.path), bgr=bgr, table_path=table)
+    source = VideoFile(join(prefix, video.path), bgr=bgr, table_path=table)
+    source.span = video.span
+    return source
 
 
 def _open_frames(video: Video, *, prefix: str, bgr: bool, template: str) -> FrameFolder:
@@ -193,31 +199,30 @@ def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[in
         return annotations, {}
     manifest = read_manifest(cfg.DATA.MANIFEST)
     rows = annotations.rows_of(list(manifest.bad))
-    verb = "is" if len(rows) == 1 else "are"
-    doing = f"{verb} left out of" if split == "train" else "will not be scored in"
-    num_listed = count(len(annotations), "video")
-    logger.info("%d of %s %s %s: bad in %s", len(rows), num_listed, doing, split, cfg.DATA.MANIFEST)
+    logger.info("%s", _describe_manifest(cfg, split, num_listed=len(annotations), num_bad=len(rows)))
     if split != "train":
-        paths = {int(row): annotations[row].path for row in rows}
-        return annotations, {row: f"{path}: {manifest.bad[path]} (in the manifest)" for row, path in paths.items()}
+        names = {int(row): annotations[row].name for row in rows}
+        return annotations, {row: f"{name}: {manifest.bad[name]} (in the manifest)" for row, name in names.items()}
     if len(rows) == len(annotations):
         raise ValueError(f"{cfg.DATA.MANIFEST}: calls all {len(rows)} videos of {list_path(cfg, split)} bad")
     return annotations.select(np.setdiff1d(np.arange(len(annotations)), rows)), {}
 
 
+def _describe_manifest(cfg: CfgNode, split: str, *, num_listed: int, num_bad: int) -> str:
+    listed = count(num_listed, "video")
+    if not num_bad:
+        return f"none of the {listed} of {split} is bad in {cfg.DATA.MANIFEST}"
+    outcome = "will not be scored"
+    if split == "train":
+        outcome = "is left out" if num_bad == 1 else "are left out"
+    return f"{num_bad} of the {listed} of {split} {outcome}: bad in {cfg.DATA.MANIFEST}"
+
+
 def _warn_about_empty_classes(cfg: CfgNode, split: str, *, labels: NDArray[np.int32]) -> None:
     """Name the classes that no training can learn, or no validation can judge, if there are any."""
-    empty = np.flatnonzero(np.bincount(labels, minlength=cfg.MODEL.NUM_CLASSES) == 0)
-    if len(empty):
-        names = build_class_names(cfg)
-        logger.warning(
-            "%d of %s %s no %s videos: %s",
-            len(empty),
-            count(cfg.MODEL.NUM_CLASSES, "class"),
-            "has" if len(empty) == 1 else "have",
-            {"train": "training", "val": "validation"}[split],
-            some([names[label] for label in empty]),
-        )
+    purpose = {"train": "training", "val": "validation"}[split]
+    if warning := describe_empty_classes(labels, build_class_names(cfg), purpose=purpose):
+        logger.warning("%s", warning)
 
 
 def _log_dropped_videos(cfg: CfgNode, views: RandomViews) -> None:

@@ -237,7 +237,7 @@ def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int
     with VideoFile(str(source)) as video:
         num_frames, fps, pixel_shape = video.num_frames, video.fps, video.sample_aspect_ratio
 
-    with av.open(str(source)) as reader:
+    with av.open(str(source.absolute())) as reader:
         stream = reader.streams.best("video")  # the one that VideoFile reads
         assert isinstance(stream, VideoStream)
         stream.thread_type = "NONE"  # the processes are the parallelism
@@ -314,7 +314,7 @@ def _encode(
     time_base = stream.time_base or 1 / (fps or Fraction(25))
     step = max(round(1 / (time_base * (fps or 25))), 1)
     first = last = None
-    with av.open(str(path), "w", format="mp4") as writer:
+    with av.open(str(path.absolute()), "w", format="mp4") as writer:
         output = writer.add_stream("libx264", rate=fps or 25, options=X264_OPTIONS | {"crf": str(crf)})
         output.width, output.height = form.width, form.height
         output.pix_fmt = "yuv420p"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, pairwise
-from os.path import isfile, join
+from os.path import abspath, isfile, join
 from pathlib import Path
 from string import Formatter
 from types import TracebackType
@@ -41,8 +41,8 @@ from slowfast.datasets.frame_table import (
     packet_row,
     read_table,
 )
-from slowfast.datasets.records import DecodeError
-from slowfast.datasets.sampling import ConstantRate, constant_rate
+from slowfast.datasets.records import DecodeError, Span
+from slowfast.datasets.sampling import ConstantRate, constant_rate, frames_within
 from slowfast.utils.paths import forget, pathmgr
 
 Frames = NDArray[np.uint8]
@@ -91,6 +91,8 @@ class VideoFile:
         DecodeError: the file does not exist, or is not a video.
     """
 
+    span: Span | None = None  # the part of the file that the list means; all frames can be read
+
     def __init__(self, path: str, *, bgr: bool = False, table_path: Path | None = None) -> None:
         self.path = path
         self._table_path = table_path
@@ -129,6 +131,20 @@ class VideoFile:
         """Release the file and the decoder."""
         self._kept_packets: list[av.Packet] | None = None
         self._container.close()
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """The frames of `span`, ascending; all of them if it is None.
+
+        Raises:
+            DecodeError: The video is over before the span begins.
+        """
+        if self.span is None:
+            return np.arange(self.num_frames)
+        total = self.times[-1] + (self.durations[-1] or 1 / float(self.fps or 1))
+        if self.span.start >= total:
+            raise DecodeError(f"{self.path}: is {total:.3f} s long, but its span starts at {self.span.start:g} s")
+        return frames_within(self.times, start=self.span.start, end=self.span.end)
 
     @property
     def fps(self) -> Fraction:
@@ -248,7 +264,7 @@ class VideoFile:
         try:
             if not pathmgr.isfile(self.path):
                 raise DecodeError(f"{self.path}: no such file")
-            return pathmgr.get_local_path(self.path)
+            return abspath(pathmgr.get_local_path(self.path))  # FFmpeg takes a: in a relative path for a protocol
         except OSError as error:
             reason = _reason(error).removeprefix(f"{self.path}: ")  # our own errors name it already
             raise DecodeError(f"{self.path}: {reason}") from error
@@ -589,6 +605,11 @@ class FrameFolder:
                 sizes = " and ".join(map(str, sorted([shape, image.shape])))
                 raise DecodeError(f"{self.path}: frames of different sizes, {sizes}")
             yield image[..., ::-1] if self.bgr else image
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """All frames: lists of folders have no spans."""
+        return np.arange(self.num_frames)
 
     def _file_path(self, file_number: int) -> str:
         return join(self.path, self.template.format(file_number))

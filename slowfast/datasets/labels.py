@@ -1,4 +1,7 @@
-"""Files of class names in the layouts that circulate; where a file could be of two, an error, never a guess."""
+"""Files of class names: a reader of the layouts that circulate, and the writer whose files it reads as written.
+
+Where a file could be of two layouts, reading it is an error, never a guess.
+"""
 
 import json
 import re
@@ -19,7 +22,8 @@ def read_class_names(names_path: str) -> list[str]:
 
     The layouts are: one name per line; lines of a number and a name, either first, with tabs, a comma, a semicolon or
     spaces between, maybe below a header; and in JSON a list of names, an object name -> number, or number -> name.
-    Numbers count from 0 or from 1 and come in any order. Quotes around a name are no part of it.
+    Numbers count from 0 or from 1 and come in any order. Quotes around a name are no part of it, except in a JSON list,
+    which holds the names as they are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -28,16 +32,34 @@ def read_class_names(names_path: str) -> list[str]:
     with open_text(names_path, key="DATA.CLASS_NAMES") as file:
         text = file.read()
     try:
-        if text.lstrip()[:1] in ("{", "["):
-            return _read_json(text)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        rows = lines[1:] if lines and _is_header(lines[0]) else lines
-        for separator in _SEPARATORS:
-            if names := _read_numbered(rows, separator=separator):
-                return names
-        return [_unquote(line) for line in lines]
+        return _parse(text)
     except ValueError as error:
         raise ValueError(f"{names_path}: {error}; {_REMEDY}") from error
+
+
+def format_class_names(names: Sequence[str]) -> str:
+    """Return the text of a file that `read_class_names` reads as these names, in their order.
+
+    It has one name per line. Where the reader would take such lines for something else, such as
+    for numbered ones, it is a JSON list.
+    """
+    text = "".join(f"{name}\n" for name in names)
+    try:
+        is_read_as_written = _parse(text.removeprefix("\ufeff")) == [*names]  # a byte order mark is dropped
+    except ValueError:
+        is_read_as_written = False
+    return text if is_read_as_written else json.dumps([*names], indent=0) + "\n"
+
+
+def _parse(text: str) -> list[str]:
+    if text.lstrip()[:1] in ("{", "["):
+        return _read_json(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    rows = lines[1:] if lines and _is_header(lines[0]) else lines
+    for separator in _SEPARATORS:
+        if names := _read_numbered(rows, separator=separator):
+            return names
+    return [_unquote(line) for line in lines]
 
 
 def _read_numbered(lines: Sequence[str], *, separator: str) -> list[str]:
@@ -71,7 +93,7 @@ def _read_json(text: str) -> list[str]:
     if isinstance(content, list):
         if not all(isinstance(name, str) for name in content):
             raise ValueError("the JSON list holds more than names")
-        return [_unquote(name) for name in content]
+        return content
     keys, values = list(content), list(content.values())
     by_name, by_number = all(map(_is_number, values)), all(map(_is_number, keys))
     if by_name == by_number:

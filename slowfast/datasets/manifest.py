@@ -8,7 +8,7 @@ import csv
 import os
 import stat
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -28,6 +28,7 @@ from slowfast.datasets.frame_table import (
     write_table,
 )
 from slowfast.datasets.records import Video
+from slowfast.utils.checksum import sha256_of
 from slowfast.utils.folder_lock import FolderLock
 from slowfast.utils.job import current_job
 from slowfast.utils.paths import forget, pathmgr
@@ -60,6 +61,7 @@ class Entry(NamedTuple):
     codec: str = ""
     sample_aspect_ratio: str = ""  # width over height of a pixel, as a fraction
     hdr: str = ""  # PQ, HLG, or empty
+    sha256: str = ""  # of the content of a file
 
 
 class Manifest(NamedTuple):
@@ -95,8 +97,7 @@ def count_unusual(path: str, lists: Mapping[str, Annotations]) -> dict[str, Coun
         lists: The lists, by name.
     """
     kinds_of: dict[int, tuple[str, ...]] = {}  # by the hash of a path
-    for columns in _read_entries(path):
-        entry = Entry(*columns)
+    for entry in (Entry(*columns) for columns in _read_entries(path)):
         kinds_of[hash(entry.path)] = kinds = _unusual_kinds(entry) if entry.status == "ok" else ()
         if not kinds:
             del kinds_of[hash(entry.path)]
@@ -104,7 +105,7 @@ def count_unusual(path: str, lists: Mapping[str, Annotations]) -> dict[str, Coun
     counts: dict[str, Counter[str]] = {name: Counter() for name in lists}
     for name, annotations in lists.items() if kinds_of else ():
         for row in range(len(annotations)):
-            counts[name].update(kinds_of.get(hash(annotations[row].path), ()))
+            counts[name].update(kinds_of.get(hash(annotations[row].name), ()))
     return counts
 
 
@@ -112,6 +113,15 @@ def _unusual_kinds(entry: Entry) -> tuple[str, ...]:
     kinds = (f"HDR ({entry.hdr})",) if entry.hdr else ()
     is_square = entry.sample_aspect_ratio in ("", "1") or abs(Fraction(entry.sample_aspect_ratio) - 1) <= MAX_STRETCH
     return kinds if is_square else (*kinds, "non-square pixels")
+
+
+def read_checksums(path: str) -> dict[int, int]:
+    """Return, from the hash of a video's name, the hash of its content's checksum, where a manifest has one."""
+    checksums: dict[int, int] = {}
+    for entry in (Entry(*columns) for columns in _read_entries(path)):
+        if entry.sha256:
+            checksums[hash(entry.path)] = hash(entry.sha256)
+    return checksums
 
 
 def check_videos(
@@ -124,7 +134,7 @@ def check_videos(
     timeout: float = 60,
     title: str = "",
 ) -> None:
-    """Probe the videos of a list in parallel and add what comes out to the manifest, with a progress bar.
+    """Probe the videos of a list in parallel and add what comes out to the manifest, in the order of the list.
 
     The frame tables of long videos are written to `table_folder(manifest_path)`, see `frame_table`.
     A video that the manifest knows, and whose size and time of change are the same, is not probed again.
@@ -143,7 +153,7 @@ def check_videos(
         FolderLockedError: another check is adding to it.
     """
     tables = table_folder(manifest_path)
-    probe = partial(probe_video, open_video=open_video, folder=folder, tables=tables)
+    probe = partial(_probe_row, open_video=open_video, folder=folder, tables=tables)
     with (
         _open_manifest(manifest_path) as add,
         progress_bar(title, total=len(annotations), unit="video") as bar,
@@ -151,25 +161,42 @@ def check_videos(
         known = _known_stamps(str(manifest_path))
         seen: set[int] = set()
 
-        def videos_to_probe() -> Iterator[Video]:
+        waiting: deque[int] = deque()  # rows that are probed, and not in the manifest yet, in order
+        done: dict[int, Entry] = {}
+
+        def rows_to_probe() -> Iterator[tuple[int, Video]]:
             for row in range(len(annotations)):
                 video = annotations[row]
-                key = hash(video.path)
+                key = hash(video.name)
                 is_known = known.get(key) and known[key] == hash(_stamp(join(folder, video.path)))
                 if is_known or key in seen:
                     bar.update()
                 else:
-                    yield video
+                    waiting.append(row)
+                    yield row, video
                 seen.add(key)
 
         num_bad = 0
-        for video, outcome in map_in_processes(probe, videos_to_probe(), num_workers=num_workers, timeout=timeout):
-            if isinstance(outcome, Failure):
-                outcome = Entry(video.path, *outcome, *_stamp(join(folder, video.path)))
-            add(outcome)
-            num_bad += outcome.status != "ok"
-            bar.set_postfix(bad=num_bad, refresh=False)
-            bar.update()
+        outcomes = map_in_processes(probe, rows_to_probe(), num_workers=num_workers, timeout=timeout)
+        try:
+            for (row, video), outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    outcome = Entry(video.name, *outcome, *_stamp(join(folder, video.path)))
+                done[row] = outcome
+                while waiting and waiting[0] in done:
+                    add(done.pop(waiting.popleft()))
+                num_bad += outcome.status != "ok"
+                bar.set_postfix(bad=num_bad, refresh=False)
+                bar.update()
+        finally:
+            for row in sorted(done):  # of a check that is stopped
+                add(done[row])
+
+
+def _probe_row(
+    item: tuple[int, Video], *, open_video: Callable[[Video], Source], folder: str, tables: Path | None
+) -> Entry:
+    return probe_video(item[1], open_video=open_video, folder=folder, tables=tables)
 
 
 def probe_video(
@@ -184,14 +211,16 @@ def probe_video(
     The frame table of a long video is written to the folder `tables`, if there is one.
     """
     path = join(folder, video.path)
-    entry = Entry(video.path, "ok", "", *_stamp(path))
+    entry = Entry(video.name, "ok", "", *_stamp(path))
     if not entry.mtime:
         return entry._replace(status="missing", reason="no such file or folder")
     if entry.bytes == "0":
         return entry._replace(status="empty", reason="0 bytes")
     try:
+        if entry.bytes:
+            entry = entry._replace(sha256=sha256_of(pathmgr.get_local_path(path)))
         source = open_video(video)
-    except DecodeError as error:
+    except (DecodeError, OSError) as error:
         return entry._replace(status="unreadable", reason=_reason(error, path))
     with source:
         total = source.num_frames
@@ -199,7 +228,8 @@ def probe_video(
         try:
             if isinstance(source, FrameFolder):
                 source.check_files()
-            frames = source.read(sorted({0, total // 2, total - 1}))
+            shown = source.shown
+            frames = source.read(sorted({int(shown[place]) for place in (0, len(shown) // 2, -1)}))
         except DecodeError as error:
             return entry._replace(status="damaged", reason=_reason(error, path))
         if tables is not None and isinstance(source, VideoFile) and int(entry.bytes) >= MIN_VIDEO_BYTES:

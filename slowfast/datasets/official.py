@@ -5,12 +5,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.resources import files
-from os.path import dirname, join, relpath, split, splitext
+from os.path import dirname, join, relpath, split
 from typing import Any, NamedTuple
 
-from slowfast.datasets.annotations import VIDEO_SUFFIXES, Annotations, open_text, reject_bad_rows
+from slowfast.datasets.annotations import Annotations, open_text, reject_bad_rows
+from slowfast.datasets.folders import find_videos, list_folders, warn_about_left_out, warn_about_no_videos
 from slowfast.datasets.labels import read_class_names
 from slowfast.utils.class_names import letters
 from slowfast.utils.paths import pathmgr
@@ -161,12 +163,22 @@ def read_class_folders(folder: str, *, prefix: str, class_names: Sequence[str]) 
     """
     start = relpath(folder, prefix) if prefix else folder
 
+    left_out: Counter[str] = Counter()
+    empty: list[str] = []
+
     def rows() -> Iterator[Row | str]:
         for name in _class_folders(folder):
-            for path in _videos_below(folder, name):
-                yield Row(name, join(start, path), name)
+            found = find_videos(join(folder, name))
+            left_out.update(found.left_out)
+            if not found.paths:
+                empty.append(name)
+            for path in found.paths:
+                yield Row(name, join(start, name, path), name)
 
-    return _annotations(rows(), list_path=folder, class_names=class_names)
+    annotations = _annotations(rows(), list_path=folder, class_names=class_names)
+    warn_about_left_out(folder, left_out)
+    warn_about_no_videos(folder, empty)
+    return annotations
 
 
 # ---- Class names -----------------------------------------------------------------------------------------------------
@@ -256,7 +268,10 @@ def _annotations(rows: Iterable[Row | str], *, list_path: str, class_names: Sequ
     reject_bad_rows(list_path, reasons, num_bad=len(reasons))
     if not paths:
         raise ValueError(f"{list_path}: the list is empty")
-    return Annotations(paths, labels)
+    try:
+        return Annotations(paths, labels)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{list_path}: the name {error.object!r} is not UTF-8; rename the file") from error
 
 
 def _fill(video_template: str, fields: Mapping[str, Any]) -> str:
@@ -297,22 +312,20 @@ def _read_json(path: str, *, expected: type) -> Any:
 
 def _entries(folder: str) -> list[str]:
     """The names in a folder that are not hidden, sorted."""
-    try:
+    with _folder_errors_named(folder):
         return sorted(name for name in pathmgr.ls(folder) if not name.startswith("."))
+
+
+def _class_folders(folder: str) -> list[str]:
+    with _folder_errors_named(folder):
+        return list_folders(folder)
+
+
+@contextmanager
+def _folder_errors_named(folder: str) -> Iterator[None]:
+    try:
+        yield
     except NotImplementedError as error:  # a web server does not list its folders
         raise OSError(f"{folder}: its files cannot be listed; use a local folder") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{folder}: no such folder; check DATA.PATH_TO_DATA_DIR") from error
-
-
-def _class_folders(folder: str) -> list[str]:
-    return [name for name in _entries(folder) if pathmgr.isdir(join(folder, name))]
-
-
-def _videos_below(folder: str, path: str) -> Iterator[str]:
-    """The video files below folder/path, relative to the folder, in the order of their names."""
-    for name in _entries(join(folder, path)):
-        if splitext(name)[1].lower() in VIDEO_SUFFIXES:
-            yield join(path, name)
-        elif pathmgr.isdir(join(folder, path, name)):
-            yield from _videos_below(folder, join(path, name))

@@ -12,12 +12,30 @@ class DecodeError(ValueError):
     """A video or a frame that cannot be read; the message names the file and the reason."""
 
 
+class Span(NamedTuple):
+    """A part of a video, in seconds from its first frame."""
+
+    start: float
+    end: float
+
+
 class Video(NamedTuple):
     """One annotated line."""
 
     path: str
     label: int
     num_frames: int | None  # None where the list does not say
+    span: Span | None = None  # the part of the file that it is; None: all of it
+
+    @property
+    def name(self) -> str:
+        """What tells it from other videos, in a manifest and in messages.
+
+        It is the path, for a span with a fragment as in W3C Media Fragments: `a.mp4#t=12.5,20`.
+        """
+        if self.span is None:
+            return self.path
+        return f"{self.path}#t={self.span.start:.12g},{self.span.end:.12g}"
 
 
 class View(NamedTuple):

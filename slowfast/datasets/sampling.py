@@ -100,6 +100,23 @@ def segment_bounds(total_frames: int, *, num_frames: int) -> Indices:
     return rounded_up - (is_half & (rounded_up % 2 == 1))
 
 
+def frames_within(times: Seconds, *, start: float, end: float) -> Indices:
+    """Return the frames that are shown between two times, the one on screen at the start included.
+
+    Args:
+        times: When each frame is shown, (N,), ascending.
+        start: Seconds from the first frame on.
+        end: The same; a frame that comes up at this very time is not included.
+
+    Returns:
+        Shape (M,), ascending, at least one.
+    """
+    tolerance = 1e-6  # of times that were rounded
+    first = int(np.searchsorted(times - times[0], start + tolerance, side="right")) - 1
+    last = int(np.searchsorted(times - times[0], end - tolerance, side="left"))
+    return np.arange(first, max(last, first + 1))
+
+
 class ConstantRate(NamedTuple):
     """Which frame of a video stands at each tick of a constant frame rate, in runs of one frame.
 
@@ -118,6 +135,12 @@ class ConstantRate(NamedTuple):
     def frames_at(self, ticks: Indices) -> Indices:
         """Return the frame at each of some ticks, from 0 to num_ticks - 1."""
         return self.frames[np.searchsorted(self.ends, ticks, side="right")]
+
+    def ticks_between(self, first: int, last: int) -> tuple[int, int]:
+        """Return the first tick that shows one of the frames `first` to `last`, and how many do, maybe 0."""
+        runs = np.searchsorted(self.frames, [first, last + 1])
+        start, end = (int(self.ends[run - 1]) if run else 0 for run in runs)
+        return start, end - start
 
 
 def constant_rate(times: Seconds, durations: Seconds, *, fps: float) -> ConstantRate:

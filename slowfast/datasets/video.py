@@ -226,20 +226,22 @@ class VideoDataset(Dataset[Batch]):
             DecodeError: the video is shorter than a clip, and that is refused; or it is resampled, and
                 a time stamp must be wrong.
         """
-        resampled = None
-        total = source.num_frames
+        shown, resampled = source.shown, None
+        first, total = int(shown[0]), len(shown)
         if self.target_fps and isinstance(source, VideoFile):
             resampled = source.at_rate(self.target_fps)
-            total = resampled.num_ticks
+            first, total = resampled.ticks_between(int(shown[0]), int(shown[-1]))
+            if not total:  # a span so short that it lies between two ticks
+                first, total, resampled = int(shown[0]), 1, None
         if self.refuse_short and total < self.clips.span:
             raise DecodeError(
                 f"{source.path}: has {total} frames, but a clip spans {self.clips.span} (DATA.SHORT_CLIP error)"
             )
 
         if rng is not None:
-            numbers = [self.clips.random(total, rng) for _ in clips]
+            numbers = [first + self.clips.random(total, rng) for _ in clips]
         else:
-            numbers = [self.clips.numbered(total, clip) for clip in clips]
+            numbers = [first + self.clips.numbered(total, clip) for clip in clips]
         return numbers if resampled is None else [resampled.frames_at(ticks) for ticks in numbers]
 
 

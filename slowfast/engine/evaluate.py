@@ -279,7 +279,7 @@ def score_split(
     if not is_complete:
         return None
 
-    table.combine(path_of=lambda row: loader.dataset.annotations[row].path)
+    table.combine(path_of=lambda row: loader.dataset.annotations[row].name)
     if is_main():
         for unscored in table.unscored[:MAX_NAMED]:
             logger.warning("%s: not scored: %s", title, unscored.reason)

@@ -86,7 +86,7 @@ def train(cfg: CfgNode) -> bool:
                 cfg,
                 run,
                 unread=UnreadVideos(len(annotations), max_fraction=cfg.DATA.MAX_BAD_FRACTION),
-                video_name=lambda row: annotations[row].path,
+                video_name=lambda row: annotations[row].name,
             )
 
         estimate = Estimate(cfg, num_steps=train_loader.num_steps, num_val=len(val_loader.dataset))

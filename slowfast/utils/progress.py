@@ -12,12 +12,21 @@ from typing import Any, Generic, TypeVar
 
 import simplejson
 
+from slowfast.utils.text import printable
+
 logger = logging.getLogger(__name__)
 
 _MOST_KEPT = 10_000  # log records that wait for their file
 _NEVER = logging.CRITICAL + 1  # level of a record that would not wait
 
 Item = TypeVar("Item")
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Escapes what names of files and classes may hold to command a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def start_logging(*, is_main: bool) -> None:
@@ -32,7 +41,7 @@ def start_logging(*, is_main: bool) -> None:
         root.removeHandler(handler)
         handler.close()
     console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    console.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     root.addHandler(console)
     root.setLevel(logging.INFO if is_main else logging.WARNING)
@@ -46,7 +55,7 @@ def log_to_file(output_dir: str) -> None:
     for waiting in [handler for handler in logging.getLogger().handlers if isinstance(handler, MemoryHandler)]:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         log_file = logging.FileHandler(Path(output_dir, "stdout.log"))
-        log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        log_file.setFormatter(_PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(log_file)
         waiting.setTarget(log_file)
         waiting.flush()

@@ -1,6 +1,11 @@
 """Numbers and lists as a reader expects them in a message."""
 
+import re
 from collections.abc import Sequence
+
+# Control characters but for tab and line feed, marks that reverse the direction of writing, and
+# halves of characters, as of a file name that is not UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def count(number: int, noun: str, *, plural: str = "") -> str:
@@ -17,5 +22,13 @@ def count(number: int, noun: str, *, plural: str = "") -> str:
 
 def some(names: Sequence[str], *, most: int = 5) -> str:
     """Return names as a list that stays short: `a, b and 3 more`."""
-    shown = ", ".join(names[:most])
+    shown = printable(", ".join(names[:most]))
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may show it: with `\\x1b` in place of an escape, and so on.
+
+    Names of files and classes can hold sequences that clear the screen or pretend to be output.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)

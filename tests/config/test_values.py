@@ -64,7 +64,7 @@ def test_an_unquoted_scalar_keeps_its_source_text(load: Load, text: str) -> None
         "",
         " a ",
         "null",
-        "~",
+        "a~",
         "True",
         "'a'",
         '"a"',
@@ -350,7 +350,7 @@ def test_an_unknown_key_with_an_equal_sign_is_named(load: Load) -> None:
         *TEXTS,
         *(
             "null",
-            "~",
+            "a~",
             "",
             " ",
             " a ",
@@ -390,3 +390,24 @@ def test_a_dumped_tree_loads_with_the_same_text(load: Load, text: str) -> None:
     folder, loaded = cfg.OUTPUT_DIR, cfg.MODEL.ALLOWED_MISMATCH
     assert (folder, loaded) == (text, [text, "a"])
     assert load(cfg.dump()) == cfg
+
+
+@pytest.mark.parametrize("key", defaults.PATHS)
+def test_the_home_folder_is_meant_by_a_tilde(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    section, _, name = key.rpartition(".")
+    setting = f"{section}: {{{name}: ~/a}}" if section else f"{name}: ~/a"
+    (tmp_path / "x.yaml").write_text(setting)
+    for overrides in ([], [key, "~/a"], [f"{key}=~/a"]):
+        cfg = load_cfg(str(tmp_path / "x.yaml"), overrides)
+        assert (cfg[section] if section else cfg)[name] == str(tmp_path / "home/a")
+    assert load_cfg(str(tmp_path / "x.yaml"), [key, "a~/~"]) != cfg
+    with pytest.raises(ValueError, match=rf"{key} is '~nobody2/a'; there is no user 'nobody2'; write"):
+        load_cfg(str(tmp_path / "x.yaml"), [key, "~nobody2/a"])
+
+
+def test_every_key_of_a_path_is_declared_as_one() -> None:
+    tree = default_cfg()
+    keys = [f"{section}.{name}" for section in tree if isinstance(tree[section], CfgNode) for name in tree[section]]
+    named = [key for key in [*tree, *keys] if re.search("PATH|DIR|MANIFEST|CLASS_NAMES", key)]
+    assert {*named} - {"DATA.PATH_LABEL_SEPARATOR"} <= {*defaults.PATHS} <= {*tree, *keys}

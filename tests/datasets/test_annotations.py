@@ -1,4 +1,7 @@
+import csv
 import gzip
+import os
+import random
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 
 from slowfast.datasets import annotations
-from slowfast.datasets.annotations import Annotations, read_frame_list, read_path_list
+from slowfast.datasets.annotations import Annotations, format_row, read_frame_list, read_path_list
 from slowfast.datasets.records import Video
 
 
@@ -185,3 +188,57 @@ def test_forked_workers_share_the_rows_and_need_no_threads() -> None:
     worker.join()
     assert num_threads == 1
     assert kilobytes < 4000
+
+
+PIECES = ["a", "b c", '"', "'", ",", ";", " ", "\t", "0", ",3", ".mp4", "é世", '""', '","']
+PIECES += ["\u2028", "\x85", "\x0c", "\x1f", "\xa0", "\ufeff"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " ", "|"])
+def test_any_paths_are_read_as_they_were_written(tmp_path: Path, separator: str) -> None:
+    rng = random.Random(separator)
+    for _ in range(40):
+        paths = ["".join(rng.choices(PIECES, k=rng.randint(1, 6))) for _ in range(6)]
+        text = "".join(format_row(path, n, separator=separator) for n, path in enumerate(paths))
+        list_path = write(tmp_path / "list.csv", text)
+        given = "" if separator == "," else separator
+        rows = read_path_list(list_path, separator=given, num_classes=6)
+        assert [rows[row].path for row in range(6)] == paths
+
+        text = "".join(format_row(path, n + 1, n, separator=" ") for n, path in enumerate(paths))
+        frames = read_frame_list(write(tmp_path / "list.txt", text), num_classes=6)
+        assert videos_of(frames) == [Video(path, n, n + 1) for n, path in enumerate(paths)]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_what_a_csv_writer_quotes_is_read_without_quotes(tmp_path: Path, quoting: int) -> None:
+    paths = ["c/hello, world.mp4", 'say "hi", twice.mp4', " x.mp4 ", "plain.mp4"]
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        rows = [(path, label) for label, path in enumerate(paths)]
+        csv.writer(file, quoting=quoting).writerows(rows)  # type: ignore[arg-type]
+    kept = [path if quoting else path.strip() for path in paths]  # blanks alone are not quoted
+    read = read_path_list(str(tmp_path / "list.csv"), separator="", num_classes=4)
+    assert videos_of(read) == [Video(path, label, None) for label, path in enumerate(kept)]
+
+
+def test_a_quote_that_is_part_of_a_name_stays_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.csv", '"a" b.mp4,0\n\'c\',1\nd".mp4,1\n')
+    rows = read_path_list(path, separator="", num_classes=2)
+    assert [video.path for video in videos_of(rows)] == ['"a" b.mp4', "'c'", 'd".mp4']
+
+
+def test_names_that_no_list_can_hold_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'a\\nb\.mp4': the name has a line break.*; rename it"):
+        format_row("a\nb.mp4", 0, separator=",")
+    with pytest.raises(ValueError, match=r"'caf\\udce9\.mp4': the name is not UTF-8.*; rename"):
+        format_row(os.fsdecode(b"caf\xe9.mp4"), 0, separator=",")
+    path = write(tmp_path / "list.csv", 'a.mp4,0\n"b\nc.mp4",0\n')
+    with pytest.raises(ValueError, match=r"line 2 is '\"b'; .* a path cannot hold a line break"):
+        read_path_list(path, separator="", num_classes=1)
+
+
+def test_a_pipe_or_a_device_is_no_list(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (str(tmp_path / "pipe.csv"), "/dev/zero"):
+        with pytest.raises(OSError, match=rf"{path}: is a pipe or a device.*; write its content to"):
+            read_path_list(path, separator="", num_classes=1)

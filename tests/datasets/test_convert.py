@@ -282,3 +282,14 @@ def test_a_frame_folder_is_whole_or_not_there(videos: Path, tmp_path: Path, writ
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good", "frames.json", "frames_failed.csv"}
     assert len(list((tmp_path / "out/good").iterdir())) == 20
     assert extract_frames(videos, tmp_path / "out", fps=25, num_workers=1).counts == {"there already": 1, "failed": 1}
+
+
+def test_folders_may_have_a_colon_in_their_names(
+    tmp_path: Path, write_painted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("12:30").mkdir()
+    write_painted(tmp_path / "12:30/a.mp4", 5)
+    done = resize_videos(Path("12:30"), Path("0:0"), short_side=16, num_workers=1)
+    assert done == ({"resized": 1}, None)
+    assert Path("0:0/a.mp4").is_file()

@@ -161,3 +161,15 @@ def test_images_of_an_unknown_range_are_refused(kind: type, name: str, tmp_path:
         pytest.raises(DecodeError, match=rf"00001\.tiff: its pixels are {name}"),
     ):
         folder.read([0])
+
+
+def test_a_colon_in_a_relative_path_is_no_protocol(
+    tmp_path: Path, write_painted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "12:30").mkdir()
+    for path in ("12:30/a.mp4", "http:b.mp4"):
+        write_painted(tmp_path / "c.mp4", 5).rename(tmp_path / path)
+    monkeypatch.chdir(tmp_path)
+    for path in ("12:30/a.mp4", "http:b.mp4"):
+        with VideoFile(path) as video:
+            assert (video.path, video.num_frames) == (path, 5)

@@ -1,9 +1,11 @@
+import json
+import random
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from slowfast.datasets.labels import read_class_names
+from slowfast.datasets.labels import format_class_names, read_class_names
 
 ZUMBA = ["zumba", "abseiling", "arm wrestling"]  # not in the order of the alphabet
 LAYOUTS = {
@@ -85,3 +87,42 @@ def test_what_is_no_list_of_names_is_an_error_that_says_why(tmp_path: Path, text
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.txt: no such file; check DATA\.CLASS_NAMES"):
         read_class_names(str(tmp_path / "none.txt"))
+
+
+PIECES = ["0", "1", "2", "10", "walk", "run", "a", "é", "世界", "id", "name", "class", "label"]
+PIECES += [" ", "  ", ",", ";", "\t", ":", "'", '"', "[", "]", "{", "}", "[bg] none", "\ufeff", "\u2028", "\x0c"]
+
+
+def draw_names(rng: random.Random) -> list[str]:
+    """Distinct class names of pieces that mean something to the reader, often numbered."""
+    style = rng.choice(["{n} {word}", "{word} {n}", "{word},{n}", "{n};{word}", "'{word}'", "{word}"])
+    words = {"".join(rng.choices(PIECES, k=rng.randint(1, 4))) for _ in range(rng.randint(1, 12))}
+    first = rng.randint(0, 2)
+    return sorted({style.format(n=number, word=word) for number, word in enumerate(words, first)})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_names_are_read_as_they_were_written(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(500):
+        names = draw_names(rng)
+        path = write(tmp_path / "classes.txt", format_class_names(names))
+        assert read_class_names(path) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "is_plain"),
+    [
+        (["brush hair", "cartwheel"], True),
+        (["10 m rifle", "javelin"], True),
+        (sorted(f"{number} action{number}" for number in range(1, 11)), False),
+        (["kick 2", "punch 1"], False),
+        (["[bg] none", "walk"], False),
+        (["'a'", "b"], False),
+        ([" a", "b"], False),
+    ],
+)
+def test_names_are_lines_unless_lines_would_be_misread(names: list[str], is_plain: bool) -> None:
+    text = format_class_names(names)
+    assert (text == "".join(f"{name}\n" for name in names)) == is_plain
+    assert is_plain or json.loads(text) == names

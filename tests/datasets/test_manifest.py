@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import os
 import signal
 import threading
@@ -85,8 +86,9 @@ def test_what_a_probe_finds(videos: Path) -> None:
     stat = (videos / "a class/one, two.mp4").stat()
     assert entry[:4] == ("a class/one, two.mp4", "ok", "", str(stat.st_size))
     assert float(entry.mtime) == stat.st_mtime
-    assert entry[5:] == (40, "25", 128, 32, "h264", "1", "")
-    assert probe(Video("slow.mkv", 0, None))[5:] == (5, "10", 128, 32, "h264", "1", "")
+    content = (videos / "a class/one, two.mp4").read_bytes()
+    assert entry[5:] == (40, "25", 128, 32, "h264", "1", "", hashlib.sha256(content).hexdigest())
+    assert probe(Video("slow.mkv", 0, None))[5:12] == (5, "10", 128, 32, "h264", "1", "")
 
     assert probe(Video("none.mp4", 0, None)) == Entry("none.mp4", "missing", "no such file or folder")
     assert probe(Video("empty.mp4", 0, None))[:4] == ("empty.mp4", "empty", "0 bytes", "0")
@@ -241,10 +243,22 @@ def test_a_large_manifest_keeps_only_its_bad_rows_in_memory(tmp_path: Path) -> N
     # 200,000 rows, every hundredth bad and every thousandth good again.
     manifest = tmp_path / "manifest.csv"
     rows = [
-        f"{number:07d}.mp4,{'ok' if number % 100 else 'damaged'},,1,2,3,25,4,5,h264,1,\n" for number in range(200_000)
+        f"{number:07d}.mp4,{'ok' if number % 100 else 'damaged'},,1,2,3,25,4,5,h264,1,,\n" for number in range(200_000)
     ]
-    mended = [f"{number:07d}.mp4,ok,,1,2,3,25,4,5,h264,1,\n" for number in range(0, 200_000, 1000)]
+    mended = [f"{number:07d}.mp4,ok,,1,2,3,25,4,5,h264,1,,\n" for number in range(0, 200_000, 1000)]
     manifest.write_text(",".join(Entry._fields) + "\n" + "".join(rows + mended))
     found = read_manifest(str(manifest))
     assert found.num_checked == 200_000
     assert list(found.bad) == [f"{number:07d}.mp4" for number in np.arange(0, 200_000, 100) if number % 1000]
+
+
+def open_after(video: Video, *, folder: Path) -> VideoFile:
+    """The first ones last."""
+    time.sleep(0.3 if video.path < "1" else 0)
+    return open_file(video, folder=folder)
+
+
+def test_rows_stand_in_the_order_of_the_list(videos: Path) -> None:
+    (videos / "0.mkv").write_bytes((videos / "slow.mkv").read_bytes())
+    paths = ["0.mkv", "slow.mkv", "none.mp4", "cut off.mp4", "a class/one, two.mp4"]
+    assert [entry.path for entry in check(videos, *paths, opener=open_after)] == paths

@@ -1,12 +1,15 @@
 """Lists of own videos, split by class, and of those videos of official lists that are there."""
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from slowfast.datasets.annotations import Annotations, read_path_list
+from slowfast.datasets.assignment import split_sizes
 from slowfast.datasets.labels import read_class_names
-from slowfast.datasets.prepare import Found, split_sizes, write_folder_lists, write_found_lists
+from slowfast.datasets.prepare import Found, write_fold_lists, write_folder_lists, write_found_lists
 
 SHARES = {"val": 0.2, "test": 0.1}
 
@@ -24,7 +27,7 @@ def make_tree(folder: Path, **counts: int) -> Path:
 def test_every_video_is_in_one_list_with_the_label_of_its_folder(tmp_path: Path) -> None:
     videos, lists = make_tree(tmp_path / "videos", zebra=10, ant=20), tmp_path / "lists"
     # Of 10 videos, 1 is a tenth, but the test gets a fifth; of 20, it gets 3.
-    assert write_folder_lists(videos, lists, shares=SHARES) == {
+    assert write_folder_lists(videos, lists, shares=SHARES).sizes == {
         "train": {"ant": 13, "zebra": 6},
         "val": {"ant": 4, "zebra": 2},
         "test": {"ant": 3, "zebra": 2},
@@ -62,7 +65,7 @@ def test_sizes_of_the_splits_of_a_class_by_hand(num_videos: int, sizes: tuple[in
 
 
 @pytest.mark.parametrize("num_videos", range(3, 40))
-@pytest.mark.parametrize(("val", "test"), [(0.0, 0.0), (0.49, 0.49), (0.9, 0.05), (0.05, 0.9)])
+@pytest.mark.parametrize(("val", "test"), [(0.01, 0.01), (0.49, 0.49), (0.9, 0.05), (0.05, 0.9)])
 def test_no_share_takes_a_whole_class(num_videos: int, val: float, test: float) -> None:
     sizes = split_sizes(num_videos, shares={"val": val, "test": test})
     assert min(sizes.values()) >= 1
@@ -71,7 +74,7 @@ def test_no_share_takes_a_whole_class(num_videos: int, val: float, test: float) 
 
 def test_a_class_too_small_for_all_lists_is_in_some(tmp_path: Path) -> None:
     videos = make_tree(tmp_path / "videos", few=2, many=3, one=1)
-    assert write_folder_lists(videos, tmp_path / "lists", shares=SHARES) == {
+    assert write_folder_lists(videos, tmp_path / "lists", shares=SHARES).sizes == {
         "train": {"few": 1, "many": 1, "one": 1},
         "val": {"few": 1, "many": 1, "one": 0},
         "test": {"few": 0, "many": 1, "one": 0},
@@ -92,14 +95,138 @@ def test_the_split_is_a_function_of_its_seed(tmp_path: Path) -> None:
     assert one == two != three
 
 
-def test_lists_are_never_overwritten_by_others(tmp_path: Path) -> None:
-    videos, lists = make_tree(tmp_path / "videos", a=20), tmp_path / "lists"
+def splits_in(lists: Path) -> dict[str, tuple[str, int]]:
+    """The list and the label of each video."""
+    found = {}
+    for path in lists.glob("*.csv"):
+        for line in path.read_text().splitlines():
+            video, label = line.rsplit(",", 1)
+            found[video] = (path.stem, int(label))
+    return found
+
+
+def test_a_share_of_0_means_no_list(tmp_path: Path) -> None:
+    videos, lists = make_tree(tmp_path / "videos", a=20, b=2), tmp_path / "lists"
     write_folder_lists(videos, lists, shares=SHARES)
-    before = {path.name: path.read_text() for path in lists.iterdir()}
+    for shares, names in (({"val": 0.2, "test": 0}, "train val"), ({"val": 0, "test": 0}, "train")):
+        write_folder_lists(videos, lists, shares=shares, force=True)
+        assert sorted(path.stem for path in lists.glob("*.csv")) == names.split()
+        assert len(splits_in(lists)) == 22
+    assert split_sizes(2, shares={"val": 0, "test": 0.1}) == {"train": 1, "val": 0, "test": 1}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_added_videos_move_none_that_are_listed(tmp_path: Path, seed: int) -> None:
+    videos, lists = make_tree(tmp_path / "videos", b=10, d=20), tmp_path / "lists"
+    write_folder_lists(videos, lists, shares=SHARES, seed=seed)
+    before = splits_in(lists)
+    again = write_folder_lists(videos, lists, shares=SHARES, seed=7)
+    assert (again.num_kept, again.num_added, splits_in(lists)) == (30, 0, before)
+
+    for number in range(40):
+        (videos / "b" / f"0 new {number}.mp4").touch()
+    make_tree(videos, a=5, c=0)
+    (videos / "d/video 0.mp4").unlink()
+    result = write_folder_lists(videos, lists, shares=SHARES, seed=seed)
+    after = splits_in(lists)
+    kept = {video: place for video, place in before.items() if video != "d/video 0.mp4"}
+    assert {video: after[video] for video in kept} == kept
+    assert (result.num_kept, result.num_added, len(after)) == (29, 45, 74)
+    assert read_class_names(str(lists / "classes.txt")) == ["b", "d", "a"]
+    assert {label for video, (_, label) in after.items() if video.startswith("a/")} == {2}
+    # As many as a class of 50 gets: a fifth for validation, a tenth for the test.
+    assert {split: result.sizes[split]["b"] for split in SIDES} == {"train": 35, "val": 10, "test": 5}
+
+
+SIDES = ("train", "val", "test")
+
+
+def test_lists_that_split_has_not_written_are_kept(tmp_path: Path) -> None:
+    videos, lists = make_tree(tmp_path / "videos", a=20, b=20), tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.csv").write_text("x.mp4,0\n")
+    with pytest.raises(FileExistsError, match=r"cannot be added to: .*classes\.txt: no such file.*; --force"):
+        write_folder_lists(videos, lists, shares=SHARES)
+    (lists / "classes.txt").write_text("b\na\n")
+    (lists / "train.csv").write_text("b/video 0.mp4,1\n")
+    with pytest.raises(FileExistsError, match=r"train\.csv lists b/video 0\.mp4 in the class a.*; --force"):
+        write_folder_lists(videos, lists, shares=SHARES)
+    assert {path.name for path in lists.iterdir()} == {"train.csv", "classes.txt"}
+    assert write_folder_lists(videos, lists, shares=SHARES, force=True).num_kept == 0
+    assert read_class_names(str(lists / "classes.txt")) == ["a", "b"]
+
+
+def make_groups(folder: Path) -> Path:
+    """12 patients with 2 to 7 videos in each of two classes."""
+    for patient in range(12):
+        for name in ("fall", "walk"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for number in range(2 + patient % 6):
+                (folder / name / f"p{patient:02d} {number}.mp4").touch()
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_is_in_one_list_alone(tmp_path: Path, seed: int) -> None:
+    videos, lists = make_groups(tmp_path / "videos"), tmp_path / "lists"
+    write_folder_lists(videos, lists, shares={"val": 0.2, "test": 0.2}, seed=seed, pattern="p[0-9]+")
+    places = splits_in(lists)
+    groups = {(video.split("/")[1][:3], split) for video, (split, _) in places.items()}
+    assert len(groups) == 12
+    sizes = Counter(places.values())
+    for label in (0, 1):  # 54 videos of each class, 11 of which are a fifth
+        assert 7 <= sizes["val", label] <= 15
+        assert 7 <= sizes["test", label] <= 15
+
+    (videos / "walk/p03 new.mp4").touch()
+    write_folder_lists(videos, lists, shares={"val": 0.2, "test": 0.2}, pattern="(p[0-9]+)")
+    assert splits_in(lists)["walk/p03 new.mp4"][0] == places["walk/p03 0.mp4"][0]
+
+
+def test_a_pattern_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    videos, lists = make_groups(tmp_path / "videos"), tmp_path / "lists"
+    (videos / "walk/other.mp4").touch()
+    for pattern, message in (
+        ("p[0-9]+", r"not found in 1 video: walk/other\.mp4"),
+        ("p[0-9", "no regular expression: "),
+        (".", "leave no videos for val"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_folder_lists(videos, lists, shares=SHARES, pattern=pattern)
     write_folder_lists(videos, lists, shares=SHARES)
-    with pytest.raises(FileExistsError, match=r"train\.csv is there already, with other rows"):
-        write_folder_lists(videos, lists, shares=SHARES, seed=1)
-    assert {path.name: path.read_text() for path in lists.iterdir()} == before
+    with pytest.raises(ValueError, match=r"the group of .* is in .* and in .*; --force"):
+        write_folder_lists(videos, lists, shares=SHARES, pattern="p[0-9]|other")
+
+
+@pytest.mark.parametrize("pattern", ["", "p[0-9]+"])
+def test_each_video_is_validated_in_one_fold(tmp_path: Path, pattern: str) -> None:
+    videos, lists = make_groups(tmp_path / "videos"), tmp_path / "lists"
+    write_fold_lists(videos, lists, num_folds=4, pattern=pattern)
+    folds = [splits_in(lists / f"fold{fold}") for fold in range(1, 5)]
+    assert all(len(fold) == 108 for fold in folds)
+    validated = [video for fold in folds for video, (split, _) in fold.items() if split == "val"]
+    assert sorted(validated) == sorted(folds[0])
+    for fold in folds:
+        sizes = Counter(fold.values())  # 54 / 4 of each class
+        assert all((9 if pattern else 13) <= sizes["val", label] <= (18 if pattern else 14) for label in (0, 1))
+        if pattern:
+            assert len({(video.split("/")[1][:3], split) for video, (split, _) in fold.items()}) == 12
+
+    (videos / "walk/p03 new.mp4").touch()
+    assert write_fold_lists(videos, lists, num_folds=4, pattern=pattern).num_kept == 108
+    for number, fold in enumerate(folds, 1):
+        again = splits_in(lists / f"fold{number}")
+        assert {video: again[video] for video in fold} == fold
+    with pytest.raises(FileExistsError, match="has more than 3 folds"):
+        write_fold_lists(videos, lists, num_folds=3)
+
+
+def test_all_folds_have_the_same_test(tmp_path: Path) -> None:
+    videos, lists = make_tree(tmp_path / "videos", a=20, b=20), tmp_path / "lists"
+    write_fold_lists(videos, lists, num_folds=3, test_share=0.2)
+    tests = {(lists / f"fold{fold}/test.csv").read_text() for fold in (1, 2, 3)}
+    assert [len(text.splitlines()) for text in tests] == [8]
+    assert Counter(split for split, _ in splits_in(lists / "fold2").values())["test"] == 8
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -169,3 +296,14 @@ def test_lists_of_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none of the 2 videos of val is there; the first is a\.mp4"):
         find(tmp_path, "a.mp4", "b.mp4")
     assert not (tmp_path / "lists").exists()
+
+
+def test_a_name_that_no_list_can_hold_leaves_no_list(tmp_path: Path) -> None:
+    videos = make_tree(tmp_path / "videos", a=20)
+    bad = videos / "a" / os.fsdecode(b"caf\xe9.mp4")
+    bad.touch()
+    with pytest.raises(ValueError, match=r"caf\\udce9\.mp4': the name is not UTF-8"):
+        write_folder_lists(videos, tmp_path / "lists", shares=SHARES)
+    assert not (tmp_path / "lists").exists()
+    bad.rename(videos / "a" / " new.mp4")
+    write_folder_lists(videos, tmp_path / "lists", shares=SHARES)
