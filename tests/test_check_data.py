@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -56,12 +57,12 @@ def data(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
 def test_all_splits_are_checked_and_summed_up(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_data("--workers", "2") == 1
     printed = capsys.readouterr().out.splitlines()
-    title = ["split", "listed", "ok", "missing", "empty", "unreadable", "damaged", "timeout", "crashed"]
+    title = ["split", "listed", "ok", "missing", "empty", "unreadable", "damaged", "truncated", "timeout", "crashed"]
     assert [line.split() for line in printed[:4]] == [
         title,
-        ["train", "6", "4", "1", "1", "0", "0", "0", "0"],
-        ["val", "4", "3", "1", "0", "0", "0", "0", "0"],
-        ["test", "4", "3", "1", "0", "0", "0", "0", "0"],
+        ["train", "6", "4", "1", "1", "0", "0", "0", "0", "0"],
+        ["val", "4", "3", "1", "0", "0", "0", "0", "0", "0"],
+        ["test", "4", "3", "1", "0", "0", "0", "0", "0", "0"],
     ]
     assert printed[4:8] == [
         "  train  8.mp4: empty: 0 bytes",
@@ -144,6 +145,25 @@ def test_doubtful_lists_are_reported(data: Path, check_data: Tool, capsys: pytes
         "warning: 1 video of train has two labels: 1.mp4 (1, and as 0.mp4 2)",
         "warning: 1 of 3 classes has no training videos: hop",
     ]
+
+
+def test_truncated_videos_are_bad_unless_they_are_allowed(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], write_painted: Callable[..., Path]
+) -> None:
+    content = write_painted(data / "videos/whole.mkv", 50, g="10").read_bytes()
+    (data / "videos/half.mkv").write_bytes(content[: int(len(content) * 0.6)])
+    (data / "val.csv").write_text("0.mp4,1\nhalf.mkv,1\n")
+    arguments = ("--splits", "val", "--workers", "1")
+    assert check_data(*arguments) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["val", "2", "1", "0", "0", "0", "0", "1", "0", "0"]
+    assert re.fullmatch(r"  val  half\.mkv: truncated: ends at [01]\.\d\d of 2\.00 s", printed[2])
+
+    assert check_data(*arguments, "DATA.ALLOW_TRUNCATED", "True") == 0
+    assert "truncated: ends at" in capsys.readouterr().out  # it is still said
+    manifest = str(data / "manifest.csv")
+    assert read_manifest(manifest).bad.keys() == {"half.mkv"}
+    assert not read_manifest(manifest, allow_truncated=True).bad
 
 
 def test_statuses_are_0_if_good_1_if_failed_2_if_misused(

@@ -43,6 +43,7 @@ OUTCOMES = {
     "empty": _REPLACED,
     "unreadable": _REPLACED,
     "damaged": _REPLACED,
+    "truncated": f"{_REPLACED}; DATA.ALLOW_TRUNCATED True reads what is there",
     "timeout": "a run waits for it, and stops with an error after DATA_LOADER.TIMEOUT seconds",
     "crashed": "a run stops with an error, as it ends the loader worker",
 }
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_videos(
                 annotations,
                 manifest_path,
-                open_video=build_opener(cfg, split),
+                open_video=build_opener(cfg, split, allow_truncated=True),  # the manifest says which
                 folder=cfg.DATA.PATH_PREFIX,
                 num_workers=args.workers,
                 timeout=args.timeout,
@@ -101,21 +102,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         manifest = read_manifest(str(manifest_path))
         unusual = count_unusual(str(manifest_path), lists)
         warnings = _find_warnings(cfg, lists, manifest_path)
+        refusing = read_manifest(str(manifest_path), allow_truncated=cfg.DATA.ALLOW_TRUNCATED)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes the check", file=sys.stderr)
         return _cli.INTERRUPTED
     except (ValueError, OSError) as error:
         return _cli.report(error)
     bad = {split: _bad_names(annotations, manifest) for split, annotations in lists.items()}
+    refused = {split: _bad_names(annotations, refusing) for split, annotations in lists.items()}
     _print_summary(lists, manifest, bad=bad, unusual=unusual)
-    if any(bad.values()):
-        _print_outcomes(cfg, lists, manifest, bad=bad)
+    if any(refused.values()):
+        _print_outcomes(cfg, lists, manifest, bad=refused)
     for warning in warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
     print(f"manifest: {manifest_path}")
-    if any(bad.values()):
-        print(f"to train and test without these videos, add: DATA.MANIFEST {manifest_path}")
-    return 1 if any(bad.values()) else 0
+    if not any(refused.values()):
+        return 0
+    print(f"to train and test without these videos, add: DATA.MANIFEST {manifest_path}")
+    return 1
 
 
 def _find_warnings(cfg: CfgNode, lists: Mapping[str, Annotations], manifest_path: Path) -> list[str]:

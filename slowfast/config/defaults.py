@@ -76,6 +76,8 @@ _C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; on
 _C.DATA.TARGET_FPS = 0.0  # frames/s that a video is resampled to before clips are taken; 0: as the data set has it
 _C.DATA.SHORT_CLIP = "repeat_last"  # a video shorter than a dense clip: repeat_last | loop | error (it is a bad video)
 # Long videos are read by the frame tables beside it.
+_C.DATA.ALLOW_TRUNCATED = False  # read what is there of videos whose end is missing, instead of refusing them
+_C.DATA.MAX_FRAME_PIXELS = 67108864  # width * height of the largest frames that are decoded; the default is 8192 * 8192
 _C.DATA.MANIFEST = ""  # what tools/check_data.py wrote: bad videos are left out of training, and not scored; "": none
 _C.DATA.MAX_BAD_FRACTION = 0.01  # most training videos, as a share of the list, that may fail in an epoch
 _C.DATA.REVERSE_INPUT_CHANNEL = False  # swap RGB and BGR; data sets of frame folders are BGR, others RGB

@@ -171,19 +171,30 @@ def build_normalise(cfg: CfgNode) -> Normalise:
     return Normalise(mean=cfg.DATA.MEAN, std=cfg.DATA.STD, erase_mode=cfg.AUG.RE_MODE)
 
 
-def build_opener(cfg: CfgNode, split: str) -> Callable[[Video], VideoFile | FrameFolder]:
-    """Return what opens a video of a split (train | val | test); it can be sent to other processes."""
+def build_opener(
+    cfg: CfgNode, split: str, *, allow_truncated: bool | None = None
+) -> Callable[[Video], VideoFile | FrameFolder]:
+    """Return what opens a video of a split; it can be sent to other processes.
+
+    Args:
+        cfg: The config.
+        split: train | val | test.
+        allow_truncated: In place of DATA.ALLOW_TRUNCATED.
+    """
     form = format_of(cfg, split)
     place = {"prefix": cfg.DATA.PATH_PREFIX, "bgr": form.is_bgr != cfg.DATA.REVERSE_INPUT_CHANNEL}
     if form.is_frames:
         return partial(_open_frames, template=cfg.DATA.IMAGE_TEMPLATE, **place)
+    if allow_truncated is None:
+        allow_truncated = cfg.DATA.ALLOW_TRUNCATED
+    limits = {"allow_truncated": allow_truncated, "max_pixels": cfg.DATA.MAX_FRAME_PIXELS}
     tables = table_folder(Path(cfg.DATA.MANIFEST)) if cfg.DATA.MANIFEST else None
-    return partial(_open_file, tables=tables if tables and tables.is_dir() else None, **place)
+    return partial(_open_file, tables=tables if tables and tables.is_dir() else None, **limits, **place)
 
 
-def _open_file(video: Video, *, prefix: str, bgr: bool, tables: Path | None) -> VideoFile:
+def _open_file(video: Video, *, prefix: str, tables: Path | None, **options: Any) -> VideoFile:
     table = None if tables is None else table_path(tables, video.path)
-    source = VideoFile(join(prefix, video.path), bgr=bgr, table_path=table)
+    source = VideoFile(join(prefix, video.path), table_path=table, **options)
     source.span = video.span
     return source
 
@@ -197,7 +208,7 @@ def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[in
     annotations = build_annotations(cfg, split)
     if not cfg.DATA.MANIFEST:
         return annotations, {}
-    manifest = read_manifest(cfg.DATA.MANIFEST)
+    manifest = read_manifest(cfg.DATA.MANIFEST, allow_truncated=cfg.DATA.ALLOW_TRUNCATED)
     rows = annotations.rows_of(list(manifest.bad))
     logger.info("%s", _describe_manifest(cfg, split, num_listed=len(annotations), num_bad=len(rows)))
     if split != "train":

@@ -25,7 +25,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from PIL import Image
 
-from slowfast.datasets.decode import DecodeError, VideoFile, check_template
+from slowfast.datasets.decode import DecodeError, VideoFile, check_template, find_video_stream
 from slowfast.datasets.frame_metadata import (
     RGB,
     Orientation,
@@ -238,7 +238,7 @@ def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int
         num_frames, fps, pixel_shape = video.num_frames, video.fps, video.sample_aspect_ratio
 
     with av.open(str(source.absolute())) as reader:
-        stream = reader.streams.best("video")  # the one that VideoFile reads
+        stream = find_video_stream(reader)
         assert isinstance(stream, VideoStream)
         stream.thread_type = "NONE"  # the processes are the parallelism
         frames = _decode(reader, stream)

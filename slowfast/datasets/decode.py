@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
 from os.path import abspath, isfile, join
 from pathlib import Path
 from string import Formatter
@@ -19,11 +19,14 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video import VideoStream
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from slowfast.datasets import vp8
+from slowfast.datasets.ffmpeg_log import captured_log, first_error, listen
 from slowfast.datasets.frame_metadata import (
     HDR_TRANSFERS,
     UnsupportedFrameError,
@@ -41,8 +44,9 @@ from slowfast.datasets.frame_table import (
     packet_row,
     read_table,
 )
-from slowfast.datasets.records import DecodeError, Span
+from slowfast.datasets.records import DecodeError, Span, TruncatedError
 from slowfast.datasets.sampling import ConstantRate, constant_rate, frames_within
+from slowfast.datasets.truncation import find_truncation, may_end_within_picture
 from slowfast.utils.paths import forget, pathmgr
 
 Frames = NDArray[np.uint8]
@@ -51,6 +55,16 @@ Frames = NDArray[np.uint8]
 UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg"}
 # A larger file is not kept in memory between the frame table and the decoding, but read again.
 MAX_KEPT_BYTES = 256 << 20
+# The largest frame, unless told otherwise: 8192 x 8192.
+MAX_FRAME_PIXELS = 1 << 26
+# Demuxers that report what they skip while they open a file, too, where most reports are about an odd header.
+STRICT_FORMATS = {"matroska,webm", "asf"}
+# Demuxers that report nothing that a table of the packets does not tell, or that share their name with a decoder.
+UNREPORTED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2"} | UNTIMED_FORMATS
+# Demuxers that flag a packet as corrupt where recordings were joined, too.
+LOOSELY_FLAGGED_FORMATS = {"mpegts", "mpeg"}
+# Their decoders keep a picture when they are flushed, and predict from it where a file does not start with a keyframe.
+CODECS_THAT_KEEP_PICTURES = ("wmv", "msmpeg4", "h263", "flv")
 # Starting anew at a keyframe throws away what the decoder holds back to bring frames into order, at most 16 of them.
 MIN_JUMP = 16
 
@@ -59,13 +73,23 @@ class _DamageError(Exception):
     """What was decoded from some keyframe on cannot be trusted."""
 
 
+class _LossError(Exception):
+    """The demuxer has skipped a part of the file, or reached the end of it too early."""
+
+    def __init__(self, reason: str, *, is_at_end: bool) -> None:
+        super().__init__(reason)
+        self.is_at_end = is_at_end
+
+
 class _Picture(NamedTuple):
     """What a packet says of the frame that it holds."""
 
     time: int | None  # of presentation, in units of the stream's time base
+    decoding_time: int | None  # in the same units
     duration: int  # in the same units; 0 where the file does not say
     packet: int  # its place in the file
     is_key: bool
+    is_corrupt: bool  # or, in some formats, the next packet does not go on where this one ends
 
 
 class _Start(NamedTuple):
@@ -86,28 +110,43 @@ class VideoFile:
         path: local, or remote where iopath can fetch it.
         bgr: give the channels in the order blue, green, red.
         table_path: Where the frame table of a long video may lie. With it, opening reads no packets.
+        allow_truncated: Whether to read what is there of a video whose end is missing, or that is damaged within.
+        max_pixels: The largest frame, width times height.
 
     Raises:
-        DecodeError: the file does not exist, or is not a video.
+        TruncatedError: Frames are missing that the container promises, and that is not allowed.
+        DecodeError: the file does not exist, is not a video, or has larger frames.
     """
 
     span: Span | None = None  # the part of the file that the list means; all frames can be read
 
-    def __init__(self, path: str, *, bgr: bool = False, table_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        bgr: bool = False,
+        table_path: Path | None = None,
+        allow_truncated: bool = False,
+        max_pixels: int = MAX_FRAME_PIXELS,
+    ) -> None:
         self.path = path
+        self.truncation = ""  # what is missing, if that is allowed
+        self._max_pixels = max_pixels
         self._table_path = table_path
         self._table: FrameTable | None = None
         self._times: Sequence[Any] | NDArray[np.int64] | None = None
         self._number_at: Mapping[int | None, int] = {}
+        self._is_complete: dict[int, bool] = {}  # of keyframes, by packet
         self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
         self._is_transposed: bool | None = None  # whether the display matrix lays frames on their side
         self._local_path = self._find()
+        listen()
         self._container = self._open()
         try:
             self._open_decoder()
             if not self._read_frame_table():
-                self._make_frame_table()
+                self._scan(allow_truncated=allow_truncated)
         except av.FFmpegError as error:
             self.close()
             raise DecodeError(f"{path}: {_reason(error)}{forget(path)}") from error
@@ -272,18 +311,32 @@ class VideoFile:
     def _open(self) -> InputContainer:
         if not isfile(self._local_path):  # another process has made room in the cache
             self._local_path = self._find()
+        options = {"max_pixels": str(self._max_pixels)}  # opening may decode a frame
         try:
-            return av.open(self._local_path, metadata_errors="ignore")  # a title need not be readable
+            with captured_log() as log:
+                container = av.open(self._local_path, options=options, metadata_errors="ignore")  # a title may be odd
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"{self.path}: {_reason(error)}{forget(self.path)}") from error
+        name = container.format.name
+        if name in STRICT_FORMATS and (report := first_error(log, source=name)):
+            container.close()
+            raise DecodeError(f"{self.path}: damaged: {report}")
+        return container
 
     def _open_decoder(self) -> None:
-        stream = self._container.streams.best("video")  # not a cover picture, if there is anything else
-        if not isinstance(stream, VideoStream):
-            raise DecodeError(f"{self.path}: no video stream")
+        stream = find_video_stream(self._container)
+        if stream is None:
+            picture = ", only a cover picture" if self._container.streams.video else ""
+            raise DecodeError(f"{self.path}: no video stream{picture}")
         if stream.codec_context is None:
             raise DecodeError(f"{self.path}: FFmpeg has no decoder for it")
         self._stream, self._decoder = stream, stream.codec_context
+        if self._decoder.width * self._decoder.height > self._max_pixels:
+            raise DecodeError(
+                f"{self.path}: frames of {self._decoder.width} x {self._decoder.height} pixels are larger than "
+                f"DATA.MAX_FRAME_PIXELS {self._max_pixels} allows"
+            )
+        self._decoder.options = {"max_pixels": str(self._max_pixels)}  # the size may change on the way
         self._decoder.thread_type = "NONE"  # threads of FFmpeg in a loader worker can deadlock
         self._decoder.thread_count = 1
         self._decoder.open()  # while it drops nothing: some decoders look just once at what they may drop
@@ -307,19 +360,35 @@ class VideoFile:
         self._kept_packets = None
         return True
 
-    def _make_frame_table(self) -> None:
-        """Number the frames by the times of their packets, or, where these do not tell, by decoding them once."""
+    def _scan(self, *, allow_truncated: bool) -> None:
+        """Read all packets of the file, number its frames, and find out what is missing."""
         pictures = self._read_pictures()
+        if allow_truncated or not self.truncation:
+            self._make_frame_table(pictures)
+            self.truncation = self.truncation or self._find_cut_picture()
+        if self.truncation and not allow_truncated:
+            raise TruncatedError(
+                f"{self.path}: truncated: {self.truncation}; DATA.ALLOW_TRUNCATED True reads what is there"
+            )
+
+    def _make_frame_table(self, pictures: list[_Picture]) -> None:
+        """Number the frames by the times of their packets, or, where these do not tell, by decoding them once."""
         times = [picture.time for picture in sorted(pictures, key=lambda picture: picture.time or 0)]
         # Frames before the first keyframe cannot be decoded: some decoders leave them out, others do not.
         starts_with_key = bool(pictures) and pictures[0].is_key and pictures[0].time == times[0]
-        if not starts_with_key or not _is_ascending(times) or self._container.format.name in UNTIMED_FORMATS:
-            times = [frame.pts for frame in self._decode_everything()]
+        is_timed = _is_ascending(times) and _is_one_time_line(pictures)
+        if self._container.format.name in LOOSELY_FLAGGED_FORMATS:
+            is_timed = is_timed and not _may_lose_frames_at_joints(pictures)
+        # Where each frame is a keyframe, frames come out as they lie in the file, one of each packet.
+        is_untimed_format = self._container.format.name in UNTIMED_FORMATS and not self._decoder.codec.intra_only
+        has_lost_frames = False
+        if not starts_with_key or not is_timed or is_untimed_format:
+            times, has_lost_frames = self._decode_everything()
         if not times:
             raise DecodeError(f"{self.path}: no frame can be decoded")
         self.num_frames = len(times)
         # Without times frames are counted from the start of the file, the only place where decoding can then start.
-        self._times = times if _is_ascending(times) else None
+        self._times = times if _is_ascending(times) and not has_lost_frames else None
         self._duration_at = {picture.time: picture.duration for picture in pictures}
         self._number_at = {time: number for number, time in enumerate(self._times or [])}
         keys = [
@@ -335,34 +404,91 @@ class VideoFile:
         kept: list[av.Packet] | None = []
         rows: list[tuple[int, int, int, int]] = []
         size = num_whole = 0
-        for place, packet in enumerate(self._demux(self._container)):
-            size += packet.size
-            rows.append(packet_row(packet))
-            if kept is not None and size <= MAX_KEPT_BYTES:
-                kept.append(packet)
-            else:
-                kept = None
-            if not packet.is_corrupt:
-                num_whole = place + 1
-            if not packet.is_discard and not self._is_invisible(packet):
-                pictures.append(_Picture(packet.pts, packet.duration or 0, place, packet.is_keyframe))
+        loss: _LossError | None = None
+        try:
+            for place, packet in enumerate(self._demux(self._container)):
+                size += packet.size
+                rows.append(packet_row(packet))
+                if kept is not None and size <= MAX_KEPT_BYTES:
+                    kept.append(packet)
+                else:
+                    kept = None
+                if not packet.is_corrupt:
+                    num_whole = place + 1
+                if not packet.is_discard and not self._is_invisible(packet):
+                    pictures.append(self._describe(packet, place))
+        except _LossError as error:
+            loss = error
         self._kept_packets = kept
         self._packet_table = np.array(rows, dtype=np.int64).reshape(-1, 4)
         self._num_packets = num_whole  # a file that was cut off may end in a part of a packet
-        return [picture for picture in pictures if picture.packet < num_whole]
+        pictures = [picture for picture in pictures if picture.packet < num_whole]
+        self.truncation = self._find_truncation(pictures, loss)
+        return pictures
+
+    def _find_truncation(self, pictures: list[_Picture], loss: _LossError | None) -> str:
+        """What the file lacks of the frames that it should hold, "" for nothing."""
+        unit = float(self._stream.time_base or 0)
+        times = np.sort([(p.decoding_time if p.time is None else p.time) or 0 for p in pictures]) * unit
+        end = float(times[-1]) + pictures[-1].duration * unit if pictures else 0.0
+        if loss and not loss.is_at_end:
+            return f"damaged after {end:.2f} s: {loss}"
+        if self._container.format.name == "mpeg" and any(picture.is_corrupt for picture in pictures):
+            return "the last packet of the program stream is cut off"
+        longest_gap = float(np.diff(times).max(initial=0.0))
+        is_cut = loss is not None
+        return find_truncation(self._container, self._stream, end=end, longest_gap=longest_gap, is_cut=is_cut)
+
+    def _find_cut_picture(self) -> str:
+        """Whether a transport stream, which promises nothing, ends within a picture; "" if it does not."""
+        if self._container.format.name != "mpegts" or not may_end_within_picture(self._local_path, self._stream):
+            return ""
+        try:
+            for _ in self._decode_from(self._starts[-1], wanted={self.num_frames - 1}):
+                pass
+        except _DamageError:
+            return "the last frame is cut off"
+        return ""
 
     def _demux(self, container: InputContainer) -> Iterator[av.Packet]:
-        try:
-            stream = container.streams[self._stream.index]
-            yield from (packet for packet in container.demux(stream) if packet.size)
-        except (av.FFmpegError, OSError) as error:
-            raise DecodeError(f"{self.path}: {_reason(error)}") from error
-        except IndexError as error:  # PyAV, where damage looks like one more stream
-            raise DecodeError(f"{self.path}: a packet belongs to no stream") from error
+        """The packets of the video that hold anything.
+
+        Raises:
+            _LossError: The demuxer reports that data are lost before the next packet.
+            DecodeError: The demuxer gives up.
+        """
+        name = container.format.name
+        packets = container.demux(container.streams[self._stream.index])
+        is_at_end = False
+        while not is_at_end:
+            try:
+                with captured_log() as log:
+                    packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                raise DecodeError(f"{self.path}: {_reason(error)}") from error
+            except IndexError as error:  # PyAV, where damage looks like one more stream
+                raise DecodeError(f"{self.path}: a packet belongs to no stream") from error
+            is_at_end = not packet.size and packet.dts is None
+            if name not in UNREPORTED_FORMATS and (report := first_error(log, source=name)):
+                raise _LossError(report, is_at_end=is_at_end or not any(packet.size for packet in packets))
+            if packet.size:
+                yield packet
 
     def _is_invisible(self, packet: av.Packet) -> bool:
-        """Whether a packet holds a picture that only serves as a reference for others (VP8: RFC 6386, 9.1)."""
-        return self.codec == "vp8" and not bytes(packet)[0] & 0x10
+        """Whether a packet holds a picture that only serves as a reference for others."""
+        return self.codec == "vp8" and not vp8.is_shown(bytes(packet))
+
+    def _describe(self, packet: av.Packet, place: int) -> _Picture:
+        is_key, duration = self._is_keyframe(packet), packet.duration or 0
+        return _Picture(packet.pts, packet.dts, duration, place, is_key, packet.is_corrupt)
+
+    def _is_keyframe(self, packet: av.Packet) -> bool:
+        """Whether decoding can start at a packet."""
+        if not packet.is_keyframe:
+            return False
+        return self.codec != "vp8" or not vp8.depends_on_earlier_frames(bytes(packet))
 
     # ---- Decoding ----------------------------------------------------------------------------------------------------
 
@@ -400,51 +526,110 @@ class VideoFile:
             if number > missing[0]:
                 break
             if number == missing[0]:
+                if len(missing) == 1:
+                    self._check_none_is_late(start.number, number)
                 yield missing.popleft(), frame
                 if not missing:
                     return
         raise _DamageError(f"frame {missing[0]} of {self.num_frames} cannot be decoded")
 
+    def _incomplete_keyframes(self, start: _Start, last: int) -> set[int]:
+        """The packets of keyframes up to a frame that do not fill their picture, without a report."""
+        if self.codec != "vp8":
+            return set()
+        starts = [other for other in self._starts if start.number <= other.number <= last]
+        for packet in {other.packet for other in starts} - self._is_complete.keys():
+            (keyframe,) = islice(self._packets_from(packet), 1)
+            try:
+                self._is_complete[packet] = vp8.fills_its_picture(keyframe, decoder=self._decoder)
+            except av.FFmpegError:
+                self._is_complete[packet] = True  # it will be reported
+        return {other.packet for other in starts if not self._is_complete[other.packet]}
+
+    def _check_none_is_late(self, first: int, last: int) -> None:
+        """Raise an error if the decoder still holds frames that should have been shown before the last one."""
+        frames, _ = self._decode_packet(None)
+        late = [frame for frame in frames if first <= self._number_at.get(frame.pts, -1) < last]
+        if late:
+            raise _DamageError(f"the times of frames before {last} are not in the order of the pictures")
+
     def _decode_from(self, start: _Start, *, wanted: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames with their numbers from a keyframe on; of those that no other needs just the wanted ones."""
+        incomplete = self._incomplete_keyframes(start, max(wanted))
         self._decoder.flush_buffers()
         counted = highest = -1
         # A frame may be made from later ones. It is held until those that were decoded before it have come out whole.
         held: deque[tuple[int, av.VideoFrame]] = deque()
+        key_time: int | None = None  # when the first keyframe is shown
+        latest = -1  # of the frames that have come out
+        fed: set[int] = set()
+        next_to_feed = start.number  # of the frames from the keyframe on, the first that was not yet decoded
         made_from: dict[int, int] = {}  # wanted frame -> the last frame that it may be made from
-        for packet in chain(self._packets_from(start.packet), [None]):
+        for place, packet in enumerate(chain(self._packets_from(start.packet), [None]), start.packet):
             number = None if packet is None else self._number_at.get(packet.pts)
             may_drop = self._times is not None and number not in wanted
             self._decoder.skip_frame = "NONREF" if may_drop else "DEFAULT"
             if number is not None:
                 highest = max(highest, number)
                 made_from[number] = highest
+                fed.add(number)
+                while next_to_feed in fed:
+                    next_to_feed += 1
+            frames, report = self._decode_packet(packet)
+            if place in incomplete:
+                report = "the data of a keyframe end too early"
+            if packet is not None and packet.is_keyframe and key_time is None:
+                key_time = packet.pts
+            if report and packet is not None and not packet.is_keyframe and (number is None or number < start.number):
+                # It is shown before the keyframe, and may need frames before that.
+                is_excused = key_time is None or packet.pts is None or packet.pts < key_time
+                report = "" if is_excused else report
+            if report and self._times is None:
+                raise _DamageError(f"{report} (at frame {counted + 1})")
+            for frame in frames:
+                counted += 1
+                shown = counted if self._times is None else self._number_at.get(frame.pts, -1)
+                if shown < start.number:
+                    continue
+                needs_key = start.number > 0 or self.codec.startswith(CODECS_THAT_KEEP_PICTURES)
+                if shown == start.number and needs_key and not frame.key_frame:
+                    raise _DamageError(f"frame {shown} is no keyframe")
+                if self._times is not None and (shown > next_to_feed or shown <= latest):
+                    raise _DamageError(f"the times of frames around {shown} are not in the order of the pictures")
+                latest = max(latest, shown)
+                if frame.is_corrupt or (report and shown == number):
+                    raise _DamageError(f"{report or 'the picture is damaged'} (at frame {shown})")
+                held.append((shown, frame))
+                while held and made_from.get(held[0][0], 0) <= shown:
+                    yield held.popleft()
+            if report:
+                raise _DamageError(f"{report} (at frame {number})")
+        yield from held
+
+    def _decode_packet(self, packet: av.Packet | None) -> tuple[list[av.VideoFrame], str]:
+        """The frames that come out of the decoder, and what it reports of damage, "" for nothing."""
+        with captured_log() as log:
             try:
                 frames = self._decoder.decode(packet)
             except av.FFmpegError as error:
-                if packet is not None and (packet.is_discard or (number is not None and number < start.number)):
-                    continue  # it is shown before the keyframe, and may need frames before that
-                raise _DamageError(f"{_reason(error)} (at frame {number})") from error
-            for frame in frames:
-                counted += 1
-                number = counted if self._times is None else self._number_at.get(frame.pts, -1)
-                if number < start.number:
-                    continue
-                if frame.is_corrupt:
-                    raise _DamageError(f"frame {number} of {self.num_frames} is damaged")
-                held.append((number, frame))
-                while held and made_from.get(held[0][0], 0) <= number:
-                    yield held.popleft()
-        yield from held
+                return [], _reason(error)
+        is_flagged = packet is not None and packet.is_corrupt
+        if is_flagged and self._container.format.name not in LOOSELY_FLAGGED_FORMATS:
+            return frames, "a packet is damaged"
+        return frames, first_error(log)
 
-    def _decode_everything(self) -> Iterator[av.VideoFrame]:
-        """All frames from front to back, damaged ones too, so that the others keep their numbers."""
+    def _decode_everything(self) -> tuple[list[int | None], bool]:
+        """The times of all frames from front to back, damaged ones too, and whether any was lost on the way."""
         self._decoder.skip_frame = "DEFAULT"
+        times: list[int | None] = []
+        has_lost_frames = False
         for packet in chain(self._packets_from(0), [None]):
             try:
-                yield from self._decoder.decode(packet)
+                with captured_log():
+                    times += [frame.pts for frame in self._decoder.decode(packet)]
             except av.FFmpegError:
-                continue
+                has_lost_frames |= bool(times)  # before the first keyframe there are none to lose
+        return times, has_lost_frames
 
     def _packets_from(self, place: int) -> Iterator[av.Packet]:
         if self._kept_packets is not None:
@@ -471,25 +656,28 @@ class VideoFile:
                 continue
             try:
                 self._container.seek(time, stream=self._stream)
-            except av.FFmpegError:
+                packets = self._demux(self._container)
+                for packet in packets:
+                    found = packet_row(packet)
+                    if _is_same_packet(found, row):
+                        return chain([packet], packets)
+                    if found[0] > position:
+                        break
+            except (av.FFmpegError, _LossError):
                 continue
-            packets = self._demux(self._container)
-            for packet in packets:
-                found = packet_row(packet)
-                if _is_same_packet(found, row):
-                    return chain([packet], packets)
-                if found[0] > position:
-                    break
         return None
 
     def _sought_packets(self, packets: Iterator[av.Packet], place: int) -> Iterator[av.Packet]:
         """Packets from one on, each of which is what it was when the whole file was read."""
         rows = self._packet_table[place : self._num_packets]
-        for row, packet in zip(rows, packets, strict=False):
-            if not _is_same_packet(packet_row(packet), tuple(row.tolist())):
-                self._can_seek = False
-                raise _DamageError("after a seek, the container gives other packets")
-            yield packet
+        try:
+            for row, packet in zip(rows, packets, strict=False):
+                if not _is_same_packet(packet_row(packet), tuple(row.tolist())):
+                    raise _LossError("after a seek, the container gives other packets", is_at_end=False)
+                yield packet
+        except _LossError as error:
+            self._can_seek = False
+            raise _DamageError(str(error)) from error
 
     def _to_image(self, frame: av.VideoFrame) -> Frames:
         try:
@@ -519,6 +707,38 @@ class VideoFile:
 def _is_same_packet(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     """Whether two rows of a table agree; after a seek, some containers do not know the time of decoding."""
     return (found[0], found[1], found[3]) == (expected[0], expected[1], expected[3])
+
+
+def _is_one_time_line(pictures: list[_Picture]) -> bool:
+    """Whether no picture goes back in time behind those that were decoded before, as where recordings are joined."""
+    latest = None
+    decoded_at = None
+    for picture in pictures:
+        if picture.time is None:
+            return False
+        if picture.is_key and latest is not None and picture.time <= latest:
+            return False  # what follows a keyframe is not shown before what precedes it
+        if decoded_at is not None and picture.decoding_time is not None and picture.decoding_time < decoded_at:
+            return False
+        latest = picture.time if latest is None else max(latest, picture.time)
+        decoded_at = picture.decoding_time if picture.decoding_time is not None else decoded_at
+    return True
+
+
+def _may_lose_frames_at_joints(pictures: list[_Picture]) -> bool:
+    """Whether a decoder may leave out frames where recordings are joined, as one may start between keyframes."""
+    steps = np.diff([picture.decoding_time or 0 for picture in pictures])
+    if not len(steps):
+        return False
+    is_joint = np.array([picture.is_corrupt for picture in pictures[:-1]]) | (steps > 3 * np.median(steps))
+    for place in np.flatnonzero(is_joint) + 1:
+        if not pictures[place].is_key:
+            return True
+        following = (pictures[later] for later in range(place + 1, len(pictures)))
+        group = takewhile(lambda picture: not picture.is_key, following)
+        if any((picture.time or 0) < (pictures[place].time or 0) for picture in group):
+            return True
+    return False
 
 
 def _is_ascending(times: Sequence[int | None]) -> bool:
@@ -705,6 +925,14 @@ def _in_chunks(images: Iterator[Frames], *, num_frames: int, max_bytes: int) -> 
 def _empty_planes(num_frames: int, image: Frames) -> Frames:
     """Room for frames like an image (H, W, 3), as (3, N, H, W): the order in which the model sees a clip."""
     return np.empty((3, num_frames, *image.shape[:2]), dtype=np.uint8)
+
+
+def find_video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the stream that is the video of a file, None if there is only a cover picture, or nothing."""
+    best = container.streams.best("video")
+    streams = container.streams.video
+    ranked = [best, *streams] if isinstance(best, VideoStream) else streams
+    return next((stream for stream in ranked if not stream.disposition & Disposition.attached_pic), None)
 
 
 def _reason(error: Exception) -> str:

@@ -27,15 +27,16 @@ from slowfast.datasets.frame_table import (
     table_path,
     write_table,
 )
-from slowfast.datasets.records import Video
+from slowfast.datasets.records import TruncatedError, Video
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.folder_lock import FolderLock
 from slowfast.utils.job import current_job
 from slowfast.utils.paths import forget, pathmgr
 from slowfast.utils.pool import Failure, map_in_processes, progress_bar
 
+TRUNCATED = "truncated"  # the end is missing; what is there can be read
 # What is wrong with a video that is not ok. The last two are findings of the pool of processes.
-STATUSES = ("missing", "empty", "unreadable", "damaged", "timeout", "crashed")
+STATUSES = ("missing", "empty", "unreadable", "damaged", TRUNCATED, "timeout", "crashed")
 # May be the fault of the machine: tried again by the next check, though the file is the same.
 _TRY_AGAIN = {"unreadable", "timeout", "crashed"}
 
@@ -71,18 +72,23 @@ class Manifest(NamedTuple):
     num_checked: int  # paths, good or bad
 
 
-def read_manifest(path: str) -> Manifest:
+def read_manifest(path: str, *, allow_truncated: bool = False) -> Manifest:
     """Return what a manifest, local or remote, says; in memory are the bad paths, and 8 bytes for each good one.
+
+    Args:
+        path: The manifest.
+        allow_truncated: Whether truncated videos are good.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no manifest.
     """
+    good = {"ok", TRUNCATED} if allow_truncated else {"ok"}
     bad: dict[str, str] = {}
     hashes = array("q")
     for entry in _read_entries(path):
         hashes.append(hash(entry[0]))
-        if entry[1] != "ok":
+        if entry[1] not in good:
             bad[entry[0]] = f"{entry[1]}: {entry[2]}" if entry[2] else entry[1]
         elif bad:
             bad.pop(entry[0], None)
@@ -220,6 +226,8 @@ def probe_video(
         if entry.bytes:
             entry = entry._replace(sha256=sha256_of(pathmgr.get_local_path(path)))
         source = open_video(video)
+    except TruncatedError as error:
+        return entry._replace(status=TRUNCATED, reason=_reason(error, path).removeprefix(f"{TRUNCATED}: "))
     except (DecodeError, OSError) as error:
         return entry._replace(status="unreadable", reason=_reason(error, path))
     with source:
@@ -232,13 +240,16 @@ def probe_video(
             frames = source.read(sorted({int(shown[place]) for place in (0, len(shown) // 2, -1)}))
         except DecodeError as error:
             return entry._replace(status="damaged", reason=_reason(error, path))
-        if tables is not None and isinstance(source, VideoFile) and int(entry.bytes) >= MIN_VIDEO_BYTES:
+        is_long = int(entry.bytes or 0) >= MIN_VIDEO_BYTES
+        if is_long and tables is not None and isinstance(source, VideoFile) and not source.truncation:
             table = source.frame_table
             if table is not None:
                 write_table(table_path(tables, video.path), table)
     height, width = frames.shape[1:3]
     entry = entry._replace(height=height, width=width)
     if isinstance(source, VideoFile):
+        if source.truncation:
+            return entry._replace(status=TRUNCATED, reason=source.truncation)
         entry = entry._replace(sample_aspect_ratio=str(source.sample_aspect_ratio), hdr=source.hdr)
     return entry
 

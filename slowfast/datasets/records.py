@@ -12,6 +12,10 @@ class DecodeError(ValueError):
     """A video or a frame that cannot be read; the message names the file and the reason."""
 
 
+class TruncatedError(DecodeError):
+    """A video that lacks a part of what its container promises."""
+
+
 class Span(NamedTuple):
     """A part of a video, in seconds from its first frame."""
 

@@ -217,7 +217,7 @@ def test_frames_read_by_number_are_those_of_a_plain_decode(kind: str, tmp_path: 
     path = KINDS[kind](tmp_path)
     expected = decode_plainly(path)
     rng = np.random.default_rng(0)
-    with VideoFile(str(path)) as video:
+    with VideoFile(str(path), allow_truncated=kind.startswith("cut off")) as video:
         assert video.num_frames == len(expected) > 40
         assert (np.diff(video.times) > 0).all()
         for _ in range(200):
