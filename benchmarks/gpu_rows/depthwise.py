@@ -1,4 +1,4 @@
-"""Rows: depthwise Conv3d, forward and backward, in each way that torch can compute it."""
+"""Rows: depthwise Conv3d, forward and backward, in each way that it can be computed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from benchmarks.gpu_rows.numbers import relative_error
 from benchmarks.gpu_rows.report import Result, verdict
 from benchmarks.gpu_rows.setup import Setup
 from benchmarks.gpu_rows.timing import median_seconds
-from slowfast.models.uniformer import Depthwise
+from slowfast.models.depthwise import Depthwise, can_use_triton, convolve, convolve_over_time, find_triton_problems
 
 Convolve = Callable[[Tensor, Tensor, Tensor], Tensor]  # Of x (B, C, T, H, W), weight and bias.
 
@@ -39,35 +39,21 @@ def native(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last_3d)
 
 
-def over_time(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve each frame with the kernel of each time step in 2-D, and sum over time."""
-    B, C, T = x.shape[:3]
-    size = weight.shape[-1]
-    middle = size // 2
-    frames = x.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B*T, C, H, W), channels-last
-
-    def convolve_2d(step: int, bias: Tensor | None) -> Tensor:
-        kernel = weight[:, :, step].contiguous(memory_format=torch.channels_last)
-        return F.conv2d(frames, kernel, bias, padding=middle, groups=C).unflatten(0, (B, T))
-
-    y = convolve_2d(middle, bias)
-    for step in range(size):
-        shift = step - middle  # Output frame t sees input frame t + shift.
-        if shift == 0 or abs(shift) >= T:
-            continue
-        z = convolve_2d(step, None)
-        if shift > 0:
-            y[:, :-shift] += z[:, shift:]
-        else:
-            y[:, -shift:] += z[:, :shift]
-    return y.transpose(1, 2)  # (B, T, C, H, W) -> (B, C, T, H, W)
+def by_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve with the kernels of the package, as the model does where Triton can be used."""
+    if not x.is_cuda:
+        raise RuntimeError("the kernels are those of a GPU")
+    if not can_use_triton():
+        raise RuntimeError("; ".join(find_triton_problems()))
+    return convolve(x, weight, bias)
 
 
 VARIANTS: dict[str, Convolve] = {
     "channels-last": as_is,
     "cudnn.benchmark": with_benchmark,
     "native, contiguous": native,
-    "2-D over time": over_time,
+    "2-D over time": convolve_over_time,
+    "Triton": by_triton,
 }
 
 
@@ -134,19 +120,19 @@ def _variants_of(setup: Setup, shape: tuple[int, ...], size: int) -> Iterator[Re
     reference = _results(native, [tensor.double() for tensor in tensors], gradient.double())
     yield _check_reference(setup, tensors, size, title)
 
-    for name, convolve in VARIANTS.items():
+    for name, variant in VARIANTS.items():
         try:
             errors = [
                 relative_error(result, expected)
-                for result, expected in zip(_results(convolve, tensors, gradient), reference, strict=True)
+                for result, expected in zip(_results(variant, tensors, gradient), reference, strict=True)
             ]
         except RuntimeError as error:
-            if convolve is as_is:
+            if variant is as_is:
                 raise
             # A variant that a card cannot run is no fault of the model, which does not use it.
             yield Result(f"{title}, {name}", f"cannot run: {str(error)[:160]}")
             continue
-        seconds = _seconds_of(setup, convolve, tensors, gradient)
+        seconds = _seconds_of(setup, variant, tensors, gradient)
         measured = (
             f"forward {seconds['forward'] * 1000:.3g} ms, backward {seconds['backward'] * 1000:.3g} ms; errors of "
             f"output {errors[0]:.1e}, input gradient {errors[1]:.1e}, weight gradient {errors[2]:.1e}"
@@ -188,20 +174,29 @@ def _seconds_of(setup: Setup, convolve: Convolve, tensors: list[Tensor], gradien
         "forward": lambda: convolve(*leaves),
         "backward": lambda: torch.autograd.grad(y, leaves, gradient, retain_graph=True),
     }
-    return median_seconds(setup.device, functions, seconds=setup.seconds / 10, calls=2)
+    return median_seconds(setup.device, functions, seconds=setup.seconds / 10, calls=2, hides_host=True)
 
 
-def use_variant(model: nn.Module, convolve: Convolve) -> None:
-    """Have the depthwise convolutions of a model computed in another way."""
+def runnable_variants(device: torch.device) -> dict[str, Convolve]:
+    """Return the variants without Triton's where this process cannot use it."""
+    has_triton = device.type == "cuda" and can_use_triton()
+    return {name: variant for name, variant in VARIANTS.items() if variant is not by_triton or has_triton}
+
+
+def use_variant(model: nn.Module, variant: Convolve | None) -> None:
+    """Have the depthwise convolutions of a model computed in another way, or with None in the model's own."""
     for module in model.modules():
-        if isinstance(module, Depthwise):
-            module.forward = partial(_convolved, module, convolve)  # type: ignore[method-assign]
+        if not isinstance(module, Depthwise):
+            continue
+        module.__dict__.pop("forward", None)
+        if variant is not None:
+            module.forward = partial(_convolved, module, variant)  # type: ignore[method-assign]
 
 
-def _convolved(module: Depthwise, convolve: Convolve, x: Tensor) -> Tensor:
+def _convolved(module: Depthwise, variant: Convolve, x: Tensor) -> Tensor:
     weight, bias = module.weight, module.bias
     assert bias is not None
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    return convolve(x, weight, bias)
+    return variant(x, weight, bias)

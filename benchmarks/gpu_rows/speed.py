@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_rows.depthwise import VARIANTS, Convolve, use_variant
+from benchmarks.gpu_rows.depthwise import Convolve, runnable_variants, use_variant
 from benchmarks.gpu_rows.plain import PlainUniFormer, fused, materialized
 from benchmarks.gpu_rows.report import Result, verdict
 from benchmarks.gpu_rows.setup import NUM_CLASSES, Setup
@@ -25,6 +25,7 @@ from benchmarks.gpu_rows.training import Training, batch
 from slowfast.datasets.records import Batch
 from slowfast.engine.parallel import compile_blocks
 from slowfast.engine.recompute import activation_bytes
+from slowfast.models.depthwise import can_use_triton
 
 BF16 = torch.bfloat16
 GIB = 2**30
@@ -38,11 +39,13 @@ def step_by_depthwise(setup: Setup) -> Iterator[Result]:
     model = setup.model("S").train()
     frames, labels = setup.frames(setup.clips["S"] // 2), setup.labels(setup.clips["S"] // 2)
 
-    def compute(convolve: Convolve) -> None:
-        use_variant(model, convolve)
+    def compute(variant: Convolve | None) -> None:
+        use_variant(model, variant)
         _forward_backward(model, frames, labels)
 
-    variants = {name: partial(compute, convolve) for name, convolve in VARIANTS.items()}
+    own = "the model's own, by Triton" if setup.is_gpu and can_use_triton() else "the model's own, without Triton"
+    kinds = {own: None, **runnable_variants(setup.device)}
+    variants = {name: partial(compute, variant) for name, variant in kinds.items()}
     times = median_seconds(setup.device, variants, seconds=setup.seconds)
     best = min(times, key=times.__getitem__)
     title = f"UniFormer-S forward and backward, {len(frames)} clips, bf16, by depthwise convolution"

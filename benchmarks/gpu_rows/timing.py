@@ -16,6 +16,7 @@ def median_seconds(
     seconds: float,
     calls: int = 1,
     warm_up: int = 2,
+    hides_host: bool = False,
 ) -> dict[str, float]:
     """Return the median time of one call of each variant.
 
@@ -28,6 +29,8 @@ def median_seconds(
         seconds: The time that each of them gets, at least three rounds; 0 for one round without a warm-up.
         calls: The number of calls that are measured together.
         warm_up: The number of calls before.
+        hides_host: Whether a GPU first waits until the host has started all calls, so that the time of the host
+            is left out.
     """
     for variant in variants.values():
         for _ in range(warm_up if seconds else 0):
@@ -40,11 +43,11 @@ def median_seconds(
         if is_over and number >= (FEWEST_ROUNDS if seconds else 1):
             break
         for name, variant in variants.items():
-            times[name].append(_seconds(device, variant, calls=calls))
+            times[name].append(_seconds(device, variant, calls=calls, hides_host=hides_host))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _seconds(device: torch.device, variant: Callable[[], object], *, calls: int) -> float:
+def _seconds(device: torch.device, variant: Callable[[], object], *, calls: int, hides_host: bool) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         for _ in range(calls):
@@ -53,6 +56,8 @@ def _seconds(device: torch.device, variant: Callable[[], object], *, calls: int)
 
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize(device)
+    if hides_host:
+        torch.cuda._sleep(5_000_000)  # cycles, about 3 ms
     begin.record()
     for _ in range(calls):
         variant()

@@ -1,12 +1,7 @@
 """How gradients travel between processes, and which parts of a model are compiled."""
 
-import os
-import shutil
-import sysconfig
 import warnings
-from collections.abc import Sequence
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,44 +9,20 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from slowfast.utils.compilers import find_cpu_problems, find_gpu_problems
 from slowfast.utils.distributed import world_size
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
-
-COMPILERS = ("g++", "clang++", "c++")  # any of them, or what CXX names, compiles for a CPU
-C_COMPILERS = ("gcc", "clang")  # any of them, or what CC names, compiles what Triton starts a kernel of a GPU with
 
 
 def find_problems(cfg: "CfgNode") -> list[str]:
     """Return why this machine cannot compile the blocks of a config; an empty list if it can or need not."""
     if not (cfg.TRAIN.ENABLE and cfg.TRAIN.COMPILE):
         return []
-    if cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl":
-        return [*_compiler_problems("C", "CC", C_COMPILERS), *_header_problems()]
-    return _compiler_problems("C++", "CXX", COMPILERS)
-
-
-def _compiler_problems(language: str, variable: str, compilers: Sequence[str]) -> list[str]:
-    names = [os.environ[variable]] if os.environ.get(variable) else compilers
-    if any(map(shutil.which, names)):
-        return []
-    return [
-        f"TRAIN.COMPILE is True, but there is no {language} compiler here ({', '.join(names)}); install "
-        f"{compilers[0]}, or name one in the environment variable {variable}, or set TRAIN.COMPILE False"
-    ]
-
-
-def _header_problems() -> list[str]:
-    # Debian's own scheme names a folder that Triton does not look into.
-    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
-    header = Path(sysconfig.get_paths(scheme=scheme)["include"], "Python.h")
-    if header.is_file():
-        return []
-    return [
-        f"TRAIN.COMPILE is True, but Python's header {header} is missing, which kernels of a GPU are compiled with; "
-        "install it (python3-dev), or set TRAIN.COMPILE False"
-    ]
+    is_for_gpu = cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl"
+    problems = find_gpu_problems() if is_for_gpu else find_cpu_problems()
+    return [f"TRAIN.COMPILE is True, but {problem}, or set TRAIN.COMPILE False" for problem in problems]
 
 
 def compile_blocks(model: nn.Module) -> None:

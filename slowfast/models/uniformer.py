@@ -21,6 +21,8 @@ from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from slowfast.models.depthwise import Depthwise
+
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
@@ -37,24 +39,6 @@ def to_tokens(x: Tensor) -> Tensor:
 def to_volume(tokens: Tensor, thw: Sequence[int]) -> Tensor:
     """Return (B, T*H*W, C) as (B, C, T, H, W), a channels-last view; the inverse of `to_tokens`."""
     return tokens.unflatten(1, tuple(thw)).permute(0, 4, 1, 2, 3)
-
-
-class Depthwise(nn.Conv3d):
-    """A convolution of each channel by itself, which keeps the size in time and space.
-
-    On a CPU it stays in float32 under autocast: there, oneDNN's gradients of its weights in bfloat16 are now and then
-    made of uninitialised memory.
-    """
-
-    def __init__(self, dim: int, size: int) -> None:
-        super().__init__(dim, dim, size, padding=size // 2, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved x, (B, C, T, H, W) as given."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype))
 
 
 class Pointwise(nn.Conv3d):

@@ -40,7 +40,7 @@ from slowfast.engine.train import _recompute_statistics, train
 from slowfast.engine.unread import UnreadVideos
 from slowfast.models.build import MODELS, Model
 from slowfast.models.uniformer import UniFormer, build_uniformer
-from slowfast.utils import distributed, launch
+from slowfast.utils import compilers, distributed, launch
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
 from slowfast.utils.meeting import Place
 from slowfast.utils.progress import Progress
@@ -226,7 +226,7 @@ def test_compiling_for_a_gpu_needs_a_c_compiler_and_headers(
 def test_the_docker_image_can_compile(repository: Path) -> None:
     installed = re.findall(r"install .*?((?: [\w+-]+)+) &&", (repository / "Dockerfile").read_text())
     packages = " ".join(installed).split()
-    assert {parallel.COMPILERS[0], parallel.C_COMPILERS[0]} <= {*packages}
+    assert {compilers.COMPILERS[0], compilers.C_COMPILERS[0]} <= {*packages}
 
 
 # ---- Memory ----------------------------------------------------------------------------------------------------------

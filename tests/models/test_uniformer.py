@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from slowfast.config import CfgNode, default_cfg
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
-from slowfast.models.uniformer import Depthwise, UniFormer
+from slowfast.models.depthwise import Depthwise
+from slowfast.models.uniformer import UniFormer
 
 SIZES: dict[str, dict[str, Any]] = {"s": {"depths": (3, 4, 8, 3)}, "b": {"depths": (5, 8, 20, 7)}}
 TINY: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "head_dim": 8}

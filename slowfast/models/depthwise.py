@@ -1,0 +1,192 @@
+"""Depthwise convolutions in time and space: on a GPU by Triton's kernels, or else frame by frame."""
+
+import importlib.util
+import logging
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowfast.utils.compilers import find_gpu_problems
+
+logger = logging.getLogger(__name__)
+
+# What the kernels are made for; `slowfast.models.depthwise_triton` is imported only where Triton is installed.
+KERNEL_SIZES = (3, 5)
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_FRAME = 2**30  # Numbers of a frame, H * W * C: offsets within it are 32-bit.
+
+
+class Depthwise(nn.Conv3d):
+    """A convolution of each channel by itself, which keeps the size in time and space.
+
+    On a CPU it stays in float32 under autocast: there, oneDNN's gradients of its weights in bfloat16 are now and then
+    made of uninitialised memory. On a GPU, cuDNN's own kernels take up to a hundred times as long as they need.
+    """
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__(dim, dim, size, padding=size // 2, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved x, (B, C, T, H, W) as given."""
+        if x.device.type == "cuda" and not torch.compiler.is_exporting():
+            return self._forward_on_gpu(x)
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+    def _forward_on_gpu(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        if torch.is_autocast_enabled("cuda"):
+            x = x.to(torch.get_autocast_dtype("cuda"))
+        C, _, H, W = x.shape[1:]
+        is_supported = self.kernel_size[0] in KERNEL_SIZES and x.dtype in KERNEL_DTYPES and H * W * C < MAX_FRAME
+        if is_supported and can_use_triton():
+            return convolve(x, self.weight, self.bias)
+        return convolve_over_time(x, self.weight, self.bias)
+
+
+# ---- By Triton's kernels ---------------------------------------------------------------------------------------------
+
+
+@torch.compiler.assume_constant_result
+def can_use_triton() -> bool:
+    """Return whether Triton's kernels run on the GPU of this process; the first call logs why not, and the remedy."""
+    return _decide_on_triton()
+
+
+@cache
+def _decide_on_triton() -> bool:
+    problems = find_triton_problems()
+    if problems:
+        logger.warning(
+            "Depthwise convolutions run frame by frame, which makes a training step about 1.5 times as long: %s",
+            "; ".join(problems),
+        )
+    return not problems
+
+
+def find_triton_problems() -> list[str]:
+    """Return what keeps Triton's kernels from running on the GPU of this process; an empty list if nothing does."""
+    if importlib.util.find_spec("triton") is None:
+        return ["Triton is not installed; pip install triton, in the version that torch asks for"]
+    if torch.version.hip is not None or not torch.cuda.is_available():
+        return ["the kernels are made for GPUs of NVIDIA alone"]
+    major, minor = torch.cuda.get_device_capability()
+    if major < 8:
+        return [f"the kernels need a GPU of compute capability 8.0, and this one has {major}.{minor}"]
+    return [*find_gpu_problems(), *_cache_problems()]
+
+
+def _cache_problems() -> list[str]:
+    home = os.environ.get("TRITON_HOME") or Path.home()
+    folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if os.access(existing, os.W_OK | os.X_OK):
+        return []
+    return [f"Triton cannot write to {folder}; name another folder in the environment variable TRITON_CACHE_DIR"]
+
+
+@torch.library.custom_op("slowfast::depthwise", mutates_args=())
+def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the convolution of x (B, C, T, H, W), channels-last, in the dtype of x, by Triton's kernels.
+
+    Products and sums are in float32, of weights in the dtype that they have.
+
+    Args:
+        x: The volumes, in one of `KERNEL_DTYPES`.
+        weight: Shape (C, 1, size, size, size), the size one of `KERNEL_SIZES`.
+        bias: Shape (C,).
+    """
+    from slowfast.models import depthwise_triton
+
+    return depthwise_triton.convolve(x, weight, bias)
+
+
+@torch.library.custom_op("slowfast::depthwise_input_gradient", mutates_args=())
+def _input_gradient(dy: Tensor, weight: Tensor) -> Tensor:
+    from slowfast.models import depthwise_triton
+
+    return depthwise_triton.input_gradient(dy, weight)
+
+
+@torch.library.custom_op("slowfast::depthwise_weight_gradient", mutates_args=())
+def _weight_gradient(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    from slowfast.models import depthwise_triton
+
+    return depthwise_triton.weight_gradient(dy, x, size=size)
+
+
+@convolve.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last_3d)
+
+
+@_input_gradient.register_fake
+def _(dy: Tensor, weight: Tensor) -> Tensor:
+    return torch.empty_like(dy, memory_format=torch.channels_last_3d)
+
+
+@_weight_gradient.register_fake
+def _(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    dim = x.shape[1]
+    return x.new_empty((dim, 1, size, size, size), dtype=torch.float32), x.new_empty(dim, dtype=torch.float32)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    x, weight, bias = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.bias_dtype = bias.dtype
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    needs_x, *needs_weights = ctx.needs_input_grad
+    dx = _input_gradient(dy, weight) if needs_x else None
+    if not any(needs_weights):
+        return dx, None, None
+    dweight, dbias = _weight_gradient(dy, x, weight.shape[-1])
+    return dx, dweight.to(weight.dtype), dbias.to(ctx.bias_dtype)
+
+
+convolve.register_autograd(_backward, setup_context=_keep_for_backward)
+
+
+# ---- Frame by frame --------------------------------------------------------------------------------------------------
+
+
+def convolve_over_time(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the convolution of x (B, C, T, H, W), of any dtype and size of kernel, by 2-D convolutions.
+
+    Each frame is convolved with each time step of the kernel, and the results are summed over time.
+
+    Args:
+        x: The volumes, channels-last.
+        weight: Shape (C, 1, size, size, size).
+        bias: Shape (C,).
+    """
+    B, C, T = x.shape[:3]
+    size = weight.shape[-1]
+    middle = size // 2
+    frames = x.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B*T, C, H, W), channels-last
+
+    def convolve_frames(step: int, bias: Tensor | None) -> Tensor:
+        kernel = weight[:, :, step].contiguous(memory_format=torch.channels_last)
+        return F.conv2d(frames, kernel, bias, padding=middle, groups=C).unflatten(0, (B, T))
+
+    y = convolve_frames(middle, bias)
+    for step in range(size):
+        shift = step - middle  # Output frame t sees input frame t + shift.
+        if shift == 0 or abs(shift) >= T:
+            continue
+        z = convolve_frames(step, None)
+        if shift > 0:
+            y[:, :-shift] += z[:, shift:]
+        else:
+            y[:, -shift:] += z[:, :shift]
+    return y.transpose(1, 2)  # (B, T, C, H, W) -> (B, C, T, H, W)
