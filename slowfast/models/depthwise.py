@@ -65,7 +65,7 @@ def _decide_on_triton() -> bool:
     problems = find_triton_problems()
     if problems:
         logger.warning(
-            "Depthwise convolutions run frame by frame, which makes a training step about 1.5 times as long: %s",
+            "Depthwise convolutions run frame by frame, which makes a training step about 1.4 times as long: %s",
             "; ".join(problems),
         )
     return not problems
