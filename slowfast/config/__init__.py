@@ -58,10 +58,15 @@ def load_cfg(
     if not problems:  # the checks may read any key, so the tree must be whole
         problems = [problem for check in checks for problem in check(cfg)]
     if problems:
-        raise ValueError("\n  ".join([f"{path}:", *problems]))
+        raise ValueError("\n  ".join([f"{path}:", *map(_cut, problems)]))
 
     cfg.freeze()
     return cfg
+
+
+def _cut(problem: str) -> str:
+    """Leave out the middle of a problem that a value has made too long to read."""
+    return problem if len(problem) <= 600 else f"{problem[:400]} ... {problem[-150:]}"
 
 
 def _settings_of_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Raw]]:

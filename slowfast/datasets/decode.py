@@ -874,7 +874,8 @@ class FrameFolder:
                 return _to_rgb(image)
         except DecodeError as error:
             raise DecodeError(f"{path}: {error}") from error
-        except (OSError, SyntaxError) as error:  # Pillow reports some damaged files as bad syntax
+        # Pillow reports some damaged files as bad syntax, and frames of more than 179 million pixels as bombs.
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             discarded = forget(path)
             raise DecodeError(f"{path}: {_reason(error)}{discarded} (one of {self.num_frames} frames)") from error
 

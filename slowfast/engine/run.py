@@ -121,6 +121,8 @@ class Run:
         own, saved = self.optimizer.state_dict()["param_groups"], state["param_groups"]
         if len(own) != len(saved):
             return state  # which torch refuses
+        if ("betas" in own[0]) != ("betas" in saved[0]):  # torch would notice at the next step only
+            raise ValueError("SOLVER.OPTIMIZING_METHOD is of another kind")
         groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(own, saved, strict=True)]
         return {**state, "param_groups": groups}
 

@@ -504,3 +504,10 @@ def test_a_run_resumes_with_the_optimizer_of_its_config(
     assert ("the loss scale begins anew" in caplog.text) is ((before, after) == ("off", "fp16"))
     step(second)
     assert {state["step"].item() for state in second.optimizer.state.values()} == {2.0}
+
+
+def test_a_run_does_not_resume_with_another_kind_of_optimizer(tiny_cfg: TinyCfg) -> None:
+    first = build_run(tiny_cfg(SOLVER__OPTIMIZING_METHOD="sgd"), identity={}, num_parts=1)
+    second = build_run(tiny_cfg(SOLVER__OPTIMIZING_METHOD="adamw"), identity={}, num_parts=1)
+    with pytest.raises(ValueError, match="a file: was trained with another optimizer"):
+        second.load(first.state(), path="a file")
