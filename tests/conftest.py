@@ -111,7 +111,7 @@ BROKEN = {  # rows of the lists of `broken_folder` -> what is wrong with the fil
     5: ("empty", "invalid data found"),
     9: ("truncated", "invalid data found"),
     13: ("audio", "no video stream"),
-    17: ("corrupt", r"invalid data found .*\(at frame \d+\)"),
+    17: ("corrupt", r"\S.* \(at frame \d+\)"),
 }
 
 

@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.filter import Graph
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from PIL import Image
 
-from slowfast.datasets.decode import DecodeError, VideoFile, check_template, find_video_stream
+from slowfast.datasets.decode import DecodeError, VideoFile, check_template
 from slowfast.datasets.frame_metadata import (
     RGB,
     Orientation,
@@ -145,7 +144,7 @@ def _convert_all(convert: Convert, work: _Work, *, num_workers: int, timeout: fl
     failed_path = work.out / f"{work.name}_failed.csv"
     with (
         _settings_kept(work),
-        failed_path.open("w", newline="", encoding="utf-8") as failed_file,
+        failed_path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as failed_file,
         progress_bar(work.name, total=len(tasks), unit="video") as bar,
     ):
         failed = csv.writer(failed_file, lineterminator="\n")
@@ -235,37 +234,26 @@ def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int
     if _is_whole(target):
         return "there already"
     with VideoFile(str(source)) as video:
-        num_frames, fps, pixel_shape = video.num_frames, video.fps, video.sample_aspect_ratio
-
-    with av.open(str(source.absolute())) as reader:
-        stream = find_video_stream(reader)
-        assert isinstance(stream, VideoStream)
-        stream.thread_type = "NONE"  # the processes are the parallelism
-        frames = _decode(reader, stream)
+        num_frames, stream = video.num_frames, video.stream
+        # Read as in training: damage that only FFmpeg's log tells would be invisible in what is written.
+        frames = video.decode(range(num_frames))
         first = next(frames)
-        form = _resized(first, short_side=short_side, sample_aspect_ratio=pixel_shape)
-        is_mp4 = source.suffix.lower() == ".mp4" and "mp4" in reader.format.name
-        is_fine = is_mp4 and stream.codec_context.name == "h264" and first.format.name == "yuv420p"
+        form = _resized(first, short_side=short_side, sample_aspect_ratio=video.sample_aspect_ratio)
+        is_mp4 = source.suffix.lower() == ".mp4" and "mp4" in stream.container.format.name
+        is_fine = is_mp4 and video.codec == "h264" and first.format.name == "yuv420p"
         is_small = form[:2] == (first.width, first.height) and orientation_of(first) == Orientation()
         if is_fine and is_small:
             outcome = "copied"
             shutil.copyfile(source, part)
         else:
             outcome = "resized"
-            _encode(chain([first], frames), part, stream=stream, form=form, fps=fps, crf=crf)
+            _encode(chain([first], frames), part, stream=stream, form=form, fps=video.fps, crf=crf)
 
     with VideoFile(str(part)) as video:
         if video.num_frames != num_frames:
             raise DecodeError(f"{source}: only {video.num_frames} of {num_frames} frames can be decoded")
     part.replace(target)
     return outcome
-
-
-def _decode(reader: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """All frames of a stream; packets without content, which repeat a frame in Theora and AVI, give none."""
-    packets = (packet for packet in reader.demux(stream) if packet.size)
-    for packet in chain(packets, [None]):
-        yield from stream.codec_context.decode(packet)
 
 
 def _is_whole(path: Path) -> bool:
@@ -324,8 +312,6 @@ def _encode(
         encoder.colorspace, encoder.color_range = form.matrix, ColorRange.MPEG
         encoder.color_primaries, encoder.color_trc = form.primaries, form.transfer
         for frame in _scaled(frames, time_base=time_base, form=form):
-            if frame.is_corrupt:
-                raise DecodeError(f"{stream.container.name}: a frame is damaged")
             # Containers without times, as AVI, may repeat one or lack it: such a frame follows after the usual step.
             if last is not None and (frame.pts is None or frame.pts <= last):
                 frame.pts = last + step

@@ -59,6 +59,8 @@ MAX_KEPT_BYTES = 256 << 20
 MAX_FRAME_PIXELS = 1 << 26
 # Demuxers that report what they skip while they open a file, too, where most reports are about an odd header.
 STRICT_FORMATS = {"matroska,webm", "asf"}
+# What the demuxer of Matroska says of a file that ends within an element, which may be while it opens a short one.
+END_OF_FILE_REPORT = "File ended prematurely"
 # Demuxers that report nothing that a table of the packets does not tell, or that share their name with a decoder.
 UNREPORTED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2"} | UNTIMED_FORMATS
 # Demuxers that flag a packet as corrupt where recordings were joined, too.
@@ -131,6 +133,7 @@ class VideoFile:
     ) -> None:
         self.path = path
         self.truncation = ""  # what is missing, if that is allowed
+        self._is_cut = False  # as the demuxer reports while it opens the file
         self._max_pixels = max_pixels
         self._table_path = table_path
         self._table: FrameTable | None = None
@@ -184,6 +187,11 @@ class VideoFile:
         if self.span.start >= total:
             raise DecodeError(f"{self.path}: is {total:.3f} s long, but its span starts at {self.span.start:g} s")
         return frames_within(self.times, start=self.span.start, end=self.span.end)
+
+    @property
+    def stream(self) -> VideoStream:
+        """The stream of the open file."""
+        return self._stream
 
     @property
     def fps(self) -> Fraction:
@@ -290,6 +298,18 @@ class VideoFile:
         images = (image for _, image in self._images(numbers))
         yield from _in_chunks(images, num_frames=len(numbers), max_bytes=max_bytes)
 
+    def decode(self, numbers: Sequence[int]) -> Iterator[av.VideoFrame]:
+        """Yield the frames of ascending numbers as the decoder gives them, neither converted nor turned.
+
+        Args:
+            numbers: From 0 to num_frames - 1, ascending, at least one.
+
+        Raises:
+            DecodeError: A frame is damaged, or missing from the file.
+        """
+        for _, frame in self._decode(numbers):
+            yield frame
+
     def _images(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
         """The wanted frames (H, W, 3), ascending, with their numbers."""
         if not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
@@ -319,6 +339,9 @@ class VideoFile:
             raise DecodeError(f"{self.path}: {_reason(error)}{forget(self.path)}") from error
         name = container.format.name
         if name in STRICT_FORMATS and (report := first_error(log, source=name)):
+            if report == END_OF_FILE_REPORT:
+                self._is_cut = True
+                return container
             container.close()
             raise DecodeError(f"{self.path}: damaged: {report}")
         return container
@@ -365,7 +388,11 @@ class VideoFile:
         pictures = self._read_pictures()
         if allow_truncated or not self.truncation:
             self._make_frame_table(pictures)
-            self.truncation = self.truncation or self._find_cut_picture()
+            if cut := self._find_cut_picture(pictures):
+                self.truncation = self.truncation or cut
+                if allow_truncated:
+                    self._num_packets = pictures[-1].packet
+                    self._make_frame_table(pictures[:-1])
         if self.truncation and not allow_truncated:
             raise TruncatedError(
                 f"{self.path}: truncated: {self.truncation}; DATA.ALLOW_TRUNCATED True reads what is there"
@@ -436,15 +463,33 @@ class VideoFile:
         if self._container.format.name == "mpeg" and any(picture.is_corrupt for picture in pictures):
             return "the last packet of the program stream is cut off"
         longest_gap = float(np.diff(times).max(initial=0.0))
-        is_cut = loss is not None
-        return find_truncation(self._container, self._stream, end=end, longest_gap=longest_gap, is_cut=is_cut)
+        is_flagged = self._num_packets < len(self._packet_table)
+        if self._container.format.name in LOOSELY_FLAGGED_FORMATS:
+            is_flagged = False
+        is_cut = self._is_cut or loss is not None or is_flagged
+        last_byte = 0
+        if self._num_packets:
+            position, _, _, size = self._packet_table[self._num_packets - 1].tolist()
+            last_byte = position + size
+        return find_truncation(
+            self._container,
+            self._stream,
+            path=self._local_path,
+            end=end,
+            last_byte=last_byte,
+            longest_gap=longest_gap,
+            is_cut=is_cut,
+        )
 
-    def _find_cut_picture(self) -> str:
-        """Whether a transport stream, which promises nothing, ends within a picture; "" if it does not."""
-        if self._container.format.name != "mpegts" or not may_end_within_picture(self._local_path, self._stream):
+    def _find_cut_picture(self, pictures: list[_Picture]) -> str:
+        """Whether a file that is truncated, or may be, ends within a picture; "" if it does not."""
+        if not (self.truncation or may_end_within_picture(self._local_path, self._stream)):
             return ""
+        last_packet = self._number_at.get(pictures[-1].time, self.num_frames - 1)
+        wanted = {last_packet, self.num_frames - 1}
+        start = self._starts[self._start_before(min(wanted))]
         try:
-            for _ in self._decode_from(self._starts[-1], wanted={self.num_frames - 1}):
+            for _ in self._decode_from(start, wanted=wanted):
                 pass
         except _DamageError:
             return "the last frame is cut off"
@@ -620,6 +665,7 @@ class VideoFile:
 
     def _decode_everything(self) -> tuple[list[int | None], bool]:
         """The times of all frames from front to back, damaged ones too, and whether any was lost on the way."""
+        self._decoder.flush_buffers()
         self._decoder.skip_frame = "DEFAULT"
         times: list[int | None] = []
         has_lost_frames = False

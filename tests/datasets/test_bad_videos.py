@@ -183,7 +183,7 @@ def test_a_manifest_keeps_bad_videos_out_of_training_and_says_how_many(
     manifest = write_manifest(tmp_path / "manifest.csv", {"good 0.mp4": "ok", **bad})
     with caplog.at_level(logging.INFO):
         loader = build_loader(broken_cfg(DATA__MANIFEST=manifest), "train")
-    assert "5 of 20 videos are left out of train" in caplog.text
+    assert "5 of the 20 videos of train are left out" in caplog.text
     assert len(loader.dataset) == 15
     assert epoch_of(loader, 0)[1] == []
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -197,6 +198,29 @@ def test_bad_videos_are_listed_with_reasons_and_tried_again(
     assert again.counts == {"there already": 2, "resized": 2}
     assert again.failed_path is None
     assert not (tmp_path / "out/resize_failed.csv").exists()
+
+
+def test_damage_that_only_the_log_tells_is_not_written(videos: Path, tmp_path: Path) -> None:
+    times = [20 * number for number in range(30)]
+    write_other(videos / "v.mov", gradient(30, 48, 64), times=times, codec="mjpeg", pix_fmt="yuvj420p")
+    content = bytearray((videos / "v.mov").read_bytes())
+    with av.open(str(videos / "v.mov")) as container:
+        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+    position, size = packets[15]
+    content[position + size // 2 : position + size - 2] = bytes(size - 2 - size // 2)
+    (videos / "v.mov").write_bytes(content)
+    result = resize_videos(videos, tmp_path / "out", short_side=32, num_workers=1)
+    assert result.counts == {"failed": 1}
+    assert result.failed_path is not None
+    assert "(at frame 15)" in result.failed_path.read_text()
+
+
+def test_a_bad_video_whose_name_is_not_utf_8_is_listed(videos: Path, tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(videos) + b"/caf\xe9.mp4")).write_text("not a video")
+    result = resize_videos(videos, tmp_path / "out", num_workers=1)
+    assert result.counts == {"failed": 1}
+    assert result.failed_path is not None
+    assert b"caf\xe9.mp4,invalid data" in result.failed_path.read_bytes()
 
 
 def test_what_is_there_already_is_kept_unless_it_is_cut_off(

@@ -28,7 +28,15 @@ CODECS = {  # by the suffix of the file
     ".webm": ("libvpx", {"g": "12", "b": "300k"}),
     ".wmv": ("wmv2", {"g": "12"}),
     ".mov": ("mjpeg", {}),
+    ".mjpeg": ("mjpeg", {}),
+    ".ivf": ("libvpx", {"g": "12", "b": "300k"}),
+    ".ogv": ("libvpx", {"g": "12", "b": "2M"}),
+    ".mxf": ("mpeg2video", {"g": "12"}),
+    ".nut": ("mpeg4", {"g": "12", "b": "4M"}),
+    ".gif": ("gif", {}),
+    ".y4m": ("wrapped_avframe", {}),
 }
+PIXEL_FORMATS = {"mjpeg": "yuvj420p", "gif": "rgb8"}  # by the name of the codec, where it is not yuv420p
 
 
 def draw(num_frames: int, *, seed: int = 0) -> NDArray[np.uint8]:
@@ -52,7 +60,7 @@ def write(
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream: Any = container.add_stream(codec or name, rate=25, options={"threads": "1", **options})
         stream.height, stream.width = 48, 64
-        stream.pix_fmt = "yuvj420p" if "mjpeg" in (codec, name) else "yuv420p"
+        stream.pix_fmt = PIXEL_FORMATS.get(codec or name, "yuv420p")
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, image in enumerate(draw(NUM_FRAMES) if frames is None else frames):
@@ -249,6 +257,35 @@ def test_half_a_video_is_refused_or_read_on_demand(suffix: str, tmp_path: Path) 
         assert video.truncation
         for number in (0, 7, video.num_frames - 4):
             assert np.array_equal(video.read([number])[0], whole[number])
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [".wmv", ".mxf", ".ivf", ".ogv", ".gif", ".y4m", ".nut", ".mjpeg", ".mpg", ".ts", ".mkv"],
+)
+@pytest.mark.parametrize("share", [0.4, 0.5])
+def test_each_frame_that_a_cut_leaves_can_be_read(suffix: str, share: float, tmp_path: Path) -> None:
+    path = write(tmp_path / f"v{suffix}")
+    VideoFile(str(path)).close()  # which is whole
+    whole = decode_plainly(path)[0]
+    cut_off(path, share)
+    with pytest.raises(TruncatedError, match=r"truncated: .*DATA\.ALLOW_TRUNCATED True"):
+        VideoFile(str(path))
+    with VideoFile(str(path), allow_truncated=True) as video:
+        assert video.truncation
+        assert 3 <= video.num_frames < NUM_FRAMES
+        for number in range(video.num_frames - 6):  # of a transport stream, some before the end may be missing
+            assert np.array_equal(video.read([number])[0], whole[number])
+        assert len(video.read(range(video.num_frames))) == video.num_frames
+
+
+def test_an_ivf_file_of_unknown_length_is_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.ivf")
+    content = bytearray(path.read_bytes())
+    content[24:28] = b"\xff\xff\xff\xff"  # as it stays where the file is written to a pipe
+    path.write_bytes(content)
+    with VideoFile(str(path)) as video:
+        assert video.num_frames == NUM_FRAMES
 
 
 @pytest.mark.parametrize("num_packets", [Fraction(299, 2), 149])
