@@ -1,10 +1,8 @@
-"""The quickstart experiment as a user runs it: in short, and in full (`make quickstart-test`)."""
+"""The quickstart experiment as a user runs it (`make quickstart-test`)."""
 
 import json
 import os
-import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +13,9 @@ import pytest
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.motion import CLASSES, make_motion, write_video
 
+pytestmark = pytest.mark.quickstart
+
 NUM_TEST_VIDEOS = 192
-SHORT = {"train": 6, "val": 1, "test": 4}  # videos of a class
 BACKWARDS = {"left": "right", "right": "left", "growing": "shrinking", "shrinking": "growing"}
 
 
@@ -36,34 +35,6 @@ class Quickstart(NamedTuple):
         result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=1800)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
-
-
-@pytest.fixture(scope="module")
-def short(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
-    """The experiment for 60 steps on few videos, of which it sees the same region each time."""
-    folder = tmp_path_factory.mktemp("quick start")
-    python, counts = folder / "python", " ".join(f"--{split} {count}" for split, count in SHORT.items())
-    python.write_text(
-        f'#!/bin/sh\ncase "$1" in *make_motion.py) set -- "$@" {counts} ;; esac\nexec "{sys.executable}" "$@"\n'
-    )
-    python.chmod(0o755)
-    environment = {"PYTHON": str(python), "OMP_NUM_THREADS": "1"}
-    run = Quickstart(repository, folder / "motion videos", folder / "out put", environment)
-    settings: dict[str, Any] = {
-        "NUM_GPUS": 0,
-        "TEST.ENABLE": False,
-        "TRAIN.EVAL_PERIOD": 20,
-        "TRAIN.CHECKPOINT_PERIOD": 20,
-        "TRAIN.REHEARSE": False,
-        "DATA.TRAIN_CROP_SIZE": 32,
-        "DATA.TRAIN_JITTER_SCALES_RELATIVE": "[1.0,1.0]",
-        "DATA.TRAIN_JITTER_ASPECT_RELATIVE": "[1.0,1.0]",
-        "SOLVER.BASE_LR": 3e-3,
-        "SOLVER.MAX_EPOCH": 20,
-        "LOG_PERIOD": 3,
-    }
-    run.script("run.sh", *(str(part) for pair in settings.items() for part in pair))
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -97,45 +68,32 @@ def check_table(run: Quickstart, printed: str, *, num_videos: int) -> float:
     return float(result["top1"])
 
 
-def test_a_short_training_learns_its_videos(short: Quickstart, tmp_path: Path) -> None:
-    losses = [float(loss) for loss in re.findall(r"train epoch .*? loss ([\d.]+)", stdout_of(short))]
-    assert len(losses) == 20
-    assert losses[-1] < 0.6 * losses[0]
-    (tmp_path / "test.csv").write_text((short.data / "train.csv").read_text())
-    printed = short.script("test.sh", "DATA.TEST_CROP_SIZE", "32", "DATA.PATH_TO_DATA_DIR", str(tmp_path))
-    top1 = check_table(short, printed, num_videos=SHORT["train"] * len(CLASSES))
-    assert top1 >= 40  # chance: 12.5, with a standard deviation of 4.8
-
-
-def stdout_of(run: Quickstart) -> str:
-    return (run.output / "stdout.log").read_text()
-
-
-def test_its_videos_are_those_that_one_process_makes(short: Quickstart, tmp_path: Path) -> None:
+def test_its_videos_are_those_that_one_process_makes(quickstart: Quickstart, tmp_path: Path) -> None:
     make_motion(tmp_path, videos_per_class={"train": 2, "val": 1, "test": 1})
     videos = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.mp4")]
     assert len(videos) == 4 * len(CLASSES)
     for video in videos:
-        assert (short.data / video).read_bytes() == (tmp_path / video).read_bytes(), video
+        assert (quickstart.data / video).read_bytes() == (tmp_path / video).read_bytes(), video
 
 
 def test_two_processes_give_the_table_of_one(
-    short: Quickstart, serve: Callable[..., list[int]], tmp_path: Path
+    quickstart: Quickstart, serve: Callable[..., list[int]], tmp_path: Path
 ) -> None:
+    rows = (quickstart.data / "test.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join(rows[::6]))
     tables, scores = [], []
     for processes in (1, 2):
         output = tmp_path / f"run {processes}"
         settings = {
             "TRAIN.ENABLE": False,
-            "TEST.CHECKPOINT_FILE_PATH": max((short.output / "checkpoints").iterdir()),
-            "DATA.PATH_TO_DATA_DIR": short.data,
-            "DATA.PATH_PREFIX": short.data,
-            "DATA.CLASS_NAMES": short.data / "classes.txt",
-            "DATA.TEST_CROP_SIZE": 32,
+            "TEST.CHECKPOINT_FILE_PATH": max((quickstart.output / "checkpoints").iterdir()),
+            "DATA.PATH_TO_DATA_DIR": tmp_path,
+            "DATA.PATH_PREFIX": quickstart.data,
+            "DATA.CLASS_NAMES": quickstart.data / "classes.txt",
             "DIST_BACKEND": "gloo",
             "OUTPUT_DIR": output,
         }
-        config = str(short.repository / "exp/quickstart/config.yaml")
+        config = str(quickstart.repository / "exp/quickstart/config.yaml")
         arguments = ["--cfg", config, *(str(part) for pair in settings.items() for part in pair)]
         printed = tmp_path / f"printed {processes}"
         assert serve(arguments, num_processes=processes, output=printed) == [0] * processes
@@ -145,13 +103,11 @@ def test_two_processes_give_the_table_of_one(
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.quickstart
 def test_it_learns_to_tell_motions_apart(quickstart: Quickstart) -> None:
     printed = quickstart.script("test.sh")
     assert check_table(quickstart, printed, num_videos=NUM_TEST_VIDEOS) >= 95
 
 
-@pytest.mark.quickstart
 def test_videos_played_backwards_are_taken_for_the_opposite_class(quickstart: Quickstart, tmp_path: Path) -> None:
     expected = []
     with open(tmp_path / "test.csv", "w") as listing:
