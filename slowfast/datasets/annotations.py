@@ -20,6 +20,7 @@ from slowfast.datasets.records import Span, Video
 from slowfast.utils.paths import forget, pathmgr
 
 MOST_SHOWN = 5  # bad rows of a list that an error shows
+MOST_CHARACTERS = 500  # of what it says of one
 BLOCK_CHARACTERS = 1 << 21  # of a list that are parsed at once
 BLOCK_ROWS = 1 << 16  # of a list that are read for a checksum at once
 _CHECKSUM_DIGITS = 16
@@ -230,10 +231,18 @@ def reject_bad_rows(list_path: str, reasons: Sequence[str], *, num_bad: int) -> 
         num_bad: how many there are.
     """
     discarded = forget(list_path) if num_bad else ""
+    shown = [_shorten(reason) for reason in reasons[:MOST_SHOWN]]
     if num_bad == 1:
-        raise ValueError(f"{list_path}{discarded} {reasons[0]}")
+        raise ValueError(f"{list_path}{discarded} {shown[0]}")
     if num_bad:
-        raise ValueError("\n    ".join([f"{list_path}{discarded} has {num_bad} bad rows:", *reasons[:MOST_SHOWN]]))
+        raise ValueError("\n    ".join([f"{list_path}{discarded} has {num_bad} bad rows:", *shown]))
+
+
+def _shorten(text: str) -> str:
+    """The text without its middle, where it is long."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return f"{text[: MOST_CHARACTERS // 2]} ... {text[-MOST_CHARACTERS // 2 :]}"
 
 
 def _separator_of(list_path: str) -> str | None:

@@ -25,7 +25,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from slowfast.datasets import vp8
+from slowfast.datasets import jpeg, vp8
 from slowfast.datasets.ffmpeg_log import captured_log, first_error, listen
 from slowfast.datasets.frame_metadata import (
     HDR_TRANSFERS,
@@ -67,6 +67,11 @@ UNREPORTED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2"} | UNTIMED_FORMATS
 LOOSELY_FLAGGED_FORMATS = {"mpegts", "mpeg"}
 # Their decoders keep a picture when they are flushed, and predict from it where a file does not start with a keyframe.
 CODECS_THAT_KEEP_PICTURES = ("wmv", "msmpeg4", "h263", "flv")
+# Their decoders learn from the first frames how an encoder ends them, and only then find out what ends too early.
+CODECS_THAT_LEARN = ("mpeg4",)
+NUM_LEARNED_FROM = 8  # packets
+# Their decoders leave in a picture what their memory held before, without a report, where the data end too early.
+CODECS_WITH_UNREPORTED_ENDS = ("vp8", "mjpeg")
 # Starting anew at a keyframe throws away what the decoder holds back to bring frames into order, at most 16 of them.
 MIN_JUMP = 16
 
@@ -139,6 +144,8 @@ class VideoFile:
         self._table: FrameTable | None = None
         self._times: Sequence[Any] | NDArray[np.int64] | None = None
         self._number_at: Mapping[int | None, int] = {}
+        self._first_tables: set[tuple[int, int]] | None = None  # of the first picture, in Motion JPEG
+        self._has_learned = False  # the decoder, of the first frames
         self._is_complete: dict[int, bool] = {}  # of keyframes, by packet
         self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
@@ -533,12 +540,17 @@ class VideoFile:
         """Whether decoding can start at a packet."""
         if not packet.is_keyframe:
             return False
+        if self.codec == "mjpeg":
+            tables = jpeg.tables_of(packet)
+            self._first_tables = tables if self._first_tables is None else self._first_tables
+            return tables >= self._first_tables
         return self.codec != "vp8" or not vp8.depends_on_earlier_frames(bytes(packet))
 
     # ---- Decoding ----------------------------------------------------------------------------------------------------
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The wanted frames, ascending, with their numbers."""
+        self._let_decoder_learn()
         for run in self._split_into_runs(wanted):
             missing = deque(run)
             start = self._start_before(run[0])
@@ -580,16 +592,32 @@ class VideoFile:
 
     def _incomplete_keyframes(self, start: _Start, last: int) -> set[int]:
         """The packets of keyframes up to a frame that do not fill their picture, without a report."""
-        if self.codec != "vp8":
+        if self.codec not in CODECS_WITH_UNREPORTED_ENDS:
             return set()
         starts = [other for other in self._starts if start.number <= other.number <= last]
         for packet in {other.packet for other in starts} - self._is_complete.keys():
             (keyframe,) = islice(self._packets_from(packet), 1)
-            try:
-                self._is_complete[packet] = vp8.fills_its_picture(keyframe, decoder=self._decoder)
-            except av.FFmpegError:
-                self._is_complete[packet] = True  # it will be reported
+            with captured_log():
+                try:
+                    self._is_complete[packet] = vp8.fills_its_picture(keyframe, decoder=self._decoder)
+                except av.FFmpegError:
+                    self._is_complete[packet] = True  # it will be reported
         return {other.packet for other in starts if not self._is_complete[other.packet]}
+
+    def _let_decoder_learn(self) -> None:
+        """Decode the first packets of the file once, for what a decoder keeps of them when it is flushed.
+
+        If they are damaged, it has learned something else than an encoder does: what it reports, and
+        where it starts to conceal, then depends on all that was decoded before.
+        """
+        if self.codec not in CODECS_THAT_LEARN or self._has_learned:
+            return
+        self._has_learned = True
+        self._decoder.flush_buffers()
+        self._decoder.skip_frame = "DEFAULT"
+        reports = [self._decode_packet(packet)[1] for packet in islice(self._packets_from(0), NUM_LEARNED_FROM)]
+        if any(reports):
+            self._starts = self._starts[:1]
 
     def _check_none_is_late(self, first: int, last: int) -> None:
         """Raise an error if the decoder still holds frames that should have been shown before the last one."""
@@ -757,13 +785,15 @@ def _is_same_packet(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 def _is_one_time_line(pictures: list[_Picture]) -> bool:
     """Whether no picture goes back in time behind those that were decoded before, as where recordings are joined."""
-    latest = None
+    latest = latest_before_key = None
     decoded_at = None
     for picture in pictures:
         if picture.time is None:
             return False
-        if picture.is_key and latest is not None and picture.time <= latest:
-            return False  # what follows a keyframe is not shown before what precedes it
+        if picture.is_key:
+            latest_before_key = latest
+        if latest_before_key is not None and picture.time <= latest_before_key:
+            return False  # neither a keyframe nor what follows it is shown before what precedes the keyframe
         if decoded_at is not None and picture.decoding_time is not None and picture.decoding_time < decoded_at:
             return False
         latest = picture.time if latest is None else max(latest, picture.time)

@@ -88,7 +88,7 @@ def _read_numbered(lines: Sequence[str], *, separator: str) -> list[str]:
 def _read_json(text: str) -> list[str]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
     if isinstance(content, list):
         if not all(isinstance(name, str) for name in content):

@@ -303,7 +303,7 @@ def _read_json(path: str, *, expected: type) -> Any:
     with open_text(path) as file:
         try:
             content = json.load(file)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, expected):
         raise ValueError(f"{path}: expected a JSON {expected.__name__}, found a {type(content).__name__}")

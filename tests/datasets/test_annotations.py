@@ -11,6 +11,8 @@ import pytest
 
 from slowfast.datasets import annotations
 from slowfast.datasets.annotations import Annotations, format_row, read_frame_list, read_path_list
+from slowfast.datasets.labels import read_class_names
+from slowfast.datasets.official import read_kinetics, read_something_v2
 from slowfast.datasets.records import Video
 
 
@@ -132,6 +134,23 @@ def test_bad_lines_are_counted_and_the_first_five_shown(tmp_path: Path) -> None:
         ["line", "14", "is"],
         ["line", "15", "has"],
     ]
+
+
+def test_a_long_bad_line_is_shown_without_its_middle(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.csv", "label,youtube_id,time_start,time_end\n" + "a" * 5000 + ",b,1,2\n")
+    with pytest.raises(
+        ValueError, match=r"line 2 has the class 'aaa.*a \.\.\. a.*, none of the 1 class names$"
+    ) as caught:
+        read_kinetics(path, part="train", video_template="{youtube_id}", class_names=["x"])
+    assert len(str(caught.value)) < 600 + len(path)
+
+
+def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.json", "[" * 100_000)
+    with pytest.raises(ValueError, match=r"list\.json: not JSON: "):
+        read_something_v2(path, video_template="{id}", class_names=["x"])
+    with pytest.raises(ValueError, match=r"list\.json: not JSON: "):
+        read_class_names(path)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,70 @@ def test_pictures_in_another_order_than_their_times_are_refused(tmp_path: Path) 
             video.read(range(NUM_FRAMES))
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xdb", b"\xff\xc4"])
+def test_a_jpeg_without_its_tables_takes_those_of_the_one_before(segment: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mov")
+    content = bytearray(path.read_bytes())
+    position, size, _ = packets_of(path)[20]
+    marker = content.index(segment, position, position + size)
+    content[marker + 1] = 0xE5  # application data, which decoders skip
+    path.write_bytes(content)
+    plain, is_reported = decode_plainly(path)
+    with VideoFile(str(path)) as video:
+        try:
+            frame = video.read([20])[0]
+        except DecodeError:
+            assert is_reported
+        else:
+            assert np.array_equal(frame, plain[20])
+        assert np.array_equal(video.read([21])[0], plain[21])
+
+
+def test_a_jpeg_whose_data_end_too_early_is_not_shown(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mov")
+    content = bytearray(path.read_bytes())
+    position, size, _ = packets_of(path)[20]
+    content[position + size - size // 4 : position + size - size // 4 + 2] = b"\xff\xd9"  # the end of the image
+    path.write_bytes(content)
+    with VideoFile(str(path)) as video, pytest.raises(DecodeError, match=r"v\.mov: .*\(at frame 20\)"):
+        video.read([20])
+
+
+def test_mpeg4_damage_is_reported_wherever_reading_starts(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.avi")
+    content = bytearray(path.read_bytes())
+    position, size, is_key = packets_of(path)[24]
+    assert is_key
+    content[position + size - 1] = 0  # the stuffing at the end of the picture
+    path.write_bytes(content)
+    assert decode_plainly(path)[1]
+    with VideoFile(str(path)) as video, pytest.raises(DecodeError, match=r"\(at frame 24\)"):
+        video.read([24])
+
+
+def stamp(ticks: int) -> bytes:
+    """A time of presentation in a transport stream, where one of decoding follows."""
+    middle, low = (ticks >> 15) & 0x7FFF, ticks & 0x7FFF
+    return bytes([0x31, (ticks >> 22) & 0xFF, (middle & 0x7F) << 1 | 1, low >> 7, (low & 0x7F) << 1 | 1])
+
+
+def test_a_time_before_those_of_the_last_group_is_no_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.ts")
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    late = next(p for p in packets[30:] if p.pts != p.dts and not p.is_keyframe)
+    content = path.read_bytes()
+    assert content.count(stamp(late.pts or 0)) == 1
+    path.write_bytes(content.replace(stamp(late.pts or 0), stamp((packets[0].pts or 0) + 5000)))
+
+    plain, is_reported = decode_plainly(path)
+    assert not is_reported
+    with VideoFile(str(path)) as video:
+        assert video.num_frames == len(plain)
+        for number in (0, 7, 20, 33, 50):
+            assert np.array_equal(video.read([number])[0], plain[number])
+
+
 # ---- Joined files ----------------------------------------------------------------------------------------------------
 
 

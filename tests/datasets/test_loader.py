@@ -1,18 +1,15 @@
 """Workers that die or get stuck, and many videos in one process: an error that says where, no freeze, no leak."""
 
 import contextlib
-import gc
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +18,7 @@ from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.datasets.loader import LoaderError, warn_about_many_workers
+from tests.resources import left_since, resources
 
 QUICKSTART = Path(__file__).parents[2] / "exp/quickstart/config.yaml"
 
@@ -199,34 +197,6 @@ def test_leaving_a_pass_early_a_thousand_times_neither_hangs_nor_leaks(
     before = resources()
     leave_early(1000)
     assert left_since(before) == Counter()
-
-
-class Resources(NamedTuple):
-    """Resident memory of this process in bytes, and its open descriptors and threads by name."""
-
-    memory: int
-    held: Counter[str]
-
-
-def resources() -> Resources:
-    held: Counter[str] = Counter()
-    for entry in [*Path("/proc/self/fd").iterdir(), *Path("/proc/self/task").iterdir()]:
-        with contextlib.suppress(OSError):  # it has ended since
-            held[os.readlink(entry) if entry.is_symlink() else f"thread {(entry / 'comm').read_text().strip()}"] += 1
-    status = Path("/proc/self/status").read_text()
-    memory = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-    return Resources(memory, held)
-
-
-def left_since(before: Resources) -> Counter[str]:
-    """Descriptors and threads that there were not before; queues that were closed get a moment to end their threads."""
-    deadline = time.monotonic() + 10
-    while True:
-        gc.collect()
-        left = resources().held - before.held
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("num_opens", [1000, pytest.param(20_000, marks=pytest.mark.soak)])
