@@ -331,7 +331,7 @@ def _spanned_row(separator: str | None) -> str:
     between = rf"\s*{re.escape(separator)}\s*" if separator else r"\s+"
     label, seconds = (rf'(?:{number}|"{number}")' for number in (_NUMBER, _SECONDS))
     suffix = r"\.[0-9]*[A-Za-z][0-9A-Za-z]*"
-    row = rf'.*{suffix}"?{between}{label}'
+    row = rf'.*{suffix}(?:\s*")?{between}{label}'
     return rf"(?P<row>{row}){between}(?P<start>{seconds}){between}(?P<end>{seconds})"
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.filter import Graph
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from numpy.typing import NDArray
 
@@ -95,12 +95,13 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     try:
-        side_data = frame.side_data
+        # Not `frame.side_data`: a frame keeps that, which refers to it, and lasts until Python looks for such cycles.
+        side_data = SideDataContainer(frame)  # type: ignore[call-arg]
     except ValueError:  # PyAV has no name for another kind of side data of this frame
-        side_data = _without_unnamed(frame).side_data
+        side_data = SideDataContainer(_without_unnamed(frame))  # type: ignore[call-arg]
     if Type.DISPLAYMATRIX not in side_data:
         return None
-    return struct.unpack("=9i", bytes(side_data[Type.DISPLAYMATRIX]))  # type: ignore[typeddict-item]
+    return struct.unpack("=9i", bytes(side_data[Type.DISPLAYMATRIX]))
 
 
 def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:

@@ -142,10 +142,19 @@ def write_fold_lists(
 
     names, in_test, in_fold = sorted(found), dict[str, str](), dict[str, int]()
     if not force and any(folder.exists() for folder in folders.values()):
+        num_there, listed = 0, set[str]()
         for fold, folder in folders.items():
-            names, kept = _keep(_read_old_lists(folder, separator=","), found, lists=folder)
+            old = _read_old_lists(folder, separator=",")
+            if not old.names:
+                continue
+            num_there += 1
+            names, kept = _keep(old, found, lists=folder)
+            listed |= kept.keys()
             in_test |= {path: split for path, split in kept.items() if split == "test"}
             in_fold |= {path: fold for path, split in kept.items() if split == "val"}
+        # The folds of a call that was stopped lack videos, which were to be in the others.
+        if num_there < num_folds and listed == in_test.keys() | in_fold.keys():
+            raise FileExistsError(f"{lists} has only {count(num_there, 'fold')}; {_FORCE}")
 
     kept_splits = in_test | dict.fromkeys(in_fold, "train")
     splits = assign_splits(found, shares=shares, seed=seed, group_of=group_of, kept=kept_splits)
@@ -206,7 +215,9 @@ def _keep(old: _OldLists, found: Mapping[str, Sequence[str]], *, lists: Path) ->
     there = {path for paths in found.values() for path in paths}
     gone = [path for path in old.splits if path not in there]
     if gone:
-        logger.warning("%s: %s that were listed are gone: %s", lists, count(len(gone), "video"), some(gone))
+        verb = "is" if len(gone) == 1 else "are"
+        number = count(len(gone), "listed video")
+        logger.warning("%s: %s %s gone: %s", lists, number, verb, some(gone))
     kept = {path: split for path, (split, _) in old.splits.items() if path in there}
     return old.names + sorted(found.keys() - {*old.names}), kept
 

@@ -1,5 +1,6 @@
 """Display matrices: frames are turned and mirrored as players show them; pixels need not be squares."""
 
+import gc
 import io
 import struct
 from fractions import Fraction
@@ -14,6 +15,7 @@ from PIL import Image
 
 from slowfast.datasets.convert import resize_videos
 from slowfast.datasets.decode import DecodeError, VideoFile
+from slowfast.datasets.frame_metadata import orientation_of
 
 QUARTERS = {"r": (230, 20, 20), "g": (20, 230, 20), "b": (20, 20, 230), "w": (200, 200, 200)}
 # a, b, c, d: a pixel at (x, y) is shown at (a x + c y, b x + d y), to the right and down (ISO/IEC 14496-12, 6.2.2).
@@ -146,3 +148,15 @@ def test_pixels_stay_as_wide_as_they_are_shown(
         frame = video.read([0])[0]
         resized_shape = Fraction(frame.shape[1], frame.shape[0]) * video.sample_aspect_ratio
     assert float(resized_shape) == pytest.approx(float(1 / shape if matrix[1] else shape), rel=1e-5)
+
+
+def test_a_frame_is_freed_once_it_is_turned() -> None:
+    frame = av.VideoFrame(32, 32, "yuv420p")
+    gc.collect()
+    gc.disable()
+    try:
+        orientation_of(frame)
+        del frame
+        assert gc.collect() == 0  # no frame waits in a cycle of references, with its picture
+    finally:
+        gc.enable()

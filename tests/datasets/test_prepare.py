@@ -1,6 +1,7 @@
 """Lists of own videos, split by class, and of those videos of official lists that are there."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -219,6 +220,23 @@ def test_each_video_is_validated_in_one_fold(tmp_path: Path, pattern: str) -> No
         assert {video: again[video] for video in fold} == fold
     with pytest.raises(FileExistsError, match="has more than 3 folds"):
         write_fold_lists(videos, lists, num_folds=3)
+
+
+def test_more_folds_than_are_there_need_force(tmp_path: Path) -> None:
+    videos, lists = make_tree(tmp_path / "videos", b=9, c=9), tmp_path / "lists"
+    write_fold_lists(videos, lists, num_folds=3)
+    make_tree(tmp_path / "videos", a=1)
+    with pytest.raises(FileExistsError, match="lists has only 3 folds; --force"):
+        write_fold_lists(videos, lists, num_folds=4)
+
+
+def test_labels_stay_where_the_last_fold_is_missing(tmp_path: Path) -> None:
+    videos, lists = make_tree(tmp_path / "videos", b=9, c=9), tmp_path / "lists"
+    write_fold_lists(videos, lists, num_folds=3)
+    shutil.rmtree(lists / "fold3")  # as after a call that was stopped
+    make_tree(tmp_path / "videos", a=3)
+    write_fold_lists(videos, lists, num_folds=3)
+    assert read_class_names(str(lists / "fold1/classes.txt")) == ["b", "c", "a"]
 
 
 def test_all_folds_have_the_same_test(tmp_path: Path) -> None:

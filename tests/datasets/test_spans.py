@@ -46,6 +46,7 @@ def test_quotes_tell_a_span_from_a_name(tmp_path: Path) -> None:
         Video("x.mp4", 1, None, Span(2, 3)),
     ]
     assert read(tmp_path / "list.csv", text, separator=",") == videos
+    videos.append(Video("blank.mp4 ", 1, None, Span(2, 3)))
     written = "".join(format_row(v.path, v.label, *(v.span or ()), separator=",") for v in videos)
     assert read(tmp_path / "list.csv", written, separator=",") == videos
 
