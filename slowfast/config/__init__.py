@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from slowfast.config.defaults import RETIRED, add_section, default_cfg
 from slowfast.config.files import Raw, Scalar, read_settings
 from slowfast.config.rules import find_problems
-from slowfast.config.values import shorten, show, to_value
+from slowfast.config.values import cut_middle, shorten, show, to_value
 
 __all__ = ["CfgNode", "add_section", "default_cfg", "find_problems", "load_cfg"]
 
@@ -56,7 +56,7 @@ def load_cfg(
         logger.warning("%s: %s", path, warning)
 
     if not problems:  # the checks may read any key, so the tree must be whole
-        problems = [problem for check in checks for problem in check(cfg)]
+        problems = [cut_middle(problem) for check in checks for problem in check(cfg)]
     if problems:
         raise ValueError("\n  ".join([f"{path}:", *map(_cut, problems)]))
 

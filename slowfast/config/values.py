@@ -70,6 +70,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def cut_middle(text: str) -> str:
+    """Return the start and the end of a text that is too long for a message, which may quote a value as it is."""
+    return text if len(text) <= 800 else f"{text[:400]} ... {text[-400:]}"
+
+
 def _text(raw: Raw) -> str:
     if isinstance(raw, list | dict):
         kind = "a list" if isinstance(raw, list) else "a mapping"
