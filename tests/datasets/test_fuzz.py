@@ -89,7 +89,8 @@ def decode_plainly(path: Path) -> Decoded:
                         continue
                     is_reported |= any(frame.is_corrupt for frame in frames)
                     times += [frame.pts for frame in frames]
-                    images += [frame.to_ndarray(format="rgb24", width=width, height=height) for frame in frames]
+                    to_rgb: Any = {"format": "rgb24", "width": width, "height": height}
+                    images += [np.asarray(frame.to_ndarray(**to_rgb), np.uint8) for frame in frames]
         except (av.FFmpegError, IndexError, AttributeError):  # it has no video, or no decoder is known
             is_reported = True
     return Decoded(images, times, is_reported or any(level <= av.logging.ERROR for level, *_ in log))
