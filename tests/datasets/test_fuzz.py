@@ -20,7 +20,7 @@ from slowfast.datasets.ffmpeg_log import listen
 from slowfast.datasets.labels import read_class_names
 from tests.resources import left_since, resources
 
-Images = list[NDArray[np.uint8]]
+Images = list[NDArray[Any]]
 
 SEED = 20_241
 NUM_CASES = 300
@@ -181,7 +181,7 @@ def check_video(seed: int, originals: list[Original], folder: Path) -> tuple[int
     return num_right, num_refused
 
 
-def right_images(number: int, video: VideoFile, *, plain: Decoded, original: Original) -> Iterator[NDArray[np.uint8]]:
+def right_images(number: int, video: VideoFile, *, plain: Decoded, original: Original) -> Iterator[NDArray[Any]]:
     """What a frame may show: what the plain decode shows, or, if that reported damage, what there was before it.
 
     Where a decoder has lost frames, the plain decode shows the others at their times.
