@@ -84,6 +84,13 @@ def test_split_again_says_what_stayed_and_a_share_of_0_is_none(
     assert not (tmp_path / "lists/val.csv").exists()
 
 
+def test_a_bad_group_pattern_is_wrong_usage(prepare_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        prepare_data("split", "videos", "lists", "--group-by", "patient[")
+    assert error.value.code == 2
+    assert "argument --group-by: 'patient[' is no regular expression" in capsys.readouterr().err
+
+
 def test_folds_print_a_command_for_the_first(
     prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

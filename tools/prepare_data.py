@@ -8,6 +8,7 @@ Exit status: 0 done, 1 some videos failed or the command failed, 2 wrong usage, 
 import argparse
 import inspect
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     split.add_argument(
         "--group-by",
+        type=_pattern,
         default="",
         metavar="PATTERN",
         help="regular expression: videos in whose paths, without suffix, it finds the same text stay together, as "
@@ -201,6 +203,15 @@ def _parser() -> argparse.ArgumentParser:
             help="number of processes (default: one per core)",
         )
     return parser
+
+
+def _pattern(text: str) -> str:
+    """A regular expression, as argparse's `type`."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 def _split(args: argparse.Namespace) -> int:
