@@ -110,7 +110,7 @@ def test_gradients_are_clipped_to_the_given_norm(tiny_cfg: TinyCfg, tmp_path: Pa
 
 def test_steps_that_are_not_finite_in_a_row_stop_the_run(tiny_cfg: TinyCfg) -> None:
     cfg = tiny_cfg(
-        SOLVER__BASE_LR=1e30, SOLVER__CLIP_GRADIENT=0, SOLVER__OPTIMIZING_METHOD="sgd", SOLVER__MAX_BAD_STEPS=3
+        SOLVER__BASE_LR=1e9, SOLVER__CLIP_GRADIENT=0, SOLVER__OPTIMIZING_METHOD="sgd", SOLVER__MAX_BAD_STEPS=3
     )
     with pytest.raises(
         BadStepsError,
@@ -121,9 +121,9 @@ def test_steps_that_are_not_finite_in_a_row_stop_the_run(tiny_cfg: TinyCfg) -> N
     assert len(dumps) == 3
     found = simplejson.loads(dumps[0].read_text())
     assert found["step"] == 2
-    assert found["lr"] == pytest.approx(1e30, rel=0.3)
+    assert found["lr"] == pytest.approx(1e9, rel=0.3)
     assert len(found["processes"][0]["videos"]) == 8
-    assert found["processes"][0]["first_module_not_finite"].startswith("patch_embed1")
+    assert found["processes"][0]["first_module_not_finite"].startswith("patch_embed")
 
 
 def test_training_starts_from_given_weights_with_a_new_head(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
