@@ -111,6 +111,7 @@ def test_every_command_of_the_page_is_run() -> None:
     assert set(languages) == {"", "bash", "console"}
 
 
+@pytest.mark.zoo
 def test_kinetics_400(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
     # One training video is missing; another is broken, and replaced by a good one.
     names = {"train": ["aaaaaaaaaaa_000001_000011", "-bbbbbbbbbb_000123_000133"], "val": ["ccccccccccc_000000_000010"]}
@@ -133,6 +134,7 @@ def test_kinetics_400(run_section: RunSection, write_videos: Write, write_text: 
     }
 
 
+@pytest.mark.zoo
 def test_kinetics_600(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
     for split, part in (("train", "train"), ("val", "validate")):
         write_videos(f"k600/{split}/{split * 4:.11}_000001_000011.mp4")
@@ -144,6 +146,7 @@ def test_kinetics_600(run_section: RunSection, write_videos: Write, write_text: 
     assert "massaging" in read_class_names(str(tmp_path / "data/k600_lists/classes.txt"))[int(label)]
 
 
+@pytest.mark.zoo
 def test_something_something_v2(
     run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_something_something_v2(
     assert train == "1 30 7\n2 30 7\n"
 
 
+@pytest.mark.zoo
 def test_something_something_v1(run_section: RunSection, write_text: Write, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         folder = tmp_path / f"data/ssv1/20bn-something-something-v1/{number}"
@@ -181,6 +185,7 @@ def test_something_something_v1(run_section: RunSection, write_text: Write, tmp_
     assert (lists / "somesomev1_rgb_validation_split.txt").read_text() == "2 9 5\n"
 
 
+@pytest.mark.zoo
 def test_ucf101(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
     names = [f"Class{number:03d}" for number in range(101)]
     write_text("ucf101/ucfTrainTestlist/classInd.txt", "".join(f"{n} {name}\r\n" for n, name in enumerate(names, 1)))
@@ -195,6 +200,7 @@ def test_ucf101(run_section: RunSection, write_videos: Write, write_text: Write,
     )
 
 
+@pytest.mark.zoo
 def test_hmdb51(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
     for number in range(51):
         name = f"class_{number:02d}"

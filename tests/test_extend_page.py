@@ -96,6 +96,7 @@ def test_the_example_trains_and_is_tested(
     check_run(printed, project)
 
 
+@pytest.mark.zoo
 def test_the_command_of_the_example_works_with_two_processes(project: Path) -> None:
     command = [sys.executable, *shlex.split(TRAIN)[1:], *words(SMALL | {"NUM_GPUS": 2, "DIST_BACKEND": "gloo"})]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=project)
@@ -123,6 +124,7 @@ pathmgr.register_handler(Shelf(), allow_override=True)
 """
 
 
+@pytest.mark.zoo
 def test_its_videos_are_checked_in_processes_that_know_it_too(
     main: Main, project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

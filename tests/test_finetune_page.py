@@ -33,6 +33,7 @@ SMALL = {
 }
 
 
+@pytest.mark.zoo
 def test_published_weights_are_fine_tuned_on_own_videos_and_tested(
     repository: Path,
     motion_folder: Path,
