@@ -479,7 +479,7 @@ def open_many(folder: str, num_opens: int, seed: int) -> int:
     return num_refused
 
 
-@pytest.mark.parametrize("num_opens", [40, pytest.param(2_500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("num_opens", [40, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_eight_workers_that_read_damaged_files_do_not_hang(num_opens: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for suffix in CODECS:
