@@ -80,7 +80,7 @@ class _DamageError(Exception):
     """What was decoded from some keyframe on cannot be trusted."""
 
 
-class _LossError(Exception):
+class _LossError(_DamageError):
     """The demuxer has skipped a part of the file, or reached the end of it too early."""
 
     def __init__(self, reason: str, *, is_at_end: bool) -> None:
@@ -160,6 +160,9 @@ class VideoFile:
         except av.FFmpegError as error:
             self.close()
             raise DecodeError(f"{path}: {_reason(error)}{forget(path)}") from error
+        except _DamageError as error:  # the file has changed since its packets were read
+            self.close()
+            raise DecodeError(f"{path}: {error}{forget(path)}") from error
         except BaseException as error:
             self.close()
             if isinstance(error, DecodeError):
@@ -524,7 +527,7 @@ class VideoFile:
                 raise DecodeError(f"{self.path}: a packet belongs to no stream") from error
             is_at_end = not packet.size and packet.dts is None
             if name not in UNREPORTED_FORMATS and (report := first_error(log, source=name)):
-                raise _LossError(report, is_at_end=is_at_end or not any(packet.size for packet in packets))
+                raise _LossError(report, is_at_end=is_at_end or not _has_more(packets))
             if packet.size:
                 yield packet
 
@@ -550,7 +553,10 @@ class VideoFile:
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The wanted frames, ascending, with their numbers."""
-        self._let_decoder_learn()
+        try:
+            self._let_decoder_learn()
+        except _DamageError as damage:
+            raise DecodeError(f"{self.path}: {damage}") from damage
         for run in self._split_into_runs(wanted):
             missing = deque(run)
             start = self._start_before(run[0])
@@ -596,7 +602,9 @@ class VideoFile:
             return set()
         starts = [other for other in self._starts if start.number <= other.number <= last]
         for packet in {other.packet for other in starts} - self._is_complete.keys():
-            (keyframe,) = islice(self._packets_from(packet), 1)
+            keyframe = next(self._packets_from(packet), None)
+            if keyframe is None:
+                raise _DamageError("a keyframe is missing")
             with captured_log():
                 try:
                     self._is_complete[packet] = vp8.fills_its_picture(keyframe, decoder=self._decoder)
@@ -721,11 +729,12 @@ class VideoFile:
     def _seek(self, place: int) -> Iterator[av.Packet] | None:
         """The packets of the file from one on, unchecked; None if the container does not lead there."""
         row = tuple(self._packet_table[place].tolist())
-        position, *times = row
+        position, *times, _ = row
         if position == UNKNOWN:
             return None
-        # Some containers look for the time of presentation, others for that of decoding.
-        for time in times:
+        # Some containers look for the time of presentation, others for that of decoding, and some find
+        # nothing but the start of the file.
+        for time in (*times, 0):
             if time == UNKNOWN:
                 continue
             try:
@@ -776,6 +785,14 @@ class VideoFile:
         self._is_transposed = orientation.is_transposed
         image: Frames = converted.to_ndarray()  # type: ignore[assignment]
         return orientation.turn(image)
+
+
+def _has_more(packets: Iterator[av.Packet]) -> bool:
+    """Whether a demuxer gives another packet that holds anything."""
+    try:
+        return any(packet.size for packet in packets)
+    except (av.FFmpegError, OSError, IndexError):
+        return False
 
 
 def _is_same_packet(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:

@@ -1,5 +1,6 @@
 """Damaged, truncated and joined files: what is read equals a plain decode that reported nothing, or is refused."""
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,6 +13,7 @@ import pytest
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from slowfast.datasets import decode
 from slowfast.datasets.decode import DecodeError, TruncatedError, VideoFile
 
 Frames = list[NDArray[Any]]
@@ -493,3 +495,38 @@ def test_eight_workers_that_read_damaged_files_do_not_hang(num_opens: int, tmp_p
     with multiprocessing.get_context("fork").Pool(8) as pool:
         results = pool.starmap_async(open_many, [(str(tmp_path), num_opens, seed) for seed in range(8)])
         assert min(results.get(timeout=60 + num_opens)) > num_opens // 20
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "ts", "flv", "mp4", "avi"])
+@pytest.mark.parametrize("damage", ["cut off", "zeros"])
+def test_a_file_that_changes_while_it_is_open_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, damage: str
+) -> None:
+    monkeypatch.setattr(decode, "MAX_KEPT_BYTES", 0)  # as for a file of more than 256 MB, which is read again
+    path = tmp_path / f"v.{suffix}"
+    codec = {"webm": "libvpx", "flv": "flv", "avi": "mpeg4"}.get(suffix, "libx264")
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for _ in range(60):
+            noise = rng.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    with VideoFile(str(path)) as video:
+        last = video.num_frames - 1
+        whole = {number: video.read([number])[0] for number in (0, 5, 30, last)}
+
+    with VideoFile(str(path)) as video, path.open("r+b") as file:
+        length = path.stat().st_size
+        if damage == "cut off":
+            file.truncate(length // 2)
+        else:
+            file.seek(length // 2)
+            file.write(bytes(length // 3))
+            file.flush()
+        for number, frame in whole.items():
+            with contextlib.suppress(DecodeError):
+                shown = video.read([number])[0]
+                # What a decoder makes of zeros without a word cannot be told from a picture.
+                assert damage == "zeros" or np.array_equal(shown, frame)
