@@ -2,7 +2,7 @@
 
 `python benchmarks/data.py [--repeats N] [--step-seconds S --batch B]` makes ten-second videos of 340x256 pixels (H.264
 with B-frames) and loads training samples and test videos from them, in turns with a baseline that opens the video for
-each view, decodes the span of the clip, converts every decoded frame, augments whole frames with Pillow, and normalises
+each view, decodes the span of the clip, converts every decoded frame, augments whole frames with Pillow, and normalizes
 before it crops. Where decord is installed, the baseline is run with its decoder as well.
 """
 
@@ -36,13 +36,13 @@ from torch import Tensor
 from slowfast.config import load_cfg
 from slowfast.datasets.boxes import random_resized_box
 from slowfast.datasets.build import VideoLoader, build_loader
+from slowfast.datasets.dataset import _allocate
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.loader import set_up_loading
-from slowfast.datasets.motion import write_video
 from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.resize import resize_into
 from slowfast.datasets.sampling import DenseClips
-from slowfast.datasets.video import _allocate
+from slowfast.preparation.motion import write_video
 
 REPOSITORY = Path(__file__).parents[1]
 HEIGHT, WIDTH, FPS, SECONDS = 256, 340, 30, 10
@@ -116,7 +116,7 @@ def plain_train_sample(path: str, seed: int, decode: Callable[[str, Sequence[int
     frames = decode(path, clips.random(FPS * SECONDS, rng).tolist())
     samples = []
     for _ in range(2):
-        clip = plain_normalise(np.stack([np.asarray(image) for image in plain_augment(frames)]))
+        clip = plain_normalize(np.stack([np.asarray(image) for image in plain_augment(frames)]))
         box = random_resized_box(HEIGHT, WIDTH, scale=(0.08, 1), aspect=(0.75, 1.3333), rng=rng)
         clip = clip[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
         clip = plain_resize(clip, SIZE, SIZE)
@@ -131,7 +131,7 @@ def plain_train_sample(path: str, seed: int, decode: Callable[[str, Sequence[int
 def plain_test_view(path: str, clip: int, crop: int, *, num_clips: int, decode: Callable[..., Frames]) -> Tensor:
     """One view of a test, the plain way."""
     clips = DenseClips(num_frames=16, sampling_rate=4, num_clips=num_clips, use_offset=True)
-    frames = plain_normalise(decode(path, clips.numbered(FPS * SECONDS, clip).tolist()))
+    frames = plain_normalize(decode(path, clips.numbered(FPS * SECONDS, clip).tolist()))
     frames = plain_resize(frames, SIZE, WIDTH * SIZE // HEIGHT)
     left = (0, (frames.shape[3] - SIZE) // 2, frames.shape[3] - SIZE)[crop]
     return frames[:, :, :, left : left + SIZE]
@@ -185,7 +185,7 @@ def plain_augment(frames: Frames) -> list[Image.Image]:
     return images
 
 
-def plain_normalise(frames: Frames) -> Tensor:
+def plain_normalize(frames: Frames) -> Tensor:
     """Convert whole frames (T, H, W, 3) to float, (3, T, H, W), zero mean and unit deviation of each channel."""
     return ((torch.from_numpy(frames).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(3, 0, 1, 2)
 
@@ -227,7 +227,7 @@ STAGES: dict[str, tuple[Callable[..., object], ...]] = {  # what is done in each
     "decode": (VideoFile._decode_from, plain_decode_next),
     "convert": (VideoFile._to_image, plain_convert),
     "augment": (RandAugment.apply, plain_augment),
-    "resize": (resize_into, plain_normalise, plain_resize),
+    "resize": (resize_into, plain_normalize, plain_resize),
     "collate": (_allocate, stack_views),
 }
 
@@ -367,7 +367,7 @@ def report(setting: Setting, loads: dict[str, Callable[[int], object]], *, repea
         name: Runner(load, set_up=set_up_loading if name == "ours" else lambda: torch.set_num_threads(1))
         for name, load in loads.items()
     }
-    # In turns: neighbours in time are comparable on a noisy machine. The first round warms up.
+    # In turns: neighbors in time are comparable on a noisy machine. The first round warms up.
     rounds = [{name: runner.seconds(number) for name, runner in runners.items()} for number in range(repeats + 1)][1:]
     seconds = {name: np.array([one[name] for one in rounds]) for name in runners}
     clips = (2 if setting.split == "train" else setting.num_clips) * setting.num_crops

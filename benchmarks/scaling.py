@@ -23,11 +23,11 @@ from torch import nn
 
 from slowfast.config import CfgNode, load_cfg
 from slowfast.datasets.build import build_loader
-from slowfast.datasets.motion import make_motion
-from slowfast.engine.build import build_parallel
+from slowfast.distributed.collectives import device, is_main, sum_over_ranks, wait_for_all, world_size
+from slowfast.distributed.launch import launch
+from slowfast.engine.build import build_ddp
 from slowfast.models.build import build_model, count_parameters
-from slowfast.utils.distributed import device, is_main, sum_over_ranks, wait_for_all, world_size
-from slowfast.utils.launch import launch
+from slowfast.preparation.motion import make_motion
 
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = str(REPOSITORY / "exp/quickstart/config.yaml")
@@ -64,7 +64,7 @@ def time_steps(folder: str, steps: int) -> int:
     torch.set_num_threads(1)
     cfg = model_cfg("quickstart")
     alone, shared = (build_model(cfg).to(device()) for _ in range(2))
-    together = build_parallel(cfg, shared, parts_per_step=1)
+    together = build_ddp(cfg, shared, parts_per_step=1)
     clips = torch.randn(8, 3, 8, 64, 64, device=device())
     labels = torch.arange(8, device=device())
 

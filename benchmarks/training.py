@@ -17,10 +17,10 @@ import torch
 
 from slowfast.config import load_cfg
 from slowfast.datasets.build import build_loader
-from slowfast.datasets.motion import make_motion
-from slowfast.engine.build import build_run, build_step_taker
-from slowfast.engine.unread import UnreadVideos
-from slowfast.utils.distributed import device
+from slowfast.distributed.collectives import device
+from slowfast.engine.build import build_state, build_train_step
+from slowfast.engine.unreadable_videos import UnreadableVideos
+from slowfast.preparation.motion import make_motion
 
 REPOSITORY = Path(__file__).parents[1]
 CHANGES = {
@@ -43,10 +43,10 @@ class Way:
         cfg = load_cfg(str(REPOSITORY / "exp/quickstart/config.yaml"), [*fixed, *settings])
         loader = build_loader(cfg, "train")
         self.parts = next(loader.steps())
-        run = build_run(cfg, identity={}, num_parts=1)
+        run = build_state(cfg, identity={}, num_parts=1)
         run.model.train()
-        unread = UnreadVideos(len(loader.dataset), max_fraction=0)
-        self.taker = build_step_taker(cfg, run, unread=unread)
+        unreadable = UnreadableVideos(len(loader.dataset), max_fraction=0)
+        self.taker = build_train_step(cfg, run, unreadable=unreadable)
 
     def step(self) -> float:
         """Take a step; returns its seconds."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from slowfast.config import CfgNode, load_cfg
-from slowfast.datasets.motion import make_motion, write_video
+from slowfast.preparation.motion import make_motion, write_video
 
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"

@@ -17,12 +17,12 @@ from torch import nn
 
 from slowfast.config import CfgNode, default_cfg, load_cfg
 from slowfast.datasets.build import DATASETS, build_annotations
-from slowfast.datasets.motion import draw_video, write_video
 from slowfast.engine.build import build_optimizer
 from slowfast.engine.optim import lr_at
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.zoo import published
+from slowfast.preparation.motion import draw_video, write_video
 from slowfast.utils.text import count
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slowfast.datasets.decode import VideoFile
-from slowfast.datasets.motion import CLASSES, make_motion, write_video
+from slowfast.preparation.motion import CLASSES, make_motion, write_video
 
 pytestmark = pytest.mark.quickstart
 

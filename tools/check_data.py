@@ -21,7 +21,8 @@ import _cli
 from slowfast.config import CfgNode, load_cfg
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import SPLITS, build_opener
-from slowfast.datasets.formats import build_annotations, build_class_names
+from slowfast.datasets.catalog import build_annotations, build_class_names
+from slowfast.datasets.duplicates import describe_empty_classes, find_repeats
 from slowfast.datasets.manifest import (
     STATUSES,
     Manifest,
@@ -30,7 +31,6 @@ from slowfast.datasets.manifest import (
     read_checksums,
     read_manifest,
 )
-from slowfast.datasets.repeats import describe_empty_classes, find_repeats
 from slowfast.utils import plugins
 from slowfast.utils.text import count, printable
 

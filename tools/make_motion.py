@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli
 
-from slowfast.datasets.motion import CLASSES, VIDEOS_PER_CLASS, make_motion
+from slowfast.preparation.motion import CLASSES, VIDEOS_PER_CLASS, make_motion
 from slowfast.utils.text import count
 
 

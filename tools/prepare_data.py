@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unle
 import _cli
 
 from slowfast.config import load_cfg
-from slowfast.datasets.assignment import FEWEST_HELD_OUT
 from slowfast.datasets.build import SPLITS
-from slowfast.datasets.convert import Conversion, extract_frames, resize_videos
-from slowfast.datasets.formats import DATASETS, build_annotations, build_class_names
-from slowfast.datasets.prepare import write_fold_lists, write_folder_lists, write_found_lists
+from slowfast.datasets.catalog import DATASETS, build_annotations, build_class_names
+from slowfast.preparation.convert import Conversion, extract_frames, resize_videos
+from slowfast.preparation.lists import write_fold_lists, write_folder_lists, write_found_lists
+from slowfast.preparation.splits import FEWEST_HELD_OUT
 from slowfast.utils import plugins
 from slowfast.utils.text import count, some
 

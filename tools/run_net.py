@@ -10,20 +10,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli
 
-from slowfast.utils import interrupt
+from slowfast.distributed import signals
 
 if __name__ == "__main__":
-    interrupt.listen()
+    signals.listen()
 
 from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.datasets import build as datasets
-from slowfast.engine import parallel
+from slowfast.distributed import launch
+from slowfast.distributed.collectives import is_main
+from slowfast.distributed.signals import INTERRUPTED_STATUS
+from slowfast.engine import ddp
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.models import build as models
-from slowfast.utils import launch, plugins
-from slowfast.utils.distributed import is_main
-from slowfast.utils.interrupt import INTERRUPTED_STATUS
+from slowfast.utils import plugins
 from slowfast.utils.progress import start_logging
 from slowfast.utils.provenance import describe, provenance
 
@@ -60,7 +61,7 @@ def find_output_problems(cfg: CfgNode) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the config, start the processes, and return the exit status."""
-    with interrupt.stopping_on_signals():
+    with signals.stopping_on_signals():
         return _main(arguments)
 
 
@@ -90,7 +91,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
     checks = [
         find_problems,
-        parallel.find_problems,
+        ddp.find_problems,
         models.find_problems,
         datasets.find_problems,
         find_machine_problems,

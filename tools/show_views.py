@@ -12,10 +12,10 @@ from PIL import Image
 from slowfast.config import load_cfg
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import SPLITS, build_loader
-from slowfast.datasets.formats import format_of
+from slowfast.datasets.catalog import format_of
 from slowfast.utils import plugins
 from slowfast.utils.text import count, printable
-from slowfast.visualization.views import draw_sheet, format_looks, look_at
+from slowfast.visualization.contact_sheet import draw_sheet, format_looks, look_at
 
 # One video in this process, whatever machine the config is for.
 ALONE = ["NUM_GPUS", "0", "NUM_SHARDS", "1", "SHARD_ID", "0", "TRAIN.BATCH_SIZE", "1", "DATA_LOADER.NUM_WORKERS", "0"]

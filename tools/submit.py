@@ -25,10 +25,7 @@ from submitit.slurm.slurm import _get_default_parameters, _make_sbatch_string
 
 from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.datasets import build as datasets
-from slowfast.models import build as models
-from slowfast.utils import plugins
-from slowfast.utils.files import write_file
-from slowfast.utils.submission import (
+from slowfast.distributed.submission import (
     TIME_FORMAT,
     Job,
     Task,
@@ -43,6 +40,9 @@ from slowfast.utils.submission import (
     table,
     write_jobs,
 )
+from slowfast.models import build as models
+from slowfast.utils import plugins
+from slowfast.utils.files import write_file
 from slowfast.utils.text import count, some
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,10 +6,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli  # noqa: F401
 
-from slowfast.utils import interrupt
+from slowfast.distributed import signals
 
 if __name__ == "__main__":
-    interrupt.listen()
+    signals.listen()
 
 from run_net import main
 

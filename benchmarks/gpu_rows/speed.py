@@ -23,7 +23,7 @@ from benchmarks.gpu_rows.timing import median_seconds, shown
 from benchmarks.gpu_rows.tracing import record
 from benchmarks.gpu_rows.training import Training, batch
 from slowfast.datasets.records import Batch
-from slowfast.engine.parallel import compile_blocks
+from slowfast.engine.ddp import compile_blocks
 from slowfast.engine.recompute import activation_bytes
 from slowfast.models.depthwise import can_use_triton
 

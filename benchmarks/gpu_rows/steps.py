@@ -14,7 +14,7 @@ from benchmarks.gpu_rows.setup import NUM_CLASSES, Setup, cpu_setup
 from benchmarks.gpu_rows.training import MEAN, STD, Training, batch_of, published_mix
 from slowfast.datasets.boxes import Box
 from slowfast.datasets.records import Batch, Unfilled
-from slowfast.datasets.transforms import Normalise
+from slowfast.datasets.transforms import Normalize
 from slowfast.models.uniformer import UniFormer
 
 NUM_CLIPS = 8
@@ -70,7 +70,7 @@ def skipped_steps(setup: Setup) -> Iterator[Result]:
         for _ in range(4):
             training.step(small_batch(), lr=LR)
         training.settle()
-        scale, counted_before = training.run.scaler.get_scale(), training.run.num_bad_steps
+        scale, counted_before = training.run.scaler.get_scale(), training.run.num_skipped_steps
         before = _everything(training)
         spoilt = small_batch()
         spoilt.frames[0, 0, 0, 0, 0] = float("inf")
@@ -78,7 +78,7 @@ def skipped_steps(setup: Setup) -> Iterator[Result]:
         training.settle()
         is_same = torch.equal(before, _everything(training)) and bool(outcome.is_bad)
 
-        counted = training.run.num_bad_steps - counted_before
+        counted = training.run.num_skipped_steps - counted_before
         halved = not training.run.scaler.is_enabled() or training.run.scaler.get_scale() == scale / 2
         loss = training.step(small_batch(), lr=LR).loss
         training.settle()
@@ -111,8 +111,8 @@ def average_by_hand(setup: Setup) -> Iterator[Result]:
     for seed in range(4):
         training.step(small_batch(seed=seed), lr=LR)
         by_hand = 0.9 * by_hand + 0.1 * _weights(training.model)
-    assert training.run.average is not None
-    error = relative_error(_weights(training.run.average.model), by_hand)
+    assert training.run.ema is not None
+    error = relative_error(_weights(training.run.ema.model), by_hand)
     yield Result("EMA against arithmetic by hand", f"relative error {error:.1e} (limit 1e-6)", verdict(error <= 1e-6))
 
 
@@ -183,8 +183,8 @@ def erased(setup: Setup) -> Iterator[Result]:
     generator = torch.Generator().manual_seed(5)
     frames = torch.randint(0, 256, (2, 3, 8, 64, 64), generator=generator, dtype=torch.uint8)
     boxes = (Unfilled(0, [Box(8, 8, 48, 48)], 6),)
-    normalise = Normalise(mean=MEAN, std=STD, erase_mode="pixel")
-    clips = normalise(frames.to(setup.device), boxes).cpu()
+    normalize = Normalize(mean=MEAN, std=STD, erase_mode="pixel")
+    clips = normalize(frames.to(setup.device), boxes).cpu()
 
     mean, std = torch.tensor(MEAN).view(-1, 1, 1, 1), torch.tensor(STD).view(-1, 1, 1, 1)
     expected = (frames.double() / 255 - mean) / std

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from benchmarks.gpu_rows.setup import NUM_CLASSES, Setup
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch, Unfilled
-from slowfast.datasets.transforms import Normalise
-from slowfast.engine.averaging import Average
-from slowfast.engine.bad_steps import BadSteps
+from slowfast.datasets.transforms import Normalize
+from slowfast.distributed.collectives import use_device
+from slowfast.engine.ema import ModelEma
 from slowfast.engine.optim import make_optimizer, parameter_groups
-from slowfast.engine.run import Run
-from slowfast.engine.step import Outcome, StepTaker
-from slowfast.engine.unread import UnreadVideos
-from slowfast.utils.distributed import use_device
+from slowfast.engine.skipped_steps import SkippedSteps
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import Outcome, TrainStep
+from slowfast.engine.unreadable_videos import UnreadableVideos
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 LR = 1e-4
@@ -54,19 +54,19 @@ class Training:
         use_device(setup.device.index or 0, on_gpu=setup.is_gpu)
         self.model = model.train()
         groups = parameter_groups(model, weight_decay=0.05, norm_weight_decay=0.0, decay_1d=False)
-        self.run = Run(
+        self.run = TrainingState(
             model=model,
             optimizer=make_optimizer(optimizer, groups, lr=LR, fused=fused),
             scaler=torch.amp.GradScaler(setup.device.type, enabled=amp is torch.float16),
-            average=Average(model, decay=ema_decay) if ema_decay else None,
+            ema=ModelEma(model, decay=ema_decay) if ema_decay else None,
             num_parts=micro_batches,
         )
-        self._taker = StepTaker(
+        self._taker = TrainStep(
             self.run,
             loss=F.cross_entropy,
-            normalise=Normalise(mean=MEAN, std=STD, erase_mode="pixel"),
-            bad_steps=BadSteps(self.run.streak, max_in_row=most_skipped),
-            unread=UnreadVideos(1, max_fraction=0.0),
+            normalize=Normalize(mean=MEAN, std=STD, erase_mode="pixel"),
+            skipped_steps=SkippedSteps(self.run.streak, max_in_row=most_skipped),
+            unreadable=UnreadableVideos(1, max_fraction=0.0),
             mix=published_mix() if mixes else None,
             amp=amp,
             max_norm=20.0,

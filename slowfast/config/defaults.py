@@ -59,7 +59,7 @@ _C.TEST.TEST_BEST = False  # with no file given, test the checkpoint with the be
 _C.TEST.EMA = True  # validate, keep as best and test the averaged weights of TRAIN.EMA_DECAY, where there are any
 _C.TEST.ALLOW_UNSCORED = False  # exit status 0 although some videos are unreadable
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
-_C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (centre) or 3
+_C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (center) or 3
 
 # ---- Videos and views ------------------------------------------------------------------------------------------------
 _C.DATA = CfgNode()
@@ -72,7 +72,7 @@ _C.DATA.IMAGE_TEMPLATE = "{:05d}.jpg"  # file name of frame n (from 1) in a fram
 _C.DATA.CLASS_NAMES = ""  # file of class names, one a line or with numbers; "": the data set's own, or none
 _C.DATA.NUM_FRAMES = 8  # frames of a clip
 _C.DATA.SAMPLING_RATE = 8  # a dense clip spans NUM_FRAMES * SAMPLING_RATE frames of the video
-_C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; one clip is centred
+_C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; one clip is centered
 _C.DATA.TARGET_FPS = 0.0  # frames/s that a video is resampled to before clips are taken; 0: as the data set has it
 _C.DATA.SHORT_CLIP = "repeat_last"  # a video shorter than a dense clip: repeat_last | loop | error (it is a bad video)
 # Long videos are read by the frame tables beside it.
@@ -84,7 +84,7 @@ _C.DATA.REVERSE_INPUT_CHANNEL = False  # swap RGB and BGR; data sets of frame fo
 _C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of values in [0, 1]
 _C.DATA.STD = [0.225, 0.225, 0.225]  # per channel, of values in [0, 1]
 _C.DATA.UINT8 = (
-    False  # clips reach the device as uint8, a quarter of the bytes: pixels are rounded before normalisation
+    False  # clips reach the device as uint8, a quarter of the bytes: pixels are rounded before normalization
 )
 _C.DATA.TRAIN_CROP_SIZE = 224  # pixels, side of a training crop
 _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # [min, max] share of the frame's area in a random resized crop
@@ -107,7 +107,7 @@ _C.AUG.NUM_SAMPLE = 1  # augmented copies of each decoded training clip: the ste
 _C.AUG.AA_TYPE = "rand-m7-n4-mstd0.5-inc1"  # RandAugment policy in timm's notation; "": none
 _C.AUG.INTERPOLATION = "bicubic"  # of RandAugment's rotations, shears and shifts: nearest | bilinear | bicubic
 _C.AUG.RE_PROB = 0.25  # probability of random erasing
-_C.AUG.RE_MODE = "pixel"  # fill of the erased box: pixel (noise) | rand (one colour) | const (the mean)
+_C.AUG.RE_MODE = "pixel"  # fill of the erased box: pixel (noise) | rand (one color) | const (the mean)
 _C.AUG.RE_COUNT = 1  # most boxes erased per clip
 
 _C.MIXUP = CfgNode()
@@ -145,7 +145,7 @@ _C.UNIFORMER.DROP_DEPTH_RATE = 0.1  # drop path of the last block; rises linearl
 _C.UNIFORMER.SPLIT = False  # attention over time, then space, in stages 3 and 4
 _C.UNIFORMER.STD = False  # patch embeddings 2 to 4 overlap in time
 
-# ---- Optimisation ----------------------------------------------------------------------------------------------------
+# ---- Optimization ----------------------------------------------------------------------------------------------------
 _C.SOLVER = CfgNode()
 _C.SOLVER.OPTIMIZING_METHOD = "adamw"  # adamw | adam | sgd
 _C.SOLVER.BASE_LR = 1e-4

@@ -12,9 +12,7 @@ from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 
 from slowfast.datasets.annotations import Annotations
-from slowfast.datasets.decode import FrameFolder, VideoFile
-from slowfast.datasets.draws import BalancedDraws, UniformDraws
-from slowfast.datasets.formats import (
+from slowfast.datasets.catalog import (
     DATASETS,
     Format,
     Source,
@@ -25,18 +23,20 @@ from slowfast.datasets.formats import (
     known_class_names,
     list_path,
 )
+from slowfast.datasets.dataset import Transform, VideoDataset
+from slowfast.datasets.decode import FrameFolder, VideoFile
+from slowfast.datasets.duplicates import describe_empty_classes, find_repeats
+from slowfast.datasets.epoch_draws import BalancedDraws, UniformDraws
 from slowfast.datasets.frame_table import table_folder, table_path
 from slowfast.datasets.loader import VideoLoader, warn_about_many_workers
 from slowfast.datasets.manifest import read_manifest
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.records import Video
-from slowfast.datasets.repeats import describe_empty_classes, find_repeats
+from slowfast.datasets.samplers import AllViews, RandomViews
 from slowfast.datasets.sampling import DenseClips, SegmentClips
-from slowfast.datasets.transforms import Normalise, TestTransform, TrainTransform
-from slowfast.datasets.video import Transform, VideoDataset
-from slowfast.datasets.views import AllViews, RandomViews
-from slowfast.utils.distributed import device, is_main, rank, share_of, world_size
+from slowfast.datasets.transforms import EvalTransform, Normalize, TrainTransform
+from slowfast.distributed.collectives import device, is_main, rank, share_of, world_size
 from slowfast.utils.text import count
 
 __all__ = [
@@ -50,7 +50,7 @@ __all__ = [
     "build_class_names",
     "build_loader",
     "build_mix",
-    "build_normalise",
+    "build_normalize",
     "build_opener",
     "find_problems",
     "forward_size",
@@ -102,7 +102,7 @@ def find_problems(cfg: CfgNode) -> list[str]:
 def build_loader(
     cfg: CfgNode, split: str, *, annotations: Annotations | None = None, parts_per_step: int = 1
 ) -> VideoLoader:
-    """Return the loader of this process for a split: random views to train, one centred view to validate, all to test.
+    """Return the loader of this process for a split: random views to train, one centered view to validate, all to test.
 
     Args:
         cfg: the config.
@@ -166,9 +166,9 @@ def build_mix(cfg: CfgNode) -> Mix | None:
     )
 
 
-def build_normalise(cfg: CfgNode) -> Normalise:
+def build_normalize(cfg: CfgNode) -> Normalize:
     """Return what turns the frames of a batch into what the model sees, see DATA.UINT8."""
-    return Normalise(mean=cfg.DATA.MEAN, std=cfg.DATA.STD, erase_mode=cfg.AUG.RE_MODE)
+    return Normalize(mean=cfg.DATA.MEAN, std=cfg.DATA.STD, erase_mode=cfg.AUG.RE_MODE)
 
 
 def build_opener(
@@ -295,7 +295,7 @@ def _build_clips(cfg: CfgNode, split: str, *, is_segmented: bool) -> DenseClips 
     num_clips, _ = _test_views(cfg, split)
     if is_segmented:
         return SegmentClips(cfg.DATA.NUM_FRAMES, num_clips)
-    # The one view of validation is centred, whatever the test does.
+    # The one view of validation is centered, whatever the test does.
     use_offset = cfg.DATA.USE_OFFSET_SAMPLING or split == "val"
     loop = cfg.DATA.SHORT_CLIP == "loop"
     return DenseClips(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, num_clips, use_offset, loop)
@@ -319,7 +319,7 @@ def _build_train_transform(cfg: CfgNode) -> Transform:
 
 
 def _build_test_transform(cfg: CfgNode) -> Transform:
-    return TestTransform(
+    return EvalTransform(
         short_side=cfg.DATA.TEST_SHORT_SIDE or cfg.DATA.TEST_CROP_SIZE,
         crop_size=cfg.DATA.TEST_CROP_SIZE,
         mean=cfg.DATA.MEAN,

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from slowfast.datasets.dataset import VideoDataset
 from slowfast.datasets.records import Batch
-from slowfast.datasets.video import VideoDataset
-from slowfast.datasets.views import AllViews, RandomViews
-from slowfast.utils.distributed import rank
-from slowfast.utils.launch import find_started
+from slowfast.datasets.samplers import AllViews, RandomViews
+from slowfast.distributed.collectives import rank
+from slowfast.distributed.launch import find_started
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)

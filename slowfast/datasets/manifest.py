@@ -28,11 +28,11 @@ from slowfast.datasets.frame_table import (
     write_table,
 )
 from slowfast.datasets.records import TruncatedError, Video
+from slowfast.distributed.folder_lock import FolderLock
+from slowfast.distributed.job import current_job
+from slowfast.preparation.process_pool import Failure, map_in_processes, progress_bar
 from slowfast.utils.checksum import sha256_of
-from slowfast.utils.folder_lock import FolderLock
-from slowfast.utils.job import current_job
 from slowfast.utils.paths import forget, pathmgr
-from slowfast.utils.pool import Failure, map_in_processes, progress_bar
 
 TRUNCATED = "truncated"  # the end is missing; what is there can be read
 # What is wrong with a video that is not ok. The last two are findings of the pool of processes.

@@ -67,7 +67,7 @@ class Mix:
         height, width = frames.shape[3:]
         side = math.sqrt(1 - rng.beta(self.cutmix_alpha, self.cutmix_alpha))
         box_height, box_width = int(height * side), int(width * side)
-        # The centre may lie anywhere, so the box may stick out of the frame; the labels go by what is left of it.
+        # The center may lie anywhere, so the box may stick out of the frame; the labels go by what is left of it.
         y, x = int(rng.integers(height)), int(rng.integers(width))
         top, bottom = max(y - box_height // 2, 0), min(y + box_height // 2, height)
         left, right = max(x - box_width // 2, 0), min(x + box_width // 2, width)

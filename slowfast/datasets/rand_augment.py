@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slowfast.datasets.boxes import Box, Planes, cut_out, spanning
 
-FILL = 128  # colour of what a rotation, a shear or a shift brings in from outside the frame
+FILL = 128  # color of what a rotation, a shear or a shift brings in from outside the frame
 ROUNDING = 2.0**-12  # more than the error of a weighted sum in float32; added before its fraction is cut off
 TILE = 128  # pixels, side of what is warped at once: what that takes then stays in the cache
 VALUES = np.arange(256)
@@ -37,7 +37,7 @@ class Operation(NamedTuple):
 class RandAugment:
     """RandAugment by timm's policies: the draws are timm's, the results Pillow's.
 
-    Colours and sharpness equal Pillow's in every bit. Rotations, shears and shifts are summed in float32 where Pillow
+    Colors and sharpness equal Pillow's in every bit. Rotations, shears and shifts are summed in float32 where Pillow
     takes float64: fewer than one value in a thousand differs, by one level.
 
     Args:
@@ -57,7 +57,7 @@ class RandAugment:
             self._policy = rand_augment_transform(policy, {"interpolation": None})
         except (AssertionError, ValueError, TypeError) as error:
             raise ValueError(f"{policy!r} is not a RandAugment policy such as rand-m7-n4-mstd0.5-inc1") from error
-        self._effects: dict[str, _Effect] = dict(_COLOURS)
+        self._effects: dict[str, _Effect] = dict(_COLORS)
         self._effects |= {name: _Warp(matrix, _KERNELS[interpolation]) for name, matrix in _MATRICES.items()}
         for operation in self._policy.ops:
             # Where timm would call a function on an image, it now returns what it has drawn.
@@ -120,7 +120,7 @@ class _Effect(Protocol):
         ...
 
 
-class _Recolouring(NamedTuple):
+class _Recoloring(NamedTuple):
     """Each value becomes another one, by a table."""
 
     levels: Callable[[float], Levels]
@@ -132,7 +132,7 @@ class _Recolouring(NamedTuple):
         return _look_up(planes, self.levels(argument))
 
 
-class _MeasuredRecolouring(NamedTuple):
+class _MeasuredRecoloring(NamedTuple):
     """Each value becomes another one, by a table that depends on the whole frame."""
 
     levels: Callable[[Planes, float], Levels]
@@ -173,7 +173,7 @@ class _Kernel(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """Where pixels come from along one axis: column * x + row * y + shift for the pixel whose centre is at x, y."""
+    """Where pixels come from along one axis: column * x + row * y + shift for the pixel whose center is at x, y."""
 
     column: float
     row: float
@@ -185,7 +185,7 @@ class _Axis(NamedTuple):
         top, left, height, width = wanted
         corners = [(x + 0.5, y + 0.5) for x in (left, left + width - 1) for y in (top, top + height - 1)]
         places = [self.column * x + self.row * y + self.shift for x, y in corners]
-        first, last = (math.floor(place - self._centre) + self._first_tap for place in (min(places), max(places)))
+        first, last = (math.floor(place - self._center) + self._first_tap for place in (min(places), max(places)))
         return first, last + self.kernel.taps - 1
 
     def sums(self, wanted: Box, *, start: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,15 +198,15 @@ class _Axis(NamedTuple):
         top, left, height, width = wanted
         y, x = (torch.arange(begin, begin + size) + 0.5 for begin, size in ((top, height), (left, width)))
         places = self.column * x.double() + self.row * y.double()[:, None] + self.shift
-        distances = places - self._centre
+        distances = places - self._center
         before = distances.floor()
         taps = torch.arange(self.kernel.taps, dtype=torch.int32)[:, None, None] + (self._first_tap - start)
         pixels = (before.int() + taps).clamp_(0, length - 1)
         return pixels, torch.stack(self.kernel.weights((distances - before).float())), places
 
     @property
-    def _centre(self) -> float:
-        return 0.5 if self.kernel.taps > 1 else 0.0  # the centre of pixel n lies at n + 0.5, it begins at n
+    def _center(self) -> float:
+        return 0.5 if self.kernel.taps > 1 else 0.0  # the center of pixel n lies at n + 0.5, it begins at n
 
     @property
     def _first_tap(self) -> int:
@@ -310,7 +310,7 @@ def _stretched(planes: Planes, unused: float) -> Levels:
     return np.where(lightest > darkest, (VALUES * scale - darkest * scale).clip(0, 255), VALUES)
 
 
-def _equalised(planes: Planes, unused: float) -> Levels:
+def _equalized(planes: Planes, unused: float) -> Levels:
     """Levels that make all values of a plane about equally frequent, (3, T, 256)."""
     counts = _histograms(planes)
     last = 255 - (counts[..., ::-1] > 0).argmax(axis=-1, keepdims=True)
@@ -320,7 +320,7 @@ def _equalised(planes: Planes, unused: float) -> Levels:
 
 
 def _sharpened(frame: Planes, factor: float) -> Planes:
-    """A frame (3, H, W) moved away from its mean over 3x3 pixels, the centre counted five times."""
+    """A frame (3, H, W) moved away from its mean over 3x3 pixels, the center counted five times."""
     sums = frame.astype(np.uint16)
     sums = sums[:, :-2] + sums[:, 1:-1] + sums[:, 2:]
     sums = sums[..., :-2] + sums[..., 1:-1] + sums[..., 2:]
@@ -335,22 +335,22 @@ def _blurred(frame: Planes, radius: float) -> Planes:
 
 
 def _rotation(degrees: float, frame: Box) -> Matrix:
-    """Counter-clockwise, about the centre."""
+    """Counter-clockwise, about the center."""
     angle = -math.radians(degrees % 360.0)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     x, y = frame.width / 2, frame.height / 2
     return cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y
 
 
-_COLOURS: dict[str, _Effect] = {
-    "Invert": _Recolouring(lambda _: 255 - VALUES),
-    "Posterize": _Recolouring(lambda bits: VALUES >> (8 - int(bits)) << (8 - int(bits))),
-    "Solarize": _Recolouring(lambda level: np.where(level > VALUES, VALUES, 255 - VALUES)),
-    "SolarizeAdd": _Recolouring(lambda added: np.where(VALUES < 128, np.minimum(VALUES + added, 255), VALUES)),
-    "Brightness": _Recolouring(lambda factor: _blend(0, VALUES, factor)),
-    "Contrast": _MeasuredRecolouring(_contrasted),
-    "AutoContrast": _MeasuredRecolouring(_stretched),
-    "Equalize": _MeasuredRecolouring(_equalised),
+_COLORS: dict[str, _Effect] = {
+    "Invert": _Recoloring(lambda _: 255 - VALUES),
+    "Posterize": _Recoloring(lambda bits: VALUES >> (8 - int(bits)) << (8 - int(bits))),
+    "Solarize": _Recoloring(lambda level: np.where(level > VALUES, VALUES, 255 - VALUES)),
+    "SolarizeAdd": _Recoloring(lambda added: np.where(VALUES < 128, np.minimum(VALUES + added, 255), VALUES)),
+    "Brightness": _Recoloring(lambda factor: _blend(0, VALUES, factor)),
+    "Contrast": _MeasuredRecoloring(_contrasted),
+    "AutoContrast": _MeasuredRecoloring(_stretched),
+    "Equalize": _MeasuredRecoloring(_equalized),
     "Color": _Filter(lambda _: 0, lambda frame, factor: _blend(_grey(frame), frame, factor)),
     "Desaturate": _Filter(lambda _: 0, lambda frame, share: _blend(_grey(frame), frame, min(max(1 - share, 0), 1))),
     "Sharpness": _Filter(lambda _: 1, _sharpened),

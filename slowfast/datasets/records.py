@@ -47,7 +47,7 @@ class View(NamedTuple):
 
     number: int  # of the view among those of its video, from 0
     clip: int  # which temporal clip, from 0
-    crop: int  # which spatial crop: 0 left or top, 1 centre, 2 right or bottom
+    crop: int  # which spatial crop: 0 left or top, 1 center, 2 right or bottom
 
 
 class Request(NamedTuple):
@@ -63,7 +63,7 @@ class Request(NamedTuple):
     seed: tuple[int, ...] | None
 
 
-class Unread(NamedTuple):
+class UnreadableVideo(NamedTuple):
     """A video that was asked for and cannot be read."""
 
     video: int  # row of the list
@@ -71,7 +71,7 @@ class Unread(NamedTuple):
 
 
 class Unfilled(NamedTuple):
-    """Boxes of a clip of a uint8 batch, the same in all frames, that are filled once it is normalised."""
+    """Boxes of a clip of a uint8 batch, the same in all frames, that are filled once it is normalized."""
 
     clip: int  # number in the batch
     boxes: Sequence[Box]
@@ -81,9 +81,9 @@ class Unfilled(NamedTuple):
 class Batch(NamedTuple):
     """What the model sees of several views, one clip each, and the videos that cannot be seen."""
 
-    frames: Tensor  # (B, C, T, H, W), float32 and normalised; or uint8 (DATA.UINT8)
+    frames: Tensor  # (B, C, T, H, W), float32 and normalized; or uint8 (DATA.UINT8)
     label: Tensor  # (B,), int64, as the others
     video: Tensor
     view: Tensor
-    unread: Sequence[Unread]
+    unreadable: Sequence[UnreadableVideo]
     unfilled: Sequence[Unfilled] = ()  # of uint8 frames

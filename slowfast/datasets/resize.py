@@ -1,4 +1,4 @@
-"""From uint8 frames to the clip of the model in one pass: resize, crop, flip and normalise, compiled by numba.
+"""From uint8 frames to the clip of the model in one pass: resize, crop, flip and normalize, compiled by numba.
 
 With torch's own functions, most of the time goes into writing whole frames in float32, to be read again by the next
 step. Here each pixel of the result is made once.
@@ -41,7 +41,7 @@ def resize_into(
 
     Args:
         out: (C, T, window.height, window.width), float32 or uint8.
-        planes: (C, T, H, W), values from 0 to 255; fast where the pixels of a row are neighbours in memory.
+        planes: (C, T, H, W), values from 0 to 255; fast where the pixels of a row are neighbors in memory.
         size: height and width to which the frames are resized.
         window: the part of the resized frame that is wanted.
         flipped: whether the window is written left-right.
@@ -49,12 +49,12 @@ def resize_into(
         std: of each channel, on [0, 1]; unused for uint8.
         placement: The frames that are written, and where; None: all of them, in their order.
     """
-    rows = _neighbours(planes.shape[2], size[0], window.top, window.height)
-    columns = _neighbours(planes.shape[3], size[1], window.left, window.width)
+    rows = _neighbors(planes.shape[2], size[0], window.top, window.height)
+    columns = _neighbors(planes.shape[3], size[1], window.left, window.width)
     first, last = columns.before[0], columns.after[-1]
     planes = planes[..., first : last + 1]
     order = slice(None, None, -1 if flipped else 1)
-    columns = _Neighbours(
+    columns = _Neighbors(
         before=np.ascontiguousarray(columns.before[order] - first),
         after=np.ascontiguousarray(columns.after[order] - first),
         share=np.ascontiguousarray(columns.share[order]),
@@ -72,7 +72,7 @@ def resize_into(
     _resize(planes, *placement, *rows, *columns, scale, shift, out.numpy())
 
 
-class _Neighbours(NamedTuple):
+class _Neighbors(NamedTuple):
     """The two rows (or columns) between which each one of the result lies: (N,) each."""
 
     before: NDArray[np.uint32]
@@ -80,14 +80,14 @@ class _Neighbours(NamedTuple):
     share: NDArray[np.float32]  # of the second, from 0 to 1
 
 
-def _neighbours(length: int, resized: int, start: int, count: int) -> _Neighbours:
+def _neighbors(length: int, resized: int, start: int, count: int) -> _Neighbors:
     """For `count` pixels from `start` on, of `length` pixels that become `resized`; in float32, as torch has it."""
     step = np.float32(length) / np.float32(resized)
     half = np.float32(0.5)
     centres = np.maximum((np.arange(start, start + count, dtype=np.float32) + half) * step - half, np.float32(0))
     before = np.minimum(centres.astype(np.uint32), np.uint32(length - 1))
     after = np.minimum(before + np.uint32(1), np.uint32(length - 1))
-    return _Neighbours(before, after, (centres - before).astype(np.float32))
+    return _Neighbors(before, after, (centres - before).astype(np.float32))
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:

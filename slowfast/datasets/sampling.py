@@ -21,7 +21,7 @@ class DenseClips(NamedTuple):
     num_frames: int
     sampling_rate: int
     num_clips: int  # spread over the video where none is drawn at random
-    use_offset: bool  # the last clip ends with the video, and a single one is centred; else equal shares of the slack
+    use_offset: bool  # the last clip ends with the video, and a single one is centered; else equal shares of the slack
     loop: bool = False  # a video shorter than a clip starts over; else its last frame is repeated
 
     def numbered(self, total_frames: int, clip: int) -> Indices:

@@ -37,7 +37,7 @@ def uniform_box(height: int, width: int, *, size: int, crop: int) -> Box:
         height: of the frame.
         width: of the frame.
         size: side of the box in pixels, at most that of the frame.
-        crop: 0 left or top, 1 centre, 2 right or bottom.
+        crop: 0 left or top, 1 center, 2 right or bottom.
 
     Raises:
         ValueError: the frame is smaller than the box, or there is no such crop.
@@ -70,9 +70,9 @@ def erase(clip: Tensor, boxes: Sequence[Box], *, mode: str, rng: torch.Generator
     """Fill the boxes, the same in all frames, in place.
 
     Args:
-        clip: (C, T, H, W), normalised.
+        clip: (C, T, H, W), normalized.
         boxes: of a frame.
-        mode: pixel (noise, new for each pixel and frame) | rand (one colour per frame) | const (the mean).
+        mode: pixel (noise, new for each pixel and frame) | rand (one color per frame) | const (the mean).
         rng: source of the noise.
     """
     for box in boxes:
@@ -85,11 +85,11 @@ def erase(clip: Tensor, boxes: Sequence[Box], *, mode: str, rng: torch.Generator
             erased.copy_(torch.randn(shape, generator=rng, device=rng.device))
 
 
-class Normalise:
+class Normalize:
     """Turns the frames of a batch into what the model sees, on their device; float32 frames are that already.
 
-    A pixel is then rounded to one of 256 levels before it is normalised, unlike one of float32. Random erasing is the
-    same: the boxes are filled after normalisation, with noise of the same distribution; on a CPU, the same noise.
+    A pixel is then rounded to one of 256 levels before it is normalized, unlike one of float32. Random erasing is the
+    same: the boxes are filled after normalization, with noise of the same distribution; on a CPU, the same noise.
 
     Args:
         mean: per channel, on [0, 1].
@@ -137,8 +137,8 @@ class Augmentation(NamedTuple):
         return self.box.scaled(height / resized_height, width / resized_width)
 
 
-class TestTransform:
-    """Resize the short side, crop, normalise: nothing is drawn.
+class EvalTransform:
+    """Resize the short side, crop, normalize: nothing is drawn.
 
     Args:
         short_side: pixels.
@@ -189,7 +189,7 @@ class TestTransform:
 
 
 class TrainTransform:
-    """RandAugment, random resized crop (or random crop of a resized frame), flip, normalise, random erasing.
+    """RandAugment, random resized crop (or random crop of a resized frame), flip, normalize, random erasing.
 
     Args:
         crop_size: pixels, side of the square crop.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from slowfast.utils.distributed import device, sum_over_ranks
+from slowfast.distributed.collectives import device, sum_over_ranks
 
 
 class Verdict(NamedTuple):
@@ -15,7 +15,7 @@ class Verdict(NamedTuple):
     has_bad_loss: bool  # in some process
     shall_stop: bool  # some process was asked to
     shall_save: bool  # some process was asked to
-    num_unread: int  # videos of the step that could not be read, over all processes
+    num_unreadable: int  # videos of the step that could not be read, over all processes
 
 
 class Agreement:
@@ -30,9 +30,9 @@ class Agreement:
         # To wait for an event that is not blocking keeps a core busy.
         self._copied = torch.cuda.Event(blocking=True) if device().type == "cuda" else None
 
-    def ask(self, *, is_bad: Tensor, loss: Tensor, shall_stop: bool, shall_save: bool, num_unread: int) -> None:
+    def ask(self, *, is_bad: Tensor, loss: Tensor, shall_stop: bool, shall_save: bool, num_unreadable: int) -> None:
         """Bring together what the processes have to say on the step that was just taken."""
-        of_host = torch.tensor([shall_stop, shall_save, num_unread], dtype=torch.float32).to(
+        of_host = torch.tensor([shall_stop, shall_save, num_unreadable], dtype=torch.float32).to(
             device(), non_blocking=True
         )
         of_device = torch.stack([is_bad.float(), (~loss.isfinite()).float()])
@@ -44,9 +44,9 @@ class Agreement:
         """Return the verdict on the last step that was asked about."""
         if self._copied is not None:
             self._copied.synchronize()
-        *flags, num_unread = self._host.tolist()
+        *flags, num_unreadable = self._host.tolist()
         is_bad, has_bad_loss, shall_stop, shall_save = (flag > 0 for flag in flags)
-        return Verdict(is_bad, has_bad_loss, shall_stop, shall_save, int(num_unread))
+        return Verdict(is_bad, has_bad_loss, shall_stop, shall_save, int(num_unreadable))
 
 
 class BufferSnapshot:

@@ -9,23 +9,23 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.optim import Optimizer
 
-from slowfast.datasets.build import build_mix, build_normalise, known_class_names
-from slowfast.engine.averaging import Average
-from slowfast.engine.bad_steps import BadSteps
+from slowfast.datasets.build import build_mix, build_normalize, known_class_names
+from slowfast.distributed.collectives import device, world_size
+from slowfast.engine.ddp import compile_blocks, wrap_ddp
+from slowfast.engine.ema import ModelEma
 from slowfast.engine.optim import LOSSES, amp_dtype, make_optimizer, parameter_groups
-from slowfast.engine.parallel import compile_blocks, make_parallel
 from slowfast.engine.recompute import choose_recomputed, free_bytes
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
-from slowfast.engine.unread import UnreadVideos
+from slowfast.engine.skipped_steps import SkippedSteps
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import TrainStep
+from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.models.build import build_model, lr_scales
 from slowfast.models.uniformer import UniFormer
-from slowfast.utils.distributed import device, world_size
 
 STEPS_ON_GPU = 3  # with prefetching: the step before, which is not judged yet, this one, and the next
 
 
-def build_run(cfg: CfgNode, *, identity: dict[str, Any], num_parts: int) -> Run:
+def build_state(cfg: CfgNode, *, identity: dict[str, Any], num_parts: int) -> TrainingState:
     """Return a run of random weights at its beginning.
 
     Args:
@@ -41,9 +41,9 @@ def build_run(cfg: CfgNode, *, identity: dict[str, Any], num_parts: int) -> Run:
         compile_blocks(model)
 
     uses_fp16 = amp_dtype(cfg.TRAIN.AMP, device()) is torch.float16
-    return Run(
+    return TrainingState(
         model=model,
-        average=Average(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
+        ema=ModelEma(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
         optimizer=build_optimizer(cfg, model),
         scaler=torch.amp.GradScaler(device().type, enabled=uses_fp16),
         identity=identity,
@@ -74,38 +74,38 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     )
 
 
-def build_step_taker(
-    cfg: CfgNode, run: Run, *, unread: UnreadVideos, video_name: Callable[[int], str] = str
-) -> StepTaker:
+def build_train_step(
+    cfg: CfgNode, run: TrainingState, *, unreadable: UnreadableVideos, video_name: Callable[[int], str] = str
+) -> TrainStep:
     """Return what takes the steps of a run.
 
     Args:
         cfg: The config.
         run: The run, changed by each step.
-        unread: The videos that could not be read, counted.
+        unreadable: The videos that could not be read, counted.
         video_name: Function from a row of the training list to its path.
     """
-    bad_steps = BadSteps(
+    skipped_steps = SkippedSteps(
         run.streak,
         max_in_row=cfg.SOLVER.MAX_BAD_STEPS,
         video_name=video_name,
-        folder=Path(cfg.OUTPUT_DIR, "bad_steps"),
+        folder=Path(cfg.OUTPUT_DIR, "skipped_steps"),
     )
-    return StepTaker(
+    return TrainStep(
         run,
         loss=LOSSES[cfg.MODEL.LOSS_FUNC],
-        normalise=build_normalise(cfg),
-        bad_steps=bad_steps,
-        unread=unread,
+        normalize=build_normalize(cfg),
+        skipped_steps=skipped_steps,
+        unreadable=unreadable,
         mix=build_mix(cfg),
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
         max_norm=cfg.SOLVER.CLIP_GRADIENT,
         seed=cfg.RNG_SEED,
-        parallel=build_parallel(cfg, run.model, parts_per_step=run.num_parts // world_size()),
+        parallel=build_ddp(cfg, run.model, parts_per_step=run.num_parts // world_size()),
     )
 
 
-def build_parallel(cfg: CfgNode, model: nn.Module, *, parts_per_step: int) -> nn.Module:
+def build_ddp(cfg: CfgNode, model: nn.Module, *, parts_per_step: int) -> nn.Module:
     """Return what brings the gradients of all processes together as it is run.
 
     Args:
@@ -113,9 +113,9 @@ def build_parallel(cfg: CfgNode, model: nn.Module, *, parts_per_step: int) -> nn
         model: The model, on its device.
         parts_per_step: Number of parts of this process. Gradients travel with the last one.
     """
-    return make_parallel(
+    return wrap_ddp(
         model,
-        # A graph that is the same in each pass: parts that are not synchronised make it two.
+        # A graph that is the same in each pass: parts that are not synchronized make it two.
         static_graph=cfg.TRAIN.STATIC_GRAPH and parts_per_step == 1,
         bucket_view=cfg.TRAIN.GRADIENT_BUCKET_VIEW,
         gradient_dtype=cfg.TRAIN.GRADIENT_DTYPE,
@@ -170,6 +170,6 @@ def _input_bytes(cfg: CfgNode, *, shape: tuple[int, ...], parts_per_step: int) -
     pixels = torch.Size(shape).numel()
     num_batches = STEPS_ON_GPU * parts_per_step if cfg.TRAIN.PREFETCH else 1
     waiting = num_batches * pixels * (1 if cfg.DATA.UINT8 else 4)
-    normalised = 4 * pixels if cfg.DATA.UINT8 else 0
+    normalized = 4 * pixels if cfg.DATA.UINT8 else 0
     mixed = 4 * pixels if cfg.MIXUP.ENABLE else 0
-    return waiting + normalised + mixed
+    return waiting + normalized + mixed

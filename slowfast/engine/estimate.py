@@ -8,8 +8,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from slowfast.datasets.build import build_annotations
-from slowfast.engine.run import Run
-from slowfast.utils.distributed import device, is_main
+from slowfast.distributed.collectives import device, is_main
+from slowfast.engine.state import TrainingState
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Estimate:
         """Begin to measure a step: what came before it, such as a rehearsal, was none."""
         self._asked = perf_counter()
 
-    def note_step(self, run: Run, *, loss: Tensor) -> None:
+    def note_step(self, run: TrainingState, *, loss: Tensor) -> None:
         """Note the end of a step; after the first one and the second one, log what is known by then."""
         if self._num_noted == 2 or not is_main():
             return
@@ -63,7 +63,7 @@ class Estimate:
         else:
             self._log(run, step_seconds=seconds)
 
-    def _log(self, run: Run, *, step_seconds: float) -> None:
+    def _log(self, run: TrainingState, *, step_seconds: float) -> None:
         cfg = self._cfg
         num_steps = (cfg.SOLVER.MAX_EPOCH - run.epoch) * self._steps_per_epoch - run.step
         view_seconds = self._view_seconds or step_seconds / clips_per_step(cfg) / VIEWS_PER_CLIP

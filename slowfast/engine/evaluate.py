@@ -18,20 +18,13 @@ from slowfast.datasets.build import (
     VideoLoader,
     build_class_names,
     build_loader,
-    build_normalise,
+    build_normalize,
     forward_size,
     known_class_names,
 )
-from slowfast.datasets.records import Batch, Unread
-from slowfast.datasets.transforms import Normalise
-from slowfast.engine.memory import explained_out_of_memory
-from slowfast.engine.optim import LOSSES, amp_dtype, autocast
-from slowfast.engine.precision import set_up_kernels
-from slowfast.engine.prefetch import batches_on_device
-from slowfast.models.build import build_model
-from slowfast.models.weights import load_weights
-from slowfast.models.zoo import weights_to_test
-from slowfast.utils.distributed import (
+from slowfast.datasets.records import Batch, UnreadableVideo
+from slowfast.datasets.transforms import Normalize
+from slowfast.distributed.collectives import (
     device,
     from_main,
     gather_over_ranks,
@@ -41,12 +34,19 @@ from slowfast.utils.distributed import (
     wait_for_all,
     world_size,
 )
+from slowfast.distributed.signals import phase
+from slowfast.engine.memory import explained_out_of_memory
+from slowfast.engine.optim import LOSSES, amp_dtype, autocast
+from slowfast.engine.precision import set_up_kernels
+from slowfast.engine.prefetch import batches_on_device
+from slowfast.engine.run_folder import locked
+from slowfast.models.build import build_model
+from slowfast.models.weights import load_weights
+from slowfast.models.zoo import weights_to_test
 from slowfast.utils.files import remove_unfinished, write_file, write_json
-from slowfast.utils.interrupt import phase
 from slowfast.utils.metrics import accuracy_by_class, hits_at
 from slowfast.utils.progress import Progress, log_json_stats, log_to_file, start_logging
 from slowfast.utils.provenance import provenance
-from slowfast.utils.run_folder import locked
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
@@ -69,22 +69,22 @@ class ScoreTable:
         self.are_probabilities = are_probabilities
         self.scores = torch.zeros(num_videos, num_classes)
         self.seen = torch.zeros(num_videos, num_views, dtype=torch.int32)
-        self.unread: list[Unread] = []
-        self.not_finite: list[Unread] = []  # videos with scores that are not finite, which are never right
+        self.unreadable: list[UnreadableVideo] = []
+        self.not_finite: list[UnreadableVideo] = []  # videos with scores that are not finite, which are never right
 
     def add(self, scores: Tensor, *, video: Tensor, view: Tensor) -> None:
         """Add the scores (B, K) of B views to their videos."""
         self.scores.index_add_(0, video, scores)
         self.seen.index_put_((video, view), torch.ones_like(view, dtype=torch.int32), accumulate=True)
 
-    def leave_out(self, unread: Sequence[Unread]) -> None:
+    def leave_out(self, unreadable: Sequence[UnreadableVideo]) -> None:
         """Note videos that cannot be scored."""
-        self.unread += unread
+        self.unreadable += unreadable
 
     @property
-    def unscored(self) -> list[Unread]:
+    def unscored(self) -> list[UnreadableVideo]:
         """The videos without scores, in the order of the list."""
-        return sorted([*self.unread, *self.not_finite])
+        return sorted([*self.unreadable, *self.not_finite])
 
     @property
     def is_scored(self) -> Tensor:
@@ -102,7 +102,7 @@ class ScoreTable:
         Raises:
             RuntimeError: a view is missing or was scored twice.
         """
-        self.unread = sorted(gather_over_ranks(self.unread))
+        self.unreadable = sorted(gather_over_ranks(self.unreadable))
         # Each video lies in one process, so every sum has one summand that is not 0 and is exact.
         self.scores = sum_over_ranks(self.scores.to(device())).cpu()
         self.seen = sum_over_ranks(self.seen.to(device())).cpu()
@@ -114,7 +114,7 @@ class ScoreTable:
                 f"{expected[video, view]}"
             )
         bad_rows = (~self.scores.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        self.not_finite = [Unread(row, f"{path_of(row)}: its scores are not finite") for row in bad_rows]
+        self.not_finite = [UnreadableVideo(row, f"{path_of(row)}: its scores are not finite") for row in bad_rows]
 
 
 class PendingScores:
@@ -151,7 +151,7 @@ class Result(NamedTuple):
     class_counts: list[int]
 
 
-def summarise(table: ScoreTable, labels: Tensor, *, loss_name: str = "cross_entropy") -> Result:
+def summarize(table: ScoreTable, labels: Tensor, *, loss_name: str = "cross_entropy") -> Result:
     """Return the accuracies and the loss of a combined table.
 
     Args:
@@ -197,7 +197,7 @@ def score_views(
     loader: Progress[Batch],
     table: ScoreTable,
     *,
-    normalise: Normalise,
+    normalize: Normalize,
     views_per_forward: int,
     amp: torch.dtype | None,
     is_interrupted: Callable[[], bool] = lambda: False,
@@ -208,7 +208,7 @@ def score_views(
         model: in evaluation mode.
         loader: the batches of this process.
         table: filled; its scores are logits, or softmax probabilities if it says so.
-        normalise: frames of uint8.
+        normalize: frames of uint8.
         views_per_forward: most views in one forward pass.
         amp: number format of the forward pass; None for float32.
         is_interrupted: whether this process was asked to stop, looked at before each batch.
@@ -225,13 +225,13 @@ def score_views(
         for start in range(0, len(batch.label), views_per_forward):
             part = slice(start, start + views_per_forward)
             with autocast(amp, place):
-                scores = model(normalise(batch.frames[part].to(place, non_blocking=True))).float()
+                scores = model(normalize(batch.frames[part].to(place, non_blocking=True))).float()
             if table.are_probabilities:
                 scores = scores.softmax(dim=1)
             before, pending = pending, PendingScores(scores, video=batch.video[part], view=batch.view[part])
             if before is not None:
                 before.add_to(table)
-        table.leave_out(batch.unread)
+        table.leave_out(batch.unreadable)
         if loader.line_is_due():
             loader.write_line()
     if pending is not None:
@@ -270,7 +270,7 @@ def score_split(
             model,
             Progress(batches, title, num_steps=len(loader), period=cfg.LOG_PERIOD),
             table,
-            normalise=build_normalise(cfg),
+            normalize=build_normalize(cfg),
             views_per_forward=forward_size(cfg),
             amp=amp_dtype(cfg.TRAIN.AMP, device()),
             is_interrupted=is_interrupted,
@@ -342,7 +342,7 @@ def _evaluate(cfg: CfgNode, folder: Path) -> Result:
 
     table = score_split(cfg, model.to(device()), loader, title="test")
     assert table is not None, "a signal stops a test at once"
-    result = summarise(table, loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
+    result = summarize(table, loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
     if is_main():
         write_result(folder, result, table=table, labels=loader.labels, weights=path)
         write_file(folder / "config.yaml", cfg.dump())

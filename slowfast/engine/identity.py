@@ -6,8 +6,8 @@ import simplejson
 from fvcore.common.config import CfgNode
 
 from slowfast.datasets.annotations import Annotations
+from slowfast.distributed.collectives import device
 from slowfast.engine.optim import amp_dtype, dtype_name, lr_at
-from slowfast.utils.distributed import device
 
 START_WEIGHTS = "sha256 of the weights it started from"  # "": random ones
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from slowfast.utils.distributed import device, rank
+from slowfast.distributed.collectives import device, rank
 
 # Messages of a GPU (torch, CUDA, Triton, NCCL), of cuBLAS and cuDNN, of NCCL's own allocations, and of a CPU.
 _OUT_OF_MEMORY = re.compile(

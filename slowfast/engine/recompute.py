@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from slowfast.distributed.collectives import device, from_main
 from slowfast.engine.optim import autocast
 from slowfast.models.uniformer import UniFormer
-from slowfast.utils.distributed import device, from_main
 
 logger = logging.getLogger(__name__)
 

@@ -13,16 +13,16 @@ from torch import nn
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import VideoLoader, build_annotations, build_loader
+from slowfast.distributed.collectives import device, is_main, largest_over_ranks, wait_for_all, world_size
 from slowfast.engine.estimate import VIEWS_PER_CLIP, Estimate, clips_per_step
-from slowfast.engine.evaluate import ScoreTable, score_split, summarise, write_result
+from slowfast.engine.evaluate import ScoreTable, score_split, summarize, write_result
 from slowfast.engine.optim import lr_at
 from slowfast.engine.prefetch import on_device
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
+from slowfast.engine.run_folder import REHEARSAL_NAME
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import TrainStep
 from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint
-from slowfast.utils.distributed import device, is_main, largest_over_ranks, wait_for_all, world_size
-from slowfast.utils.interrupt import cleaned_up
-from slowfast.utils.run_folder import REHEARSAL_NAME
+from slowfast.utils.cleanup import cleaned_up
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ VIDEOS_PER_PROCESS = 4  # at most, of each split
 NUM_STEPS = 2  # the second one finds the optimizer as the first one has left it
 
 
-def rehearse(cfg: CfgNode, run: Run, taker: StepTaker, loader: VideoLoader, estimate: Estimate) -> None:
+def rehearse(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoader, estimate: Estimate) -> None:
     """Train a step or two, save, load, validate, test and write the result, each as the run will; then forget it all.
 
     Args:
@@ -66,7 +66,7 @@ def rehearse(cfg: CfgNode, run: Run, taker: StepTaker, loader: VideoLoader, esti
     logger.info("rehearsed training, checkpoint, validation and test in %.1f s", perf_counter() - start)
 
 
-def _train(cfg: CfgNode, run: Run, taker: StepTaker, loader: VideoLoader, *, num_steps: int) -> None:
+def _train(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoader, *, num_steps: int) -> None:
     run.model.train()
     loader.set_epoch(0)
     steps = islice(loader.steps(), num_steps)
@@ -76,18 +76,18 @@ def _train(cfg: CfgNode, run: Run, taker: StepTaker, loader: VideoLoader, *, num
             taker.settle()  # writes down which module it was
             raise FloatingPointError(
                 f"the loss of step {run.step} is not finite in the rehearsal, before anything was trained; see "
-                f"{Path(cfg.OUTPUT_DIR, 'bad_steps')} for the module and the videos. Check the weights to start from, "
+                f"{Path(cfg.OUTPUT_DIR, 'skipped_steps')} for the module and the videos. Check the weights to start from, "
                 "DATA.MEAN, DATA.STD and TRAIN.AMP"
             )
     taker.settle()
-    if run.num_bad_steps and not run.scaler.is_enabled():
+    if run.num_skipped_steps and not run.scaler.is_enabled():
         raise FloatingPointError(
             f"a gradient is not finite in the rehearsal, before anything was trained; see "
-            f"{Path(cfg.OUTPUT_DIR, 'bad_steps')} for the module and the videos"
+            f"{Path(cfg.OUTPUT_DIR, 'skipped_steps')} for the module and the videos"
         )
 
 
-def _evaluate(cfg: CfgNode, run: Run, split: str, *, folder: Path, budget: float, estimate: Estimate) -> None:
+def _evaluate(cfg: CfgNode, run: TrainingState, split: str, *, folder: Path, budget: float, estimate: Estimate) -> None:
     annotations = build_annotations(cfg, split)
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS if split == "test" else 1
     model = run.models[-1] if cfg.TEST.EMA else run.model
@@ -105,7 +105,7 @@ def _evaluate(cfg: CfgNode, run: Run, split: str, *, folder: Path, budget: float
             f"a score is not finite in the rehearsal, before anything was trained: {table.not_finite[0].reason}; check "
             "the weights to start from, and set TRAIN.AMP off"
         )
-    result = summarise(table, loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
+    result = summarize(table, loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
     if is_main():
         write_result(folder / split, result, table=table, labels=loader.labels, weights="rehearsal")
 

@@ -11,13 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
-from slowfast.datasets.transforms import Normalise
+from slowfast.datasets.transforms import Normalize
+from slowfast.distributed.collectives import device, rank
 from slowfast.engine.agreement import Agreement, BufferSnapshot
-from slowfast.engine.bad_steps import BadSteps, Step, first_module_not_finite
 from slowfast.engine.optim import apply_gradients, autocast, set_lr
-from slowfast.engine.run import Run
-from slowfast.engine.unread import UnreadVideos
-from slowfast.utils.distributed import device, rank
+from slowfast.engine.skipped_steps import SkippedSteps, Step, first_module_not_finite
+from slowfast.engine.state import TrainingState
+from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.utils.metrics import hits_at
 
 
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     is_bad: Tensor  # bool: a gradient was not finite, nothing was changed; the same in all processes
 
 
-class StepTaker:
+class TrainStep:
     """Takes the steps of a run, all processes together.
 
     The gradient is the mean over the clips of all parts in all processes, however they are divided. BatchNorm sees one
@@ -43,9 +43,9 @@ class StepTaker:
     Args:
         run: The model, its optimizer and how far they have come; changed by each step.
         loss: Function from logits (B, K) and labels, mixed or not, to the mean loss of the batch.
-        normalise: What turns the frames of a batch into what the model sees.
-        bad_steps: The skipped steps, told apart and counted.
-        unread: The videos that could not be read, counted.
+        normalize: What turns the frames of a batch into what the model sees.
+        skipped_steps: The skipped steps, told apart and counted.
+        unreadable: The videos that could not be read, counted.
         mix: MixUp and CutMix of each part; None for none.
         amp: Number format of the forward pass; None for float32.
         max_norm: Largest norm of all gradients together; 0 for no clipping.
@@ -55,12 +55,12 @@ class StepTaker:
 
     def __init__(
         self,
-        run: Run,
+        run: TrainingState,
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
-        normalise: Normalise,
-        bad_steps: BadSteps,
-        unread: UnreadVideos,
+        normalize: Normalize,
+        skipped_steps: SkippedSteps,
+        unreadable: UnreadableVideos,
         mix: Mix | None = None,
         amp: torch.dtype | None = None,
         max_norm: float = 0.0,
@@ -71,7 +71,7 @@ class StepTaker:
         self.shall_save = False  # the same, to save
         self._run = run
         self._mix = mix
-        self._normalise = normalise
+        self._normalize = normalize
         self._seed = seed
         self._loss_of = loss
         self._max_norm = max_norm
@@ -80,8 +80,8 @@ class StepTaker:
         self._before_step = BufferSnapshot(run.model)
         self._after_first_part = BufferSnapshot(run.model)
         self._agreement = Agreement()
-        self._unread = unread
-        self._bad_steps = bad_steps
+        self._unreadable = unreadable
+        self._bad_steps = skipped_steps
         self._last: Step | None = None  # taken, and not judged yet
 
     def take(
@@ -96,7 +96,7 @@ class StepTaker:
             save_is_due: whether this process wants a checkpoint.
 
         Raises:
-            BadStepsError: too many steps in a row were skipped.
+            SkippedStepsError: too many steps in a row were skipped.
             DecodeError: too many videos could not be read.
         """
         place = (self._run.epoch, self._run.step)
@@ -104,14 +104,14 @@ class StepTaker:
         outcome = self._update(parts)
         self.settle()
 
-        unread = [video for batch in parts for video in batch.unread]
-        self._unread.add(unread)
+        unreadable = [video for batch in parts for video in batch.unreadable]
+        self._unreadable.add(unreadable)
         self._agreement.ask(
             is_bad=outcome.is_bad,
             loss=outcome.loss,
             shall_stop=is_interrupted,
             shall_save=save_is_due,
-            num_unread=len(unread),
+            num_unreadable=len(unreadable),
         )
         self._last = Step(*place, parts, lr, outcome.loss, outcome.grad_norm)
         return outcome
@@ -122,7 +122,7 @@ class StepTaker:
         Everything that decides about the run is then counted up to its last step, as a checkpoint needs it.
 
         Raises:
-            BadStepsError: too many steps in a row were skipped.
+            SkippedStepsError: too many steps in a row were skipped.
             DecodeError: too many videos could not be read.
         """
         last, self._last = self._last, None
@@ -131,13 +131,13 @@ class StepTaker:
         verdict = self._agreement.answer()
         self.shall_stop |= verdict.shall_stop
         self.shall_save |= verdict.shall_save
-        if verdict.num_unread:
-            self._unread.report(self._run.unread)
+        if verdict.num_unreadable:
+            self._unreadable.report(self._run.unreadable)
 
         if not verdict.is_bad:
             self._bad_steps.note_good()
             return
-        self._run.num_bad_steps += 1
+        self._run.num_skipped_steps += 1
         is_normal = self._run.scaler.is_enabled() and not verdict.has_bad_loss
         self._bad_steps.note_bad(
             last, loss_scale=self._run.scaler.get_scale(), is_normal=is_normal, find_module=self._find_module
@@ -164,7 +164,7 @@ class StepTaker:
         losses, shares = [], []
         for number, batch in enumerate(parts):
             is_last = number == len(parts) - 1
-            with self._synchronised(is_last):
+            with self._synchronized(is_last):
                 loss, share = self._forward(self._parallel, batch, place=(run.epoch, run.step, number), of=len(parts))
                 run.scaler.scale(loss / len(parts)).backward()
             losses.append(loss.detach())
@@ -179,8 +179,8 @@ class StepTaker:
         is_bad = ~grad_norm.isfinite()
         apply_gradients(run.optimizer, run.scaler, is_bad=is_bad)
         self._before_step.restore_where(is_bad)
-        if run.average is not None:
-            run.average.update(run.model, is_bad=is_bad)
+        if run.ema is not None:
+            run.ema.update(run.model, is_bad=is_bad)
         run.step += 1
         return Outcome(torch.stack(losses).mean(), torch.stack(shares).mean(), grad_norm, is_bad)
 
@@ -194,7 +194,7 @@ class StepTaker:
         seed = (self._seed, epoch, step, rank() * of + number)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         frames, label = (tensor.to(device(), non_blocking=True) for tensor in (batch.frames, batch.label))
-        frames = self._normalise(frames, batch.unfilled)
+        frames = self._normalize(frames, batch.unfilled)
         target = label
         if self._mix is not None:
             frames, target = self._mix(frames, label, np.random.default_rng(seed))
@@ -203,7 +203,7 @@ class StepTaker:
             loss = self._loss_of(logits.float(), target)
         return loss, hits_at(logits.detach(), label, k=1).float().mean()
 
-    def _synchronised(self, is_last: bool) -> AbstractContextManager[object]:
+    def _synchronized(self, is_last: bool) -> AbstractContextManager[object]:
         """Gradients go over the network once per step, with its last part."""
         if is_last or not isinstance(self._parallel, DistributedDataParallel):
             return nullcontext()

@@ -11,24 +11,9 @@ from fvcore.common.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 
-from slowfast.datasets.build import VideoLoader, build_loader, build_normalise
+from slowfast.datasets.build import VideoLoader, build_loader, build_normalize
 from slowfast.datasets.records import Batch
-from slowfast.engine.bad_steps import BadStepsError
-from slowfast.engine.build import build_step_taker
-from slowfast.engine.estimate import Estimate, clips_per_step
-from slowfast.engine.evaluate import score_split, summarise
-from slowfast.engine.memory import explained_out_of_memory, peak_memory, peak_reserved
-from slowfast.engine.optim import amp_dtype, autocast, dtype_name, lr_at
-from slowfast.engine.precision import set_up_kernels
-from slowfast.engine.prefetch import on_device
-from slowfast.engine.rehearse import rehearse
-from slowfast.engine.run import Run
-from slowfast.engine.saver import Saver, Validations, check_disk
-from slowfast.engine.start import start_run
-from slowfast.engine.step import Outcome, StepTaker
-from slowfast.engine.unread import UnreadVideos
-from slowfast.models.build import count_multiply_adds, count_parameters
-from slowfast.utils.distributed import (
+from slowfast.distributed.collectives import (
     copy_buffers_from_main,
     device,
     from_main,
@@ -38,11 +23,26 @@ from slowfast.utils.distributed import (
     wait_for_all,
     world_size,
 )
-from slowfast.utils.folder_lock import FolderLock
-from slowfast.utils.interrupt import Interruption, phase
+from slowfast.distributed.folder_lock import FolderLock
+from slowfast.distributed.signals import Interruption, phase
+from slowfast.engine.build import build_train_step
+from slowfast.engine.checkpoints import Saver, Validations, check_disk
+from slowfast.engine.estimate import Estimate, clips_per_step
+from slowfast.engine.evaluate import score_split, summarize
+from slowfast.engine.memory import explained_out_of_memory, peak_memory, peak_reserved
+from slowfast.engine.optim import amp_dtype, autocast, dtype_name, lr_at
+from slowfast.engine.precision import set_up_kernels
+from slowfast.engine.prefetch import on_device
+from slowfast.engine.rehearse import rehearse
+from slowfast.engine.resume import start_run
+from slowfast.engine.run_folder import best_validation, is_resumable, locked, remove_leftovers
+from slowfast.engine.skipped_steps import SkippedStepsError
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import Outcome, TrainStep
+from slowfast.engine.unreadable_videos import UnreadableVideos
+from slowfast.models.build import count_multiply_adds, count_parameters
 from slowfast.utils.progress import Progress, log_json_stats, start_logging
 from slowfast.utils.provenance import provenance
-from slowfast.utils.run_folder import best_validation, is_resumable, locked, remove_leftovers
 from slowfast.utils.text import count
 from slowfast.visualization.tensorboard import ScalarWriter
 
@@ -82,10 +82,10 @@ def train(cfg: CfgNode) -> bool:
             validations = Validations(cfg.OUTPUT_DIR, run, best=from_main(best), metric=cfg.TRAIN.BEST_METRIC)
             validations.write()
             annotations = train_loader.dataset.annotations
-            taker = build_step_taker(
+            taker = build_train_step(
                 cfg,
                 run,
-                unread=UnreadVideos(len(annotations), max_fraction=cfg.DATA.MAX_BAD_FRACTION),
+                unreadable=UnreadableVideos(len(annotations), max_fraction=cfg.DATA.MAX_BAD_FRACTION),
                 video_name=lambda row: annotations[row].name,
             )
 
@@ -104,14 +104,14 @@ def train(cfg: CfgNode) -> bool:
         with training.interruption, train_loader.explained():
             try:
                 return training.run_epochs()
-            except BadStepsError as error:
+            except SkippedStepsError as error:
                 before = from_main(saver.put_away_streak(run) if is_main() and run.streak.length else None)
-                raise BadStepsError(f"{error}. {_how_to_continue(cfg, before)}") from error
+                raise SkippedStepsError(f"{error}. {_how_to_continue(cfg, before)}") from error
             finally:
                 writer.close()
 
 
-def _build_saver(cfg: CfgNode, run: Run, lock: FolderLock | None, *, is_resumed: bool) -> Saver:
+def _build_saver(cfg: CfgNode, run: TrainingState, lock: FolderLock | None, *, is_resumed: bool) -> Saver:
     retention = {
         "keep_last": 1 if cfg.TRAIN.SAVE_LATEST else cfg.TRAIN.KEEP_LAST,
         "keep_every": cfg.TRAIN.KEEP_EVERY,
@@ -155,8 +155,8 @@ class _Training:
     """The parts of a training under way, and its loops."""
 
     cfg: CfgNode
-    run: Run
-    taker: StepTaker
+    run: TrainingState
+    taker: TrainStep
     train_loader: VideoLoader
     val_loader: VideoLoader
     saver: Saver
@@ -179,7 +179,7 @@ class _Training:
             self.train_epoch()
             if run.step < self.train_loader.num_steps:
                 return self._stop()
-            run.epoch, run.step, run.unread = run.epoch + 1, 0, set()
+            run.epoch, run.step, run.unreadable = run.epoch + 1, 0, set()
             for model in run.models:
                 copy_buffers_from_main(model)
                 if cfg.BN.USE_PRECISE_STATS and self._is_due(every=cfg.TRAIN.EVAL_PERIOD):
@@ -247,7 +247,7 @@ class _Training:
                 "best.pyth is not written from it. Set TRAIN.AMP off, or delete the newest checkpoints and resume with "
                 "a lower SOLVER.BASE_LR, either with TRAIN.RESUME_WITH_CHANGES True"
             )
-        result = summarise(table, self.val_loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
+        result = summarize(table, self.val_loader.labels, loss_name=cfg.MODEL.LOSS_FUNC)
 
         logger.info(
             "validation after epoch %d: top-1 %.2f  top-5 %.2f  loss %.4f  (scored %d/%d, %.1fs)",
@@ -306,7 +306,13 @@ class _Training:
 
 
 def _log_step(
-    cfg: CfgNode, run: Run, outcome: Outcome, progress: Progress[tuple[Batch, ...]], writer: ScalarWriter, *, lr: float
+    cfg: CfgNode,
+    run: TrainingState,
+    outcome: Outcome,
+    progress: Progress[tuple[Batch, ...]],
+    writer: ScalarWriter,
+    *,
+    lr: float,
 ) -> None:
     means = mean_over_ranks({"loss": outcome.loss.item(), "top1": 100 * outcome.top1.item()})
     memory = "memory_gb" if device().type == "cuda" else "ram_gb"
@@ -318,7 +324,7 @@ def _log_step(
     record = progress.write_line(**values)
     if is_main():
         record["clips_per_second"] = clips_per_step(cfg) / record["step_seconds"]
-        record["bad_steps"] = run.num_bad_steps
+        record["skipped_steps"] = run.num_skipped_steps
         log_json_stats({"_type": "train_step", "epoch": run.epoch + 1, **record})
         shown = {name: value for name, value in record.items() if name not in ("step", "num_steps", "eta_seconds")}
         global_step = run.epoch * progress.num_steps + record["step"]
@@ -327,8 +333,8 @@ def _log_step(
 
 def _recompute_statistics(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
     """Replace the running BatchNorm statistics by the mean over training batches, and share those of rank 0."""
-    normalise = build_normalise(cfg)
-    frames = (normalise(batch.frames.to(device()), batch.unfilled) for batch in islice(loader, num_batches))
+    normalize = build_normalize(cfg)
+    frames = (normalize(batch.frames.to(device()), batch.unfilled) for batch in islice(loader, num_batches))
     was_training = model.training
     with autocast(amp_dtype(cfg.TRAIN.AMP, device()), device()):  # as in training, whose statistics they stand for
         update_bn_stats(model.train(), frames, min(num_batches, len(loader)), progress=None)
@@ -336,7 +342,7 @@ def _recompute_statistics(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *
     copy_buffers_from_main(model)
 
 
-def _log_setup(cfg: CfgNode, run: Run, *, num_videos: int) -> None:
+def _log_setup(cfg: CfgNode, run: TrainingState, *, num_videos: int) -> None:
     size = {"num_frames": cfg.DATA.NUM_FRAMES, "size": cfg.DATA.TRAIN_CROP_SIZE}
     logger.info(
         "%s: %.2f M parameters, %.2f G multiply-adds per view of %d frames at %d px",

@@ -25,7 +25,7 @@ class Depthwise(nn.Conv3d):
     """A convolution of each channel by itself, which keeps the size in time and space.
 
     On a CPU it stays in float32 under autocast: there, oneDNN's gradients of its weights in bfloat16 are now and then
-    made of uninitialised memory. On a GPU, cuDNN's own kernels take up to a hundred times as long as they need.
+    made of uninitialized memory. On a GPU, cuDNN's own kernels take up to a hundred times as long as they need.
     """
 
     def __init__(self, dim: int, size: int) -> None:

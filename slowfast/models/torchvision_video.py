@@ -44,8 +44,8 @@ def find_problems(cfg: CfgNode) -> list[str]:
         ]
         if num_frames < fewest:
             problems.append(f"DATA.NUM_FRAMES is {num_frames}; {name} takes {fewest} or more")
-    unread = [f"{key} is {value}, which {name} does not read" for key, value in changed_keys(cfg).items()]
-    return problems + [f"{problem}; leave it out, or choose MODEL.MODEL_NAME Uniformer" for problem in unread]
+    unused = [f"{key} is {value}, which {name} does not read" for key, value in changed_keys(cfg).items()]
+    return problems + [f"{problem}; leave it out, or choose MODEL.MODEL_NAME Uniformer" for problem in unused]
 
 
 def build_mvit(name: str, *, num_classes: int, num_frames: int, crop_size: int) -> MViT:

@@ -123,7 +123,7 @@ class Mlp(nn.Module):
 
 
 class CBlock(nn.Module):
-    """Local block: attention in a 5x5x5 neighbourhood by a learnt, content-independent affinity."""
+    """Local block: attention in a 5x5x5 neighborhood by a learnt, content-independent affinity."""
 
     def __init__(self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float) -> None:
         super().__init__()

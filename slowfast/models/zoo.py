@@ -12,10 +12,10 @@ from typing import NamedTuple
 import yaml
 from fvcore.common.config import CfgNode
 
+from slowfast.engine.run_folder import checkpoint_to_test, is_resumable
 from slowfast.utils.checkpoint import BEST_NAME, local_file
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.paths import pathmgr
-from slowfast.utils.run_folder import checkpoint_to_test, is_resumable
 
 WEIGHTS_DIR = "WEIGHTS_DIR"  # environment variable, in place of MODEL.WEIGHTS_DIR
 

@@ -1,4 +1,4 @@
-"""Whether two lists of class names say the same, however they are spelt, and where each name of one is in the other."""
+"""Whether two lists of class names say the same, however they are spelled, and where each name of one is in the other."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import simplejson
 
-from slowfast.utils.interrupt import cleaned_up
+from slowfast.utils.cleanup import cleaned_up
 
 UNFINISHED = ".unfinished"  # suffix of a file that is being written, after its full name
 

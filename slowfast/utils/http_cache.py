@@ -21,9 +21,9 @@ from urllib.parse import unquote, urlsplit
 
 from iopath.common.file_io import get_cache_dir
 
+from slowfast.utils.cleanup import cleaned_up
 from slowfast.utils.download import Download, checked_address, open_address
 from slowfast.utils.files import explain, format_bytes
-from slowfast.utils.interrupt import cleaned_up
 
 LIMIT_NAME = "SLOWFAST_CACHE_GB"  # environment variable: most GB (10^9 bytes) that the cache holds
 DEFAULT_LIMIT = "50"

@@ -11,8 +11,8 @@ import pytest
 
 from slowfast.datasets import annotations
 from slowfast.datasets.annotations import Annotations, format_row, read_frame_list, read_path_list
-from slowfast.datasets.labels import read_class_names
-from slowfast.datasets.official import read_kinetics, read_something_v2
+from slowfast.datasets.class_name_files import read_class_names
+from slowfast.datasets.published_lists import read_kinetics, read_something_v2
 from slowfast.datasets.records import Video
 
 

@@ -41,16 +41,16 @@ def epoch_of(loader: VideoLoader, epoch: int) -> tuple[list[int], list[int], tor
     loader.set_epoch(epoch)
     batches = list(loader)
     shown = [row for batch in batches for row in batch.video.tolist()]
-    unread = [part.video for batch in batches for part in batch.unread]
-    return shown, unread, torch.cat([batch.frames for batch in batches])
+    unreadable = [part.video for batch in batches for part in batch.unreadable]
+    return shown, unreadable, torch.cat([batch.frames for batch in batches])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_replaces_bad_videos_by_others_that_depend_on_the_seed_alone(
     broken_cfg: Callable[..., CfgNode], broken_rows: Broken, workers: int
 ) -> None:
-    shown, unread, frames = epoch_of(build_loader(broken_cfg(DATA_LOADER__NUM_WORKERS=workers), "train"), 3)
-    assert sorted(unread) == sorted(broken_rows)
+    shown, unreadable, frames = epoch_of(build_loader(broken_cfg(DATA_LOADER__NUM_WORKERS=workers), "train"), 3)
+    assert sorted(unreadable) == sorted(broken_rows)
     assert len(shown) == 20
     assert not set(shown) & set(broken_rows)
     again, _, same_frames = epoch_of(build_loader(broken_cfg(), "train"), 3)
@@ -66,7 +66,7 @@ def test_the_replacement_of_a_bad_video_does_not_depend_on_its_batch(broken_cfg:
     dataset = loader.dataset
     for row in (2, 17):
         batch = dataset[requests[row]]
-        assert [part.video for part in batch.unread] == [row]
+        assert [part.video for part in batch.unreadable] == [row]
         assert batch.video.tolist() == dataset[requests[row]].video.tolist() != [row]
 
 
@@ -86,10 +86,10 @@ def test_validation_and_test_never_substitute(
     broken_cfg: Callable[..., CfgNode], broken_rows: Broken, split: str
 ) -> None:
     batches = list(build_loader(broken_cfg(), split))
-    unread = {part.video: part.reason for batch in batches for part in batch.unread}
-    assert sorted(unread) == sorted(broken_rows)
+    unreadable = {part.video: part.reason for batch in batches for part in batch.unreadable}
+    assert sorted(unreadable) == sorted(broken_rows)
     for row, (kind, reason) in broken_rows.items():
-        assert re.search(rf"{kind} {row}\.mp4: .*{reason}", unread[row])
+        assert re.search(rf"{kind} {row}\.mp4: .*{reason}", unreadable[row])
     shown = [row for batch in batches for row in batch.video.tolist()]
     assert set(shown) == set(range(20)) - set(broken_rows)
 
@@ -98,7 +98,7 @@ def test_a_batch_of_unread_videos_alone_is_empty(broken_cfg: Callable[..., CfgNo
     (tmp_path / "test.csv").write_text("a.mp4,0\nb.mp4,1\n")
     (batch,) = build_loader(broken_cfg(DATA__PATH_TO_DATA_DIR=tmp_path), "test")
     assert len(batch.label) == len(batch.frames) == 0
-    assert [part.video for part in batch.unread] == [0, 1]
+    assert [part.video for part in batch.unreadable] == [0, 1]
 
 
 def test_training_names_each_bad_video_once_and_goes_on(
@@ -193,9 +193,9 @@ def test_a_manifest_makes_videos_unscored_without_opening_them(
 ) -> None:
     manifest = write_manifest(tmp_path / "manifest.csv", {"good 0.mp4": "crashed", "missing 2.mp4": "missing"})
     batches = list(build_loader(broken_cfg(DATA__MANIFEST=manifest), "test"))
-    unread = {part.video: part.reason for batch in batches for part in batch.unread}
-    assert unread[0] == "good 0.mp4: crashed: because (in the manifest)"
-    assert sorted(unread) == [0, 2, 5, 9, 13, 17]
+    unreadable = {part.video: part.reason for batch in batches for part in batch.unreadable}
+    assert unreadable[0] == "good 0.mp4: crashed: because (in the manifest)"
+    assert sorted(unreadable) == [0, 2, 5, 9, 13, 17]
 
 
 def test_a_manifest_that_leaves_nothing_or_is_none_is_refused(
@@ -213,7 +213,7 @@ def test_short_videos_can_be_refused(broken_cfg: Callable[..., CfgNode]) -> None
     # The videos have 32 frames; a clip of 4 frames at a rate of 9 spans 36.
     settings = {"DATA__NUM_FRAMES": 4, "DATA__SAMPLING_RATE": 9}
     (batch, *_) = build_loader(broken_cfg(**settings, DATA__SHORT_CLIP="error"), "val")
-    assert "has 32 frames, but a clip spans 36 (DATA.SHORT_CLIP error)" in batch.unread[0].reason
+    assert "has 32 frames, but a clip spans 36 (DATA.SHORT_CLIP error)" in batch.unreadable[0].reason
     assert len(batch.label) == 0
     repeated, looped = (
         next(iter(build_loader(broken_cfg(**settings, DATA__SHORT_CLIP=policy), "val"))).frames

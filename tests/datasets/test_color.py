@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from slowfast.datasets.convert import resize_videos
 from slowfast.datasets.decode import DecodeError, VideoFile
+from slowfast.preparation.convert import resize_videos
 
 # AVColorSpace -> the weights of red and blue in luma (ITU-T H.273, table 4). Untagged video is BT.601.
 LUMA_WEIGHTS = {

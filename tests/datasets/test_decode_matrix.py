@@ -20,7 +20,7 @@ Frames = NDArray[np.uint8]
 
 
 def paint(num_frames: int, *, width: int = 8 * BAR, height: int = HEIGHT) -> Frames:
-    """Frames of one grey tone each bar, on which a bright line moves, so that neighbours differ in motion too."""
+    """Frames of one gray tone each bar, on which a bright line moves, so that neighbors differ in motion too."""
     bits = (np.arange(num_frames)[:, None] >> np.arange(8)) & 1
     rows = np.repeat(bits * 180 + 20, BAR, axis=1)[:, :width]
     frames = np.broadcast_to(rows[:, None, :, None], (num_frames, height, width, 3)).astype(np.uint8)
@@ -131,7 +131,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "h264.avi": lambda folder: write(folder / "v.avi", "libx264", options=VARIED),
     "h264.flv": lambda folder: write(folder / "v.flv", "libx264", options=VARIED),
     "h264 raw": lambda folder: write(folder / "v.h264", "libx264", options=VARIED),
-    "h264 grey.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="gray"),
+    "h264 gray.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="gray"),
     "h264 10 bit.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuv420p10le"),
     "h264 full range.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuvj420p"),
     "h264 odd size.mp4": lambda folder: write(

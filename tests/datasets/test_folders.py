@@ -8,11 +8,11 @@ import av
 import pytest
 
 from slowfast.config import CfgNode
-from slowfast.datasets.convert import extract_frames
+from slowfast.datasets.catalog import build_annotations
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.folders import find_frame_folders, find_videos
-from slowfast.datasets.formats import build_annotations
-from slowfast.datasets.prepare import write_folder_lists
+from slowfast.preparation.convert import extract_frames
+from slowfast.preparation.lists import write_folder_lists
 
 MUXERS = {
     **{".3g2": "mpeg4", ".3gp": "mpeg4", ".asf": "mpeg4", ".f4v": "libx264", ".flv": "libx264"},

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from slowfast.datasets import official
+from slowfast.datasets import published_lists
 from slowfast.datasets.annotations import Annotations, format_row, read_frame_list, read_path_list
+from slowfast.datasets.class_name_files import read_class_names
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.datasets.ffmpeg_log import listen
-from slowfast.datasets.labels import read_class_names
 from tests.resources import left_since, resources
 
 Images = list[NDArray[Any]]
@@ -267,26 +267,26 @@ def draw_kinetics(rng: np.random.Generator) -> tuple[str, Read]:
     writer.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
     for path, label in draw_rows(rng):
         writer.writerow([CLASS_NAMES[label], path, int(rng.integers(100)), 110, "train"])
-    return file.getvalue(), lambda path: official.read_kinetics(
+    return file.getvalue(), lambda path: published_lists.read_kinetics(
         path, part="train", video_template="{youtube_id}_{time_start:06d}.mp4", class_names=CLASS_NAMES
     )
 
 
 def draw_something_v2(rng: np.random.Generator) -> tuple[str, Read]:
     rows = [{"id": path, "template": CLASS_NAMES[label], "label": "x"} for path, label in draw_rows(rng)]
-    return json.dumps(rows, ensure_ascii=bool(rng.integers(2))), lambda path: official.read_something_v2(
+    return json.dumps(rows, ensure_ascii=bool(rng.integers(2))), lambda path: published_lists.read_something_v2(
         path, video_template="{id}.webm", class_names=CLASS_NAMES
     )
 
 
 def draw_something_v1(rng: np.random.Generator) -> tuple[str, Read]:
     text = "".join(f"{path};{CLASS_NAMES[label]}\n" for path, label in draw_rows(rng))
-    return text, lambda path: official.read_something_v1(path, video_template="{id}", class_names=CLASS_NAMES)
+    return text, lambda path: published_lists.read_something_v1(path, video_template="{id}", class_names=CLASS_NAMES)
 
 
 def draw_ucf101(rng: np.random.Generator) -> tuple[str, Read]:
     text = "".join(f"{CLASS_NAMES[label]}/{path} {label + 1}\n" for path, label in draw_rows(rng))
-    return text, lambda path: official.read_ucf101(path, class_names=CLASS_NAMES)
+    return text, lambda path: published_lists.read_ucf101(path, class_names=CLASS_NAMES)
 
 
 def draw_class_names(rng: np.random.Generator) -> tuple[str, Read]:

@@ -19,8 +19,8 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.decode import FrameFolder, VideoFile
 from slowfast.datasets.manifest import Entry, check_videos, probe_video, read_manifest
 from slowfast.datasets.records import Video
-from slowfast.utils.folder_lock import FolderLock, FolderLockedError
-from slowfast.utils.job import current_job
+from slowfast.distributed.folder_lock import FolderLock, FolderLockedError
+from slowfast.distributed.job import current_job
 
 
 def open_file(video: Video, *, folder: Path) -> VideoFile:

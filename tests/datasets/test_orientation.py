@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from slowfast.datasets.convert import resize_videos
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.datasets.frame_metadata import orientation_of
+from slowfast.preparation.convert import resize_videos
 
 QUARTERS = {"r": (230, 20, 20), "g": (20, 230, 20), "b": (20, 20, 230), "w": (200, 200, 200)}
 # a, b, c, d: a pixel at (x, y) is shown at (a x + c y, b x + d y), to the right and down (ISO/IEC 14496-12, 6.2.2).

@@ -19,7 +19,7 @@ PILLOW = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-COLOURS = [
+COLORS = [
     Operation("Invert"),
     Operation("AutoContrast"),
     Operation("Equalize"),
@@ -42,7 +42,7 @@ MOVES = [
 
 
 def noise_and_scenes() -> np.ndarray:
-    """Frames (6, H, W, 3): noise, smooth scenes bright and dark, one colour, and few colours."""
+    """Frames (6, H, W, 3): noise, smooth scenes bright and dark, one color, and few colors."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     small = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
@@ -67,8 +67,8 @@ def by_timm(operation: Operation, *, interpolation: str = "bicubic") -> np.ndarr
     return np.stack([np.asarray(image) for image in images]).transpose(3, 0, 1, 2)
 
 
-@pytest.mark.parametrize("operation", COLOURS, ids=str)
-def test_colours_equal_those_of_timm_in_every_bit(operation: Operation) -> None:
+@pytest.mark.parametrize("operation", COLORS, ids=str)
+def test_colors_equal_those_of_timm_in_every_bit(operation: Operation) -> None:
     result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(FRAMES, (operation,), box=WHOLE)
     assert np.array_equal(result, by_timm(operation))
 
@@ -96,7 +96,7 @@ def test_moves_to_the_nearest_pixel_take_that_of_timm_but_for_ties(operation: Op
     assert (result != by_timm(operation, interpolation="nearest")).mean() < 5e-3
 
 
-@pytest.mark.parametrize("operation", COLOURS + MOVES, ids=str)
+@pytest.mark.parametrize("operation", COLORS + MOVES, ids=str)
 def test_a_region_is_the_part_of_the_whole(operation: Operation) -> None:
     augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
     whole = augment.apply(FRAMES, (operation,), box=WHOLE)
@@ -109,7 +109,7 @@ def test_a_region_is_the_part_of_the_whole(operation: Operation) -> None:
 def test_a_region_after_several_operations_is_the_part_of_one_operation_after_the_other(seed: int) -> None:
     augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
     rng = np.random.default_rng(seed)
-    everything = COLOURS + MOVES
+    everything = COLORS + MOVES
     operations = tuple(everything[number] for number in rng.choice(len(everything), 4))
     step_by_step = FRAMES
     for operation in operations:

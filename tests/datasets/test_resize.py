@@ -13,7 +13,7 @@ from slowfast.datasets.resize import Placement, resize_into
 ROOT = Path(__file__).parents[2]
 
 
-def test_normalisation_by_hand() -> None:
+def test_normalization_by_hand() -> None:
     planes = np.array([0, 51, 255], dtype=np.uint8).reshape(3, 1, 1, 1)
     out = torch.empty(3, 1, 1, 1)
     resize_into(out, planes, size=(1, 1), window=Box(0, 0, 1, 1), mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 0.25])
@@ -40,7 +40,7 @@ def test_frames_are_written_to_their_places() -> None:
 
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_any_window_equals_torch_resize_crop_flip_and_normalise(seed: int, flipped: bool) -> None:
+def test_any_window_equals_torch_resize_crop_flip_and_normalize(seed: int, flipped: bool) -> None:
     rng = np.random.default_rng(seed)
     height, width, resized_height, resized_width = (int(side) for side in rng.integers(1, 70, 4))
     top, left = int(rng.integers(resized_height)), int(rng.integers(resized_width))

@@ -11,9 +11,9 @@ from slowfast.config import CfgNode
 from slowfast.datasets.annotations import Annotations, format_row, read_path_list
 from slowfast.datasets.build import build_loader, build_opener
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.duplicates import find_repeats
 from slowfast.datasets.manifest import probe_video
 from slowfast.datasets.records import Span, Video
-from slowfast.datasets.repeats import find_repeats
 from slowfast.datasets.sampling import frames_within
 from slowfast.engine.identity import identity_of
 

@@ -10,7 +10,7 @@ from slowfast.datasets.rand_augment import Operation, RandAugment
 from slowfast.datasets.resize import Placement
 from slowfast.datasets.transforms import (
     Augmentation,
-    TestTransform,
+    EvalTransform,
     TrainTransform,
     erase,
     random_erasures,
@@ -31,7 +31,7 @@ def random_frames(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def clips_of(
-    transform: TestTransform | TrainTransform,
+    transform: EvalTransform | TrainTransform,
     frames: np.ndarray,
     *,
     crops: Sequence[int],
@@ -42,7 +42,7 @@ def clips_of(
 
 
 def apply(
-    transform: TestTransform | TrainTransform,
+    transform: EvalTransform | TrainTransform,
     frames: np.ndarray,
     augmentation: Augmentation,
     *,
@@ -61,7 +61,7 @@ def test_test_views_equal_the_reference(reference: Callable[[str], Any]) -> None
     for case in reference("spatial_views")["cases"]:
         frames = np.random.RandomState(3).randint(0, 256, (2, case["height"], case["width"], 3)).astype(np.uint8)
         size = case["crop_size"]
-        view = TestTransform(short_side=size, crop_size=size, mean=MEAN, std=STD)
+        view = EvalTransform(short_side=size, crop_size=size, mean=MEAN, std=STD)
         clip = clips_of(view, frames, crops=[case["spatial_idx"]], rng=None)[0]
         assert list(clip.shape) == case["output_shape"]
         assert clip.mean().item() == pytest.approx(case["mean"], abs=1e-5)
@@ -72,7 +72,7 @@ def test_test_views_equal_the_reference(reference: Callable[[str], Any]) -> None
 
 def test_test_views_are_parts_of_one_resized_frame() -> None:
     frames = random_frames(2, 40, 71)
-    view = TestTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
+    view = EvalTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
     together = clips_of(view, frames, crops=[2, 0, 1], rng=None)
     for clip, crop in zip(together, [2, 0, 1], strict=True):
         assert torch.equal(clip, clips_of(view, frames, crops=[crop], rng=None)[0])
@@ -92,7 +92,7 @@ def test_crops_lie_left_centre_right_or_top_centre_bottom() -> None:
 
 
 def test_the_box_of_a_view_is_told_in_pixels_of_the_frame() -> None:
-    view = TestTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
+    view = EvalTransform(short_side=32, crop_size=32, mean=MEAN, std=STD)
     # A frame of 64x100 becomes 32x50; its right crop begins at column 18 of these.
     assert view.draw(64, 100, crop=2, rng=None).box_in(64, 100) == (0, 36, 64, 64)
     drawn = Augmentation((), 32, Box(0, 18, 16, 16), False, (), 0)
@@ -123,7 +123,7 @@ def test_random_boxes_have_the_published_areas_and_aspects() -> None:
     assert logs.std() == pytest.approx(2 * np.log(1.3333) / np.sqrt(12), rel=0.05)
 
 
-def test_a_frame_too_long_for_any_box_gives_its_centre() -> None:
+def test_a_frame_too_long_for_any_box_gives_its_center() -> None:
     box = random_resized_box(10, 1000, scale=(1.0, 1.0), aspect=(0.75, 1.25), rng=np.random.default_rng(0))
     assert box == (0, 494, 10, 12)
 
@@ -164,7 +164,7 @@ def test_the_same_boxes_are_erased_in_all_frames(mode: str) -> None:
     assert len(clip[:, :, 3:13, 5:25].unique()) == pytest.approx(distinct, rel=0.01)
 
 
-def test_erased_pixels_are_noise_of_the_normalised_range() -> None:
+def test_erased_pixels_are_noise_of_the_normalized_range() -> None:
     clip = torch.full((3, 8, 64, 64), 99.0)
     erase(clip, [Box(0, 0, 64, 32)], mode="pixel", rng=torch.Generator().manual_seed(1))
     values = clip[..., :32]

@@ -10,15 +10,15 @@ import torch
 
 from slowfast.config import CfgNode
 from slowfast.datasets.boxes import Box
-from slowfast.datasets.build import build_loader, build_normalise
+from slowfast.datasets.build import build_loader, build_normalize
 from slowfast.datasets.records import Unfilled
 from slowfast.datasets.resize import resize_into
-from slowfast.datasets.transforms import Normalise
+from slowfast.datasets.transforms import Normalize
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 
 TinyCfg = Callable[..., CfgNode]
-HALF_A_LEVEL = 0.5 / 255 / 0.225  # of a normalised pixel
+HALF_A_LEVEL = 0.5 / 255 / 0.225  # of a normalized pixel
 
 
 def test_a_resized_pixel_is_rounded_to_the_nearest_level_by_hand() -> None:
@@ -40,7 +40,7 @@ def test_batches_differ_by_rounding_alone(tiny_cfg: TinyCfg, split: str, mode: s
     plain, rounded = batches[False], batches[True]
     assert rounded.frames.nbytes * 4 == plain.frames.nbytes
     assert rounded.label.tolist() == plain.label.tolist()
-    frames = build_normalise(cfg)(rounded.frames, rounded.unfilled)
+    frames = build_normalize(cfg)(rounded.frames, rounded.unfilled)
     torch.testing.assert_close(frames, plain.frames, rtol=0, atol=HALF_A_LEVEL + 1e-5)
     if split == "train":
         assert 4 < len(rounded.unfilled) < 16
@@ -50,10 +50,10 @@ def test_batches_differ_by_rounding_alone(tiny_cfg: TinyCfg, split: str, mode: s
             assert torch.equal(frames[clip, :, :, rows, columns], plain.frames[clip, :, :, rows, columns])
 
 
-def test_noise_has_mean_0_and_deviation_1_after_normalisation() -> None:
-    normalise = Normalise(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel")
+def test_noise_has_mean_0_and_deviation_1_after_normalization() -> None:
+    normalize = Normalize(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel")
     frames = torch.full((2, 3, 4, 64, 64), 255, dtype=torch.uint8)
-    clips = normalise(frames, [Unfilled(1, [Box(0, 0, 64, 32)], seed=3)])
+    clips = normalize(frames, [Unfilled(1, [Box(0, 0, 64, 32)], seed=3)])
     noise = clips[1, :, :, :, :32]
     assert noise.mean().item() == pytest.approx(0, abs=0.02)
     assert noise.std().item() == pytest.approx(1, abs=0.02)
@@ -64,7 +64,7 @@ def test_noise_has_mean_0_and_deviation_1_after_normalisation() -> None:
 
 def test_float_batches_are_passed_on_as_they_are() -> None:
     frames = torch.randn(1, 3, 1, 2, 2)
-    assert Normalise(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel")(frames) is frames
+    assert Normalize(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel")(frames) is frames
 
 
 def test_a_run_on_uint8_scores_almost_as_one_on_float32(tiny_cfg: TinyCfg, tmp_path: Path) -> None:

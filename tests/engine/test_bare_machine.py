@@ -17,25 +17,25 @@ import torch
 
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
-from slowfast.datasets.transforms import Normalise
-from slowfast.engine import agreement, memory, parallel, prefetch, recompute
-from slowfast.engine.averaging import Average
-from slowfast.engine.bad_steps import BadSteps
+from slowfast.datasets.transforms import Normalize
+from slowfast.engine import agreement, ddp, memory, prefetch, recompute
+from slowfast.engine.ema import ModelEma
+from slowfast.engine.skipped_steps import SkippedSteps
 from slowfast.engine.optim import LOSSES, make_optimizer, parameter_groups
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
-from slowfast.engine.unread import UnreadVideos
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import TrainStep
+from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.models.uniformer import UniFormer
-from slowfast.utils import distributed
+from slowfast.distributed import collectives
 
 torch.manual_seed(0)
 model = UniFormer(num_classes=4, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
 groups = parameter_groups(model, weight_decay=0.05, norm_weight_decay=0.0, decay_1d=False)
-run = Run(
+run = TrainingState(
     model=model,
     optimizer=make_optimizer("adamw", groups, lr=1e-3),
     scaler=torch.amp.GradScaler("cpu", enabled=False),
-    average=Average(model, decay=0.5),
+    ema=ModelEma(model, decay=0.5),
 )
 mix = Mix(
     num_classes=4,
@@ -45,25 +45,25 @@ mix = Mix(
     switch_probability=0.5,
     smoothing=0.1,
 )
-taker = StepTaker(
+taker = TrainStep(
     run,
     loss=LOSSES["soft_cross_entropy"],
-    normalise=Normalise(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel"),
-    bad_steps=BadSteps(run.streak, max_in_row=2),
-    unread=UnreadVideos(4, max_fraction=0.0),
+    normalize=Normalize(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel"),
+    skipped_steps=SkippedSteps(run.streak, max_in_row=2),
+    unreadable=UnreadableVideos(4, max_fraction=0.0),
     mix=mix,
     max_norm=20.0,
 )
 rows = torch.arange(4)
 frames = torch.randint(0, 256, (4, 3, 4, 32, 32), dtype=torch.uint8)
-batch = Batch(frames, rows, rows, torch.zeros_like(rows), unread=())
+batch = Batch(frames, rows, rows, torch.zeros_like(rows), unreadable=())
 bad = batch._replace(frames=torch.full((4, 3, 4, 32, 32), torch.nan))
 losses = [taker.take((batch,), lr=1e-3).loss.item() for _ in range(3)]
 saved = run.state()
 taker.take((bad,), lr=1e-3)
 taker.settle()
 run.load(saved, path="memory")
-print(run.step, run.num_bad_steps, all(0 < loss < 3 for loss in losses))
+print(run.step, run.num_skipped_steps, all(0 < loss < 3 for loss in losses))
 """
 
 

@@ -12,10 +12,10 @@ from slowfast.config import CfgNode, default_cfg
 from slowfast.config.rules import CHOICES, OWN_KEYS
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.records import Batch
-from slowfast.engine.build import build_run, build_step_taker
+from slowfast.engine.build import build_state, build_train_step
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.optim import lr_at
-from slowfast.engine.unread import UnreadVideos
+from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.utils.checkpoint import save_checkpoint
 
 TinyCfg = Callable[..., CfgNode]
@@ -82,7 +82,7 @@ def two_batches(cfg: CfgNode, case: str) -> list[tuple[Batch, ...]]:
         generator = torch.Generator().manual_seed(1)
         frames = torch.randn(2, 2, 3, 4, 32, 32, generator=generator)
         rows = torch.tensor([0, 5])
-        return [(Batch(clips, label=rows, video=rows, view=rows, unread=()),) for clips in frames]
+        return [(Batch(clips, label=rows, video=rows, view=rows, unreadable=()),) for clips in frames]
 
     loader = build_loader(cfg, "train")
     loader.set_epoch(0)
@@ -97,8 +97,8 @@ def test_every_choice_trains_two_steps(tiny_cfg: TinyCfg, case: str) -> None:
     small = {"TRAIN__BATCH_SIZE": 2, "DATA__TRAIN_CROP_SIZE": 32, "AUG__ENABLE": True, "TRAIN__AMP": "off"}
     cfg = tiny_cfg(**(small | as_keywords(CASES[case])))
     Path(cfg.OUTPUT_DIR).mkdir()
-    run = build_run(cfg, identity={}, num_parts=1)
-    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
+    run = build_state(cfg, identity={}, num_parts=1)
+    taker = build_train_step(cfg, run, unreadable=UnreadableVideos(32, max_fraction=0))
 
     run.model.train()
     before = [parameter.clone() for parameter in run.model.parameters()]
@@ -106,7 +106,7 @@ def test_every_choice_trains_two_steps(tiny_cfg: TinyCfg, case: str) -> None:
     taker.settle()
 
     assert [bool(outcome.loss.isfinite()) for outcome in outcomes] == [True, True]
-    assert run.num_bad_steps == 0
+    assert run.num_skipped_steps == 0
     after = list(run.model.parameters())
     assert not all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
@@ -124,7 +124,7 @@ def test_every_choice_of_the_test_gives_a_result(tiny_cfg: TinyCfg, tmp_path: Pa
     one_view = {"TEST__NUM_ENSEMBLE_VIEWS": 1, "TEST__CHECKPOINT_FILE_PATH": tmp_path / "weights.pyth"}
     cfg = tiny_cfg(**one_view, **as_keywords(settings))
     save_checkpoint(
-        tmp_path / "weights.pyth", {"model_state": build_run(cfg, identity={}, num_parts=1).model.state_dict()}
+        tmp_path / "weights.pyth", {"model_state": build_state(cfg, identity={}, num_parts=1).model.state_dict()}
     )
     result = evaluate(cfg)
     assert result.num_scored == 24

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from slowfast.config import CfgNode
-from slowfast.datasets.records import Unread
-from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarise
+from slowfast.datasets.records import UnreadableVideo
+from slowfast.engine.evaluate import ScoreTable, evaluate, format_table, summarize
 from slowfast.models.build import build_model
 from slowfast.models.zoo import weights_to_test
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
@@ -35,65 +35,65 @@ def test_a_missing_or_double_view_is_an_error(views: list[int], message: str) ->
         table.combine()
 
 
-def table_of(scores: list[list[float]], unread: dict[int, str] | None = None) -> ScoreTable:
+def table_of(scores: list[list[float]], unreadable: dict[int, str] | None = None) -> ScoreTable:
     """A combined table of one view per video."""
     table = ScoreTable(len(scores), num_views=1, num_classes=len(scores[0]))
-    read = torch.tensor([row for row in range(len(scores)) if row not in (unread or {})], dtype=torch.long)
+    read = torch.tensor([row for row in range(len(scores)) if row not in (unreadable or {})], dtype=torch.long)
     table.add(torch.tensor(scores)[read], video=read, view=torch.zeros_like(read))
-    table.leave_out([Unread(row, reason) for row, reason in (unread or {}).items()])
+    table.leave_out([UnreadableVideo(row, reason) for row, reason in (unreadable or {}).items()])
     table.combine()
     return table
 
 
 def test_accuracies_by_hand() -> None:
     table = table_of([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [2, 3, 1]])
-    result = summarise(table, torch.tensor([0, 1, 2, 1]))
+    result = summarize(table, torch.tensor([0, 1, 2, 1]))
     assert (result.num_videos, result.num_scored, result.top1, result.top5) == (4, 4, 75.0, 100.0)
     assert result.class_top1 == [100.0, 50.0, 100.0]
     assert result.class_counts == [1, 2, 1]
 
 
 def test_unscored_videos_count_as_wrong_or_not_at_all() -> None:
-    table = table_of([[3.0, 2, 1], [3, 2, 1], [0, 0, 0], [0, 0, 0]], unread={3: "/b.mp4: gone", 2: "/a.mp4: empty"})
-    result = summarise(table, torch.tensor([0, 1, 0, 2]))
+    table = table_of([[3.0, 2, 1], [3, 2, 1], [0, 0, 0], [0, 0, 0]], unreadable={3: "/b.mp4: gone", 2: "/a.mp4: empty"})
+    result = summarize(table, torch.tensor([0, 1, 0, 2]))
     assert (result.num_videos, result.num_scored) == (4, 2)
     assert (result.top1, result.top1_listed) == (50.0, 25.0)
     assert (result.top5, result.top5_listed) == (100.0, 50.0)
     assert result.class_counts == [1, 1, 0]
-    assert [unread.video for unread in table.unread] == [2, 3]
+    assert [unreadable.video for unreadable in table.unreadable] == [2, 3]
 
 
 def test_the_loss_is_that_of_the_mean_view_by_hand() -> None:
     # Scores 3, 2, 1: log(e^3 + e^2 + e^1) = 3.4076, minus 3 for the first label and 2 for the second.
     table = table_of([[3.0, 2, 1], [3, 2, 1]])
     labels = torch.tensor([0, 1])
-    assert summarise(table, labels).loss == pytest.approx((0.4076 + 1.4076) / 2, abs=1e-4)
+    assert summarize(table, labels).loss == pytest.approx((0.4076 + 1.4076) / 2, abs=1e-4)
     # As sums over 2 views, the same scores are 1.5, 1, 0.5: log(e^1.5 + e^1 + e^0.5) = 2.1803.
     table.num_views = 2
-    assert summarise(table, labels).loss == pytest.approx((0.6803 + 1.1803) / 2, abs=1e-4)
+    assert summarize(table, labels).loss == pytest.approx((0.6803 + 1.1803) / 2, abs=1e-4)
     table.scores, table.are_probabilities = torch.tensor([[1.0, 0.6, 0.4], [1, 0.6, 0.4]]), True
-    assert summarise(table, labels).loss == pytest.approx(-(np.log(0.5) + np.log(0.3)) / 2)
+    assert summarize(table, labels).loss == pytest.approx(-(np.log(0.5) + np.log(0.3)) / 2)
     # Each class by itself: softplus(-1) = 0.3133 where the label is right, softplus(0) = 0.6931 elsewhere.
     table = table_of([[1.0, 0, 0]])
     expected = (0.3133 + 2 * 0.6931) / 3
-    assert summarise(table, labels[:1], loss_name="bce_logit").loss == pytest.approx(expected, abs=1e-4)
+    assert summarize(table, labels[:1], loss_name="bce_logit").loss == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_test_without_any_readable_video_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"no video of 1 has scores; the first: /a\.mp4: gone"):
-        summarise(table_of([[0.0, 0]], unread={0: "/a.mp4: gone"}), torch.tensor([0]))
+        summarize(table_of([[0.0, 0]], unreadable={0: "/a.mp4: gone"}), torch.tensor([0]))
 
 
 def test_scores_of_an_unread_video_are_an_error() -> None:
     table = ScoreTable(1, num_views=1, num_classes=2)
     table.add(torch.ones(1, 2), video=torch.tensor([0]), view=torch.tensor([0]))
-    table.leave_out([Unread(0, "gone")])
+    table.leave_out([UnreadableVideo(0, "gone")])
     with pytest.raises(RuntimeError, match="view 0 of video 0 was scored 1 times instead of 0"):
         table.combine()
 
 
 def test_the_table_names_every_class_that_has_videos() -> None:
-    result = summarise(table_of([[3.0, 2, 1], [3, 2, 1]]), torch.tensor([0, 1]))
+    result = summarize(table_of([[3.0, 2, 1], [3, 2, 1]]), torch.tensor([0, 1]))
     text = format_table(result, ["left", "right", "up"], title="test, 1 view")
     assert text.splitlines() == [
         "test, 1 view",
@@ -103,7 +103,7 @@ def test_the_table_names_every_class_that_has_videos() -> None:
         "  all classes       2   50.00    top-5 100.00",
         "  scored 2/2",
     ]
-    result = summarise(table_of([[3.0, 2, 1], [3, 2, 1]], unread={1: "gone"}), torch.tensor([0, 1]))
+    result = summarize(table_of([[3.0, 2, 1], [3, 2, 1]], unreadable={1: "gone"}), torch.tensor([0, 1]))
     last = format_table(result, ["left", "right", "up"], title="test, 1 view").splitlines()[-1]
     assert last == "  scored 1/2; the others counted as wrong: top-1 50.00  top-5 50.00"
 

@@ -15,14 +15,14 @@ import torch
 
 from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
-from slowfast.engine.bad_steps import BadStepsError
-from slowfast.engine.build import build_run, build_step_taker
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
-from slowfast.engine.unread import UnreadVideos
+from slowfast.distributed.collectives import rank, world_size
+from slowfast.distributed.launch import launch
+from slowfast.engine.build import build_state, build_train_step
+from slowfast.engine.skipped_steps import SkippedStepsError
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import TrainStep
+from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.utils.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, newest_checkpoint
-from slowfast.utils.distributed import rank, world_size
-from slowfast.utils.launch import launch
 
 Serve = Callable[..., list[int]]
 Arguments = Callable[..., list[str]]
@@ -49,7 +49,7 @@ def test_a_nan_in_one_process_is_left_out_by_both_and_written_down(
     # Each process has written a checksum of its weights in the last validation.
     assert (tmp_path / "rank_0").read_text() == (tmp_path / "rank_1").read_text()
     assert all(value.isfinite().all() for value in final_weights(tmp_path / "run").values())
-    (dump,) = (tmp_path / "run/bad_steps").iterdir()
+    (dump,) = (tmp_path / "run/skipped_steps").iterdir()
     assert dump.name == "epoch_00001_step_0000004.json"
     found = simplejson.loads(dump.read_text())
     assert found["grad_norm"] == "nan"
@@ -71,8 +71,8 @@ def test_a_nan_in_one_process_is_left_out_by_both_and_written_down(
 def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode], method: str) -> None:
     cfg = tiny_cfg(SOLVER__OPTIMIZING_METHOD=method)
     loader = build_loader(cfg, "train")
-    run = build_run(cfg, identity={}, num_parts=1)
-    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
+    run = build_state(cfg, identity={}, num_parts=1)
+    taker = build_train_step(cfg, run, unreadable=UnreadableVideos(32, max_fraction=0))
     loader.set_epoch(0)
     for number, parts in enumerate(loader.steps()):
         before = copy.deepcopy(run.state())
@@ -86,7 +86,7 @@ def test_a_step_that_is_left_out_changes_nothing(tiny_cfg: Callable[..., CfgNode
             for entry, old in zip(*(one["optimizer_state"]["state"].values() for one in (after, before)), strict=True):
                 assert all(torch.equal(entry[name], value) for name, value in old.items())
     taker.settle()
-    assert run.num_bad_steps == 2
+    assert run.num_skipped_steps == 2
     assert all(value.isfinite().all() for value in run.model.state_dict().values())
 
 
@@ -100,7 +100,7 @@ def test_skipped_steps_in_a_row_end_the_run_before_them(serve: Serve, arguments:
     assert f"To resume from {checkpoint_path(str(tmp_path / 'run'), epoch=0, step=8)}, before them" in message
     assert "TRAIN.RESUME_WITH_CHANGES True SOLVER.BASE_LR 0.0005 TRAIN.AMP off" in message
 
-    names = [path.name for path in sorted((tmp_path / "run/bad_steps").iterdir())]
+    names = [path.name for path in sorted((tmp_path / "run/skipped_steps").iterdir())]
     assert "epoch_00001_step_0000009.json" in names
     assert any(name.startswith("checkpoint_") for name in names), "what was saved among them is kept as evidence"
     mended = [*faulty(arguments, tmp_path, kind="none"), *settings, "TRAIN.RESUME_WITH_CHANGES", "True"]
@@ -114,10 +114,10 @@ def test_skipped_steps_are_counted_on_after_a_restart(tiny_cfg: Callable[..., Cf
     (parts, *_) = list(loader.steps())
     parts[0].frames[:] = torch.nan
 
-    def taker_of(run: Run) -> StepTaker:
-        return build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
+    def taker_of(run: TrainingState) -> TrainStep:
+        return build_train_step(cfg, run, unreadable=UnreadableVideos(32, max_fraction=0))
 
-    first, second = (build_run(cfg, identity={}, num_parts=1) for _ in range(2))
+    first, second = (build_state(cfg, identity={}, num_parts=1) for _ in range(2))
     taker = taker_of(first)
     for _ in range(3):
         taker.take(parts, lr=0.1)
@@ -125,7 +125,7 @@ def test_skipped_steps_are_counted_on_after_a_restart(tiny_cfg: Callable[..., Cf
     second.load(copy.deepcopy(first.state()), path="a checkpoint")
     taker = taker_of(second)
     taker.take(parts, lr=0.1)
-    with pytest.raises(BadStepsError, match="4 steps in a row up to epoch 1, step 4"):
+    with pytest.raises(SkippedStepsError, match="4 steps in a row up to epoch 1, step 4"):
         taker.settle()
     assert (second.streak.epoch, second.streak.step) == (0, 0)
 
@@ -133,8 +133,8 @@ def test_skipped_steps_are_counted_on_after_a_restart(tiny_cfg: Callable[..., Cf
 def test_counters_of_batches_count_the_steps_that_were_taken(tiny_cfg: Callable[..., CfgNode]) -> None:
     cfg = tiny_cfg()
     loader = build_loader(cfg, "train", parts_per_step=2)
-    run = build_run(cfg, identity={}, num_parts=2)
-    taker = build_step_taker(cfg, run, unread=UnreadVideos(32, max_fraction=0))
+    run = build_state(cfg, identity={}, num_parts=2)
+    taker = build_train_step(cfg, run, unreadable=UnreadableVideos(32, max_fraction=0))
     for number, parts in enumerate(loader.steps()):
         if number == 1:
             parts[1].frames[:] = torch.nan
@@ -239,11 +239,11 @@ def test_an_output_folder_that_cannot_be_is_named_at_once(serve: Serve, argument
 def gradient_of_a_step(cfg: CfgNode, parts_per_step: int) -> torch.Tensor:
     """The gradient of the first step over all parts of all processes, with BatchNorm as it is in evaluation."""
     loader = build_loader(cfg, "train", parts_per_step=parts_per_step)
-    run = build_run(cfg, identity={}, num_parts=parts_per_step * world_size())
+    run = build_state(cfg, identity={}, num_parts=parts_per_step * world_size())
     run.model.eval()
     loader.set_epoch(0)
-    unread = UnreadVideos(32, max_fraction=0)
-    build_step_taker(cfg, run, unread=unread).take(next(loader.steps()), lr=0.0)
+    unreadable = UnreadableVideos(32, max_fraction=0)
+    build_train_step(cfg, run, unreadable=unreadable).take(next(loader.steps()), lr=0.0)
     return torch.cat([parameter.grad.flatten() for parameter in run.model.parameters() if parameter.grad is not None])
 
 

@@ -22,27 +22,28 @@ from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
-from slowfast.datasets.transforms import Normalise
-from slowfast.engine import parallel, prefetch
+from slowfast.datasets.transforms import Normalize
+from slowfast.distributed import collectives, launch
+from slowfast.distributed.rendezvous import Place
+from slowfast.engine import ddp, prefetch
 from slowfast.engine.agreement import Agreement
-from slowfast.engine.averaging import Average
-from slowfast.engine.bad_steps import BadSteps
-from slowfast.engine.build import build_memory_limit, build_run
+from slowfast.engine.build import build_memory_limit, build_state
+from slowfast.engine.ema import ModelEma
 from slowfast.engine.evaluate import ScoreTable, evaluate, score_views
 from slowfast.engine.identity import differences, identity_of
 from slowfast.engine.memory import OutOfMemoryError, explained_out_of_memory
 from slowfast.engine.optim import LOSSES, apply_gradients
 from slowfast.engine.precision import set_up_kernels
 from slowfast.engine.recompute import MARGIN, free_bytes
-from slowfast.engine.run import Run
-from slowfast.engine.step import StepTaker
+from slowfast.engine.skipped_steps import SkippedSteps
+from slowfast.engine.state import TrainingState
+from slowfast.engine.step import TrainStep
 from slowfast.engine.train import _recompute_statistics, train
-from slowfast.engine.unread import UnreadVideos
+from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.models.build import MODELS, Model
 from slowfast.models.uniformer import UniFormer, build_uniformer
-from slowfast.utils import compilers, distributed, launch
+from slowfast.utils import compilers
 from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
-from slowfast.utils.meeting import Place
 from slowfast.utils.progress import Progress
 
 TinyCfg = Callable[..., CfgNode]
@@ -55,7 +56,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
-    monkeypatch.setattr(distributed, "_on_gpu", True)
+    monkeypatch.setattr(collectives, "_on_gpu", True)
 
 
 # ---- Copies to the device --------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ def test_epochs_copy_over_one_stream_per_device(monkeypatch: pytest.MonkeyPatch)
     prefetch.copy_stream.cache_clear()
 
     frames: Any = TensorOfGpu()
-    batch = Batch(frames, frames, torch.zeros(1), torch.zeros(1), unread=())
+    batch = Batch(frames, frames, torch.zeros(1), torch.zeros(1), unreadable=())
     for _ in range(5):
         assert len(list(prefetch.on_device(iter([(batch,)] * 2), torch.device("cuda", 0)))) == 2
     list(prefetch.batches_on_device(iter([batch]), torch.device("cuda", 0)))
@@ -129,12 +130,12 @@ def test_scores_are_added_while_the_next_are_computed() -> None:
 
     frames = torch.randn(4, 3, 1, 2, 2)
     rows = torch.arange(4)
-    batch = Batch(frames, rows, rows, torch.zeros_like(rows), unread=())
+    batch = Batch(frames, rows, rows, torch.zeros_like(rows), unreadable=())
     done = score_views(
         Model(),
         Progress([batch], "test", num_steps=1, period=1),
         table,
-        normalise=Normalise(mean=[0.0] * 3, std=[1.0] * 3, erase_mode="const"),
+        normalize=Normalize(mean=[0.0] * 3, std=[1.0] * 3, erase_mode="const"),
         views_per_forward=1,
         amp=None,
     )
@@ -148,7 +149,7 @@ def test_memory_is_pinned_only_for_a_gpu_in_use(
     tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch, on_gpu: None, backend: str, pinned: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    distributed.use_device(0, on_gpu=backend == "nccl")
+    collectives.use_device(0, on_gpu=backend == "nccl")
     assert build_loader(tiny_cfg(), "val").pin_memory is pinned
 
 
@@ -197,7 +198,7 @@ def test_ddp_does_not_cut_compiled_blocks() -> None:
     holder.blocks3 = model
     holder.forward = lambda x: model[0](x)
     with as_before, group_of_one(), torch.compiler.set_stance(force_backend=count):
-        parallel.compile_blocks(holder)
+        ddp.compile_blocks(holder)
         DistributedDataParallel(holder, bucket_cap_mb=0.001)(torch.randn(1, 16, 2, 2, 2))
     torch._dynamo.reset()
     assert len(graphs) == 1
@@ -213,14 +214,14 @@ def test_compiling_for_a_gpu_needs_a_c_compiler_and_headers(
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     monkeypatch.setenv("PATH", str(tmp_path))
-    no_compiler, no_header = parallel.find_problems(cfg)
+    no_compiler, no_header = ddp.find_problems(cfg)
     assert "no C compiler here (gcc, clang); install gcc" in no_compiler
     assert f"header {tmp_path}/Python.h is missing" in no_header
 
     (tmp_path / "Python.h").touch()
     (tmp_path / "my-cc").touch(mode=0o755)
     monkeypatch.setenv("CC", "my-cc")
-    assert parallel.find_problems(cfg) == []
+    assert ddp.find_problems(cfg) == []
 
 
 def test_the_docker_image_can_compile(repository: Path) -> None:
@@ -341,14 +342,16 @@ class Small(nn.Module):
         return self.head(self.block(frames))
 
 
-def taker_of(model: nn.Module, *, mix: Mix | None = None) -> StepTaker:
-    run = Run(model, torch.optim.AdamW(model.parameters(), fused=True), torch.amp.GradScaler("cpu", enabled=False))
-    return StepTaker(
+def taker_of(model: nn.Module, *, mix: Mix | None = None) -> TrainStep:
+    run = TrainingState(
+        model, torch.optim.AdamW(model.parameters(), fused=True), torch.amp.GradScaler("cpu", enabled=False)
+    )
+    return TrainStep(
         run,
         loss=LOSSES["soft_cross_entropy"],
-        normalise=Normalise(mean=[0.0] * 3, std=[1.0] * 3, erase_mode="const"),
-        bad_steps=BadSteps(run.streak, max_in_row=3),
-        unread=UnreadVideos(4, max_fraction=0.0),
+        normalize=Normalize(mean=[0.0] * 3, std=[1.0] * 3, erase_mode="const"),
+        skipped_steps=SkippedSteps(run.streak, max_in_row=3),
+        unreadable=UnreadableVideos(4, max_fraction=0.0),
         mix=mix,
     )
 
@@ -357,7 +360,7 @@ def small_batch(*, is_finite: bool) -> Batch:
     frames, rows = torch.randn(4, 3, 1, 8, 8), torch.arange(4)
     if not is_finite:
         frames[1, 0, 0, 0, 0] = torch.nan
-    return Batch(frames, rows % 3, rows, torch.zeros_like(rows), unread=())
+    return Batch(frames, rows % 3, rows, torch.zeros_like(rows), unreadable=())
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
@@ -410,7 +413,7 @@ class Operations(TorchDispatchMode):
 
 def test_the_average_takes_few_kernels_and_no_wait() -> None:
     model = UniFormer(**TINY, drop_path=0.0)
-    average = Average(model, decay=0.999)
+    average = ModelEma(model, decay=0.999)
     expected = copy.deepcopy(model).state_dict()
     weight = 1 - torch.tensor(0.999)
     for number in range(3):
@@ -475,7 +478,7 @@ def test_another_number_format_is_another_run(tiny_cfg: TinyCfg, monkeypatch: py
     auto, off, fp16 = (identity(amp) for amp in ("auto", "off", "fp16"))
     assert differences(off, auto) == []  # on a CPU, which computes in float32 either way
     assert differences(fp16, auto) == ["number format (TRAIN.AMP): 'float32' there, 'float16' here"]
-    monkeypatch.setattr(distributed, "_on_gpu", True)
+    monkeypatch.setattr(collectives, "_on_gpu", True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert differences(identity("auto"), auto) == ["number format (TRAIN.AMP): 'float32' there, 'bfloat16' here"]
@@ -486,8 +489,8 @@ def test_another_number_format_is_another_run(tiny_cfg: TinyCfg, monkeypatch: py
 def test_a_run_resumes_with_the_optimizer_of_its_config(
     tiny_cfg: TinyCfg, caplog: pytest.LogCaptureFixture, before: str, after: str, fused: bool
 ) -> None:
-    first = build_run(tiny_cfg(TRAIN__AMP=before, SOLVER__FUSED=not fused), identity={}, num_parts=1)
-    second = build_run(
+    first = build_state(tiny_cfg(TRAIN__AMP=before, SOLVER__FUSED=not fused), identity={}, num_parts=1)
+    second = build_state(
         tiny_cfg(TRAIN__AMP=after, SOLVER__FUSED=fused, SOLVER__WEIGHT_DECAY=0.5), identity={}, num_parts=1
     )
 
@@ -507,7 +510,7 @@ def test_a_run_resumes_with_the_optimizer_of_its_config(
 
 
 def test_a_run_does_not_resume_with_another_kind_of_optimizer(tiny_cfg: TinyCfg) -> None:
-    first = build_run(tiny_cfg(SOLVER__OPTIMIZING_METHOD="sgd"), identity={}, num_parts=1)
-    second = build_run(tiny_cfg(SOLVER__OPTIMIZING_METHOD="adamw"), identity={}, num_parts=1)
+    first = build_state(tiny_cfg(SOLVER__OPTIMIZING_METHOD="sgd"), identity={}, num_parts=1)
+    second = build_state(tiny_cfg(SOLVER__OPTIMIZING_METHOD="adamw"), identity={}, num_parts=1)
     with pytest.raises(ValueError, match="a file: was trained with another optimizer"):
         second.load(first.state(), path="a file")

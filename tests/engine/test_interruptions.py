@@ -22,9 +22,9 @@ import pytest
 import simplejson
 import torch
 
+from slowfast.distributed.signals import CTRL_C_STATUS, INTERRUPTED_STATUS, ONE_REQUEST
 from slowfast.utils.checkpoint import checkpoints_of, load_checkpoint, newest_checkpoint
 from slowfast.utils.files import read_json
-from slowfast.utils.interrupt import CTRL_C_STATUS, INTERRUPTED_STATUS, ONE_REQUEST
 
 Serve = Callable[..., list[int]]
 Arguments = Callable[..., list[str]]
@@ -374,7 +374,7 @@ def test_a_rehearsal_finds_what_would_fail_after_the_last_epoch(
 
 def test_a_second_signal_ends_a_process_at_once(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom slowfast.utils.interrupt import Interruption\n"
+        "import time\nfrom slowfast.distributed.signals import Interruption\n"
         "with Interruption() as interruption:\n"
         "    print('ready', flush=True)\n"
         "    while not interruption.is_requested: time.sleep(0.01)\n"

@@ -13,10 +13,10 @@ import pytest
 import simplejson
 import torch
 
+from slowfast.distributed.folder_lock import FolderLock
+from slowfast.distributed.job import current_job
+from slowfast.engine.run_folder import read_record, set_aside
 from slowfast.utils.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint
-from slowfast.utils.folder_lock import FolderLock
-from slowfast.utils.job import current_job
-from slowfast.utils.run_folder import read_record, set_aside
 
 Serve = Callable[..., list[int]]
 
@@ -322,7 +322,7 @@ def test_a_run_that_was_set_aside_can_be_used_where_it_is(start: Start, tmp_path
 
 
 def test_folders_of_a_user_are_never_moved(start: Start, tmp_path: Path) -> None:
-    for name in ("test", "checkpoints", "tensorboard", "bad_steps"):
+    for name in ("test", "checkpoints", "tensorboard", "skipped_steps"):
         (tmp_path / "run" / name).mkdir(parents=True)
         (tmp_path / "run" / name / "video.mp4").touch()
     assert start(TRAIN__AUTO_RESUME=False)[0] == 0

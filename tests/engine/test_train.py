@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slowfast.config import CfgNode
-from slowfast.engine.bad_steps import BadStepsError
+from slowfast.engine.skipped_steps import SkippedStepsError
 from slowfast.engine.train import train
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
@@ -113,11 +113,11 @@ def test_steps_that_are_not_finite_in_a_row_stop_the_run(tiny_cfg: TinyCfg) -> N
         SOLVER__BASE_LR=1e9, SOLVER__CLIP_GRADIENT=0, SOLVER__OPTIMIZING_METHOD="sgd", SOLVER__MAX_BAD_STEPS=3
     )
     with pytest.raises(
-        BadStepsError,
+        SkippedStepsError,
         match=r"3 steps in a row up to epoch 1, step \d had .* with a lower learning rate: .* SOLVER\.BASE_LR",
     ):
         train(cfg)
-    dumps = sorted(Path(cfg.OUTPUT_DIR, "bad_steps").iterdir())
+    dumps = sorted(Path(cfg.OUTPUT_DIR, "skipped_steps").iterdir())
     assert len(dumps) == 3
     found = simplejson.loads(dumps[0].read_text())
     assert found["step"] == 2

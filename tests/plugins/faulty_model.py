@@ -12,9 +12,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from slowfast.config import add_section
+from slowfast.distributed.collectives import rank
 from slowfast.models.build import Model, add_model
 from slowfast.models.uniformer import build_uniformer
-from slowfast.utils.distributed import rank
 
 # KIND nan | nan_in_evaluation | raise | memory | kill_worker; from step FIRST to LAST of epoch 0, in process RANK.
 add_section("FAULTY", {"KIND": "nan", "RANK": 0, "FIRST": 1, "LAST": 1, "FOLDER": ""})

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from slowfast.distributed.submission import Job, read_jobs
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
-from slowfast.utils.submission import Job, read_jobs
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("cluster.sh")

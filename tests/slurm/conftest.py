@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.datasets.motion import make_motion
+from slowfast.preparation.motion import make_motion
 from tests.slurm.cluster import EPOCHS, QUICKSTART, Cluster, why_not
 
 

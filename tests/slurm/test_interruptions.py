@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.distributed.submission import Job
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
-from slowfast.utils.submission import Job
 from tests.slurm.cluster import (
     EPOCHS,
     INSTEAD,
@@ -45,7 +45,11 @@ def copied_source(folder: Path) -> Path:
 
 
 def edit(source: Path) -> None:
-    for path in (source / "slowfast/__init__.py", source / "slowfast/utils/submission.py", source / "tools/run_net.py"):
+    for path in (
+        source / "slowfast/__init__.py",
+        source / "slowfast/distributed/submission.py",
+        source / "tools/run_net.py",
+    ):
         path.write_text("raise SystemExit('edited after the submission')\n")
     (source / QUICKSTART.name).write_text("NONSENSE: 1\n")
 
@@ -103,7 +107,7 @@ def test_a_time_limit_that_leaves_no_time_for_a_checkpoint_ends_the_job(
     assert_whole_and_the_run_goes_on(run, settings, quiet, serve)
 
 
-def test_a_job_that_is_cancelled_leaves_whole_checkpoints(
+def test_a_job_that_is_canceled_leaves_whole_checkpoints(
     start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path, serve: Callable[..., list[int]]
 ) -> None:
     cluster, run = start_cluster("loopback"), tmp_path / "run"

@@ -70,7 +70,7 @@ def test_a_job_that_fails_shows_its_own_traceback_and_is_not_queued_again(
     cluster = start_cluster(kind)
     (cluster.folder / "broken_model.py").write_text(
         "from slowfast.models import build as models\n"
-        "from slowfast.utils.distributed import rank\n"
+        "from slowfast.distributed.collectives import rank\n"
         "def build(cfg):\n"
         "    if rank() == 1: raise ValueError('broken on purpose')\n"
         "    return models.build_uniformer(cfg)\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.engine.run_folder import read_record
 from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
-from slowfast.utils.run_folder import read_record
 from tests.slurm.cluster import EPOCHS, Cluster, assert_same_end, job_in, wait_until
 
 pytestmark = pytest.mark.slurm

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.distributed.submission import copy_source
 from slowfast.utils import provenance as module
 from slowfast.utils.provenance import Source, describe, find_source, provenance
-from slowfast.utils.submission import copy_source
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -1,0 +1,1 @@
+"""Offline work on videos and lists, which the tools run before a training."""

@@ -1,0 +1,196 @@
+"""Tools use the package of their own checkout, whichever is installed or on PYTHONPATH."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TOOLS = sorted(path.name for path in (Path(__file__).parents[2] / "tools").glob("[!_]*.py"))
+Python = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def copy_checkout(repository: Path, root: Path) -> None:
+    for name in ("slowfast", "tools", "benchmarks"):  # with what Python and numba have compiled
+        shutil.copytree(repository / name, root / name)
+    (root / "slowfast/__init__.py").write_text(f"__version__ = {root.name!r}\n")
+
+
+@pytest.fixture
+def checkouts(repository: Path, tmp_path: Path) -> Path:
+    """A folder with two checkouts: A, which stands for the installed one, and `my B`."""
+    for name in ("A", "my B"):
+        copy_checkout(repository, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def python(checkouts: Path) -> Python:
+    """Run Python in the folder of A, which PYTHONPATH names before what is installed."""
+
+    def run(
+        *arguments: str | Path, cwd: Path = checkouts / "A", **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+        env |= {"PYTHONPATH": str(checkouts / "A"), "OMP_NUM_THREADS": "1", **environment}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def leave_at_import(root: Path) -> None:
+    """Have the package of a checkout end the process that imports it, with its version."""
+    (root / "slowfast/__init__.py").write_text(f"raise SystemExit('it is {root.name}')\n")
+
+
+@pytest.fixture
+def leaving(checkouts: Path) -> Path:
+    """Two checkouts whose packages end the process that imports them: no need to import torch."""
+    for name in ("A", "my B"):
+        leave_at_import(checkouts / name)
+    return checkouts
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_each_tool_imports_the_package_beside_it(leaving: Path, python: Python, name: str) -> None:
+    done = python(leaving / "my B/tools" / name)
+    assert done.stderr == "it is my B\n"
+
+
+def test_benchmarks_import_the_package_beside_them(leaving: Path, python: Python) -> None:
+    folder = leaving / "my B/benchmarks"
+    assert python(folder / "annotations.py").stderr == "it is my B\n"
+    # The others import torch before, which takes seconds: they begin in the same way.
+    start = 'sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))\nimport _cli  #'
+    for path in folder.glob("*.py"):
+        before, _, _ = path.read_text().partition("\nfrom slowfast")
+        assert start in before, path
+
+
+def test_the_way_in_which_a_tool_is_started_does_not_matter(leaving: Path, python: Python) -> None:
+    root = leaving / "my B"
+    tool = root / "tools/make_motion.py"
+    (leaving / "link").symlink_to(root / "tools")
+    (leaving / "linked.py").symlink_to(tool)
+    shutil.copytree(root / "tools", leaving / "alone")
+    by_path = f"import runpy; runpy.run_path({str(tool)!r}, run_name='__main__')"
+    ways: list[tuple[str | Path, ...]] = [
+        ("tools/make_motion.py",),
+        ("-m", "tools.make_motion"),
+        ("-P", "tools/make_motion.py"),
+        (leaving / "link/make_motion.py",),
+        (leaving / "linked.py",),
+        ("-c", by_path),
+    ]
+    for way in ways:
+        assert python(*way, cwd=root).stderr == "it is my B\n", way
+    # Tools without a package beside them use what is installed, here what PYTHONPATH names.
+    assert python(leaving / "alone/make_motion.py").stderr == "it is A\n"
+
+
+def test_a_package_that_was_imported_before_is_named(checkouts: Path, python: Python) -> None:
+    for name, note in (("A", True), ("my B", False)):
+        code = (
+            "import runpy, sys; sys.path.insert(0, sys.argv[2]); import slowfast\n"
+            "try: runpy.run_path(sys.argv[1])\n"
+            "except ImportError: pass\n"
+        )
+        (checkouts / name / "slowfast/datasets/build.py").write_text("raise ImportError\n")
+        done = python("-c", code, checkouts / "my B/tools/make_motion.py", checkouts / name)
+        expected = (
+            f"note: {checkouts}/A/slowfast was imported before this tool and runs in place of "
+            f"{checkouts}/my B/slowfast\n"
+        )
+        assert done.stderr == (expected if note else "")
+
+
+PROBE = """
+import multiprocessing, os, sys
+import slowfast
+from slowfast.engine import train
+is_rank = multiprocessing.parent_process() is not None or "TORCHELASTIC_RUN_ID" in os.environ
+with open(os.environ["SAID"], "a") as file:
+    file.write(f"{is_rank} {slowfast.__version__} {train.__file__}\\n")
+if is_rank:
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+def test_all_processes_of_a_job_use_one_checkout(
+    checkouts: Path,
+    python: Python,
+    repository: Path,
+    tiny_settings: Callable[..., list[str]],
+    launcher: str,
+) -> None:
+    said = checkouts / "said"
+    (checkouts / "A/probe.py").write_text(PROBE)  # in the working directory
+    prefix = [] if launcher == "spawn" else ["-m", "torch.distributed.run", "--standalone"]
+    prefix += [] if launcher == "spawn" else ["--nproc-per-node=1"]
+    config = repository / "exp/quickstart/config.yaml"
+    arguments = ["--cfg", str(config), "--import", "probe", *tiny_settings(DIST_BACKEND="gloo")]
+    arguments += ["NUM_GPUS", "2"]
+    done = python(*prefix, checkouts / "my B/tools/run_net.py", *arguments, SAID=str(said))
+    assert done.returncode == 0, done.stderr
+    lines = said.read_text().splitlines()
+    theirs = f"my B {checkouts}/my B/slowfast/engine/train.py"
+    expected = {"spawn": ["False", "True", "True"], "torchrun": ["True"]}[launcher]
+    assert sorted(lines) == [f"{is_rank} {theirs}" for is_rank in expected]
+
+
+def test_workers_of_a_server_use_the_checkout_of_the_tool(
+    checkouts: Path, python: Python, write_painted: Callable[..., Path]
+) -> None:
+    leave_at_import(checkouts / "A")
+    (checkouts / "videos").mkdir()
+    write_painted(checkouts / "videos/a.mkv", 10)
+    tool = checkouts / "my B/tools/prepare_data.py"
+    done = python(tool, "resize", "videos", "small", "--workers", "1", cwd=checkouts)
+    assert done.stdout == "small: 1 video, 1 resized\n", done.stderr
+
+
+def test_a_job_uses_the_copy_of_the_checkout(
+    checkouts: Path, python: Python, repository: Path, tiny_settings: Callable[..., list[str]]
+) -> None:
+    said = checkouts / "said"
+    (checkouts / "A/probe.py").write_text(PROBE)
+    arguments = ["--cfg", str(repository / "exp/quickstart/config.yaml"), "--import", "probe"]
+    arguments += ["--cluster", "local", "--follow", *tiny_settings(DIST_BACKEND="gloo")]
+    arguments += ["DATA.CLASS_NAMES", "/none"]
+    done = python(checkouts / "my B/tools/submit.py", *arguments, SAID=str(said))
+    assert done.returncode == 1
+    assert "/none" in done.stderr
+    (code,) = checkouts.glob("run/jobs/*/code")
+    expected = {f"False my B {root}/slowfast/engine/train.py" for root in (checkouts / "my B", code)}
+    assert set(said.read_text().splitlines()) == expected
+
+
+def test_errors_of_the_user_have_no_class_names(python: Python, checkouts: Path) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import _cli\n"
+        "for cause in (ValueError('A is 1'), _cli.UsageError('--a is 1'), TimeoutError(),\n"
+        "              KeyboardInterrupt('x')):\n"
+        "    print(_cli.report(cause))\n"
+        "for path in ('no such', b'no\\xff', 3):\n"
+        "    try: os.stat(path) if path != 3 else os.fstat(99)\n"
+        "    except OSError as error: _cli.report(error)\n"
+        "try: os.rename('no', 'where')\n"
+        "except OSError as error: _cli.report(error)\n"
+    )
+    done = python("-c", code, checkouts / "my B/tools")
+    assert done.stdout.splitlines() == ["1", "2", "1", "1"]
+    assert done.stderr.splitlines() == [
+        "error: A is 1",
+        "error: --a is 1",
+        "error: TimeoutError",
+        "error: x",
+        "error: no such: No such file or directory",
+        "error: no\\udcff: No such file or directory",
+        "error: [Errno 9] Bad file descriptor",
+        "error: [Errno 2] No such file or directory: 'no' -> 'where'",
+    ]
