@@ -30,6 +30,13 @@ setup(
         "submitit>=1.5.4",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-simplejson", "types-PyYAML"],
+        "dev": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-simplejson",
+            "types-PyYAML",
+        ],
     },
 )

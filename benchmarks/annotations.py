@@ -19,7 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import _cli  # noqa: F401  the package of this checkout
 import numpy as np
 
-from slowfast.datasets.annotations import Annotations, read_path_list  # imports torch, as training does
+from slowfast.datasets.annotations import (
+    Annotations,
+    read_path_list,
+)  # imports torch, as training does
 
 NUM_CLASSES = 400
 NUM_WORKERS = 8
@@ -39,7 +42,9 @@ def read_tuples(list_path: str) -> Sequence[tuple[str, int]]:
 
 READERS: dict[str, Callable[[str], Rows]] = {
     "tuples": read_tuples,
-    "Annotations": lambda list_path: read_path_list(list_path, separator="", num_classes=NUM_CLASSES),
+    "Annotations": lambda list_path: read_path_list(
+        list_path, separator="", num_classes=NUM_CLASSES
+    ),
 }
 
 
@@ -60,7 +65,9 @@ def measure(reader: str, list_path: str) -> dict[str, float]:
     peak = peak_memory()
     context = get_context("fork")
     answers = context.SimpleQueue()
-    workers = [context.Process(target=use_rows, args=(rows, seed, answers)) for seed in range(NUM_WORKERS)]
+    workers = [
+        context.Process(target=use_rows, args=(rows, seed, answers)) for seed in range(NUM_WORKERS)
+    ]
     for worker in workers:
         worker.start()
     extra = sum(answers.get() for _ in workers)
@@ -95,14 +102,20 @@ def _megabytes(name: str, *, field: str) -> float:
 
 def main() -> None:
     """Print a table of sizes and readers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", type=int, default=[10**5, 10**6, 10**7], help="sizes of the lists")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "rows", nargs="*", type=int, default=[10**5, 10**6, 10**7], help="sizes of the lists"
+    )
     parser.add_argument("--measure", nargs=2, metavar=("READER", "LIST"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(*args.measure)))
         return
-    print(f"workers: memory that {NUM_WORKERS} forked workers add, {ROWS_PER_WORKER} random rows each; MB = 1e6 bytes")
+    print(
+        f"workers: memory that {NUM_WORKERS} forked workers add, {ROWS_PER_WORKER} random rows each; MB = 1e6 bytes"
+    )
     print(
         f"{'rows':>10}  {'reader':<12}{'seconds':>8}{'peak MB':>9}{'of it imports':>15}{'workers MB':>12}{'of peak':>9}"
     )
@@ -113,14 +126,22 @@ def main() -> None:
             results = {}
             for reader in READERS:
                 command = [sys.executable, __file__, "--measure", reader, str(list_path)]
-                answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                answer = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout
                 results[reader] = result = json.loads(answer)
                 print(
                     f"{num_rows:>10}  {reader:<12}{result['seconds']:>8.2f}{result['peak']:>9.0f}"
                     f"{result['imports']:>15.0f}{result['workers']:>12.1f}{result['workers'] / result['peak']:>9.1%}"
                 )
-            ratios = [results["tuples"][name] / results["Annotations"][name] for name in ("seconds", "peak", "workers")]
-            print(f"{'':>10}  {'ratio':<12}{ratios[0]:>7.1f}x{ratios[1]:>8.1f}x{'':>15}{ratios[2]:>11.1f}x", flush=True)
+            ratios = [
+                results["tuples"][name] / results["Annotations"][name]
+                for name in ("seconds", "peak", "workers")
+            ]
+            print(
+                f"{'':>10}  {'ratio':<12}{ratios[0]:>7.1f}x{ratios[1]:>8.1f}x{'':>15}{ratios[2]:>11.1f}x",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -62,8 +62,21 @@ class Setting(NamedTuple):
     @property
     def overrides(self) -> list[str]:
         """KEY VALUE pairs on top of the Kinetics recipe."""
-        views = ["TEST.NUM_ENSEMBLE_VIEWS", str(self.num_clips), "TEST.NUM_SPATIAL_CROPS", str(self.num_crops)]
-        return ["DATA.NUM_FRAMES", "16", "DATA.SAMPLING_RATE", "4", "DATA_LOADER.NUM_WORKERS", "0", *views]
+        views = [
+            "TEST.NUM_ENSEMBLE_VIEWS",
+            str(self.num_clips),
+            "TEST.NUM_SPATIAL_CROPS",
+            str(self.num_crops),
+        ]
+        return [
+            "DATA.NUM_FRAMES",
+            "16",
+            "DATA.SAMPLING_RATE",
+            "4",
+            "DATA_LOADER.NUM_WORKERS",
+            "0",
+            *views,
+        ]
 
 
 SETTINGS = (
@@ -83,21 +96,33 @@ def write_videos(folder: Path, *, count: int) -> None:
         thing = _texture(rng, 90, 90)
         frames = np.empty((FPS * SECONDS, HEIGHT, WIDTH, 3), dtype=np.uint8)
         for t in range(len(frames)):
-            top, left = (round((1 + math.sin(t / 90 + phase)) / 2 * size) for phase, size in ((0, 255), (1, 339)))
+            top, left = (
+                round((1 + math.sin(t / 90 + phase)) / 2 * size)
+                for phase, size in ((0, 255), (1, 339))
+            )
             image = scene[top : top + HEIGHT, left : left + WIDTH].copy()
-            y, x = (round((1 + math.sin(t / 23 + phase)) / 2 * size) for phase, size in ((2, 165), (4, 249)))
+            y, x = (
+                round((1 + math.sin(t / 23 + phase)) / 2 * size)
+                for phase, size in ((2, 165), (4, 249))
+            )
             image[y : y + 90, x : x + 90] = thing
             frames[t] = (image + rng.normal(0, 3, image.shape)).clip(0, 255)
-        write_video(folder / f"{number}.mp4", frames, fps=FPS, codec_options={"crf": "23", "bf": "3"})
+        write_video(
+            folder / f"{number}.mp4", frames, fps=FPS, codec_options={"crf": "23", "bf": "3"}
+        )
     for split in ("train", "val", "test"):
-        (folder / f"{split}.csv").write_text("".join(f"{number}.mp4,{number}\n" for number in range(count)))
+        (folder / f"{split}.csv").write_text(
+            "".join(f"{number}.mp4,{number}\n" for number in range(count))
+        )
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
     """A picture with detail at all scales, (H, W, 3), from 0 to 255."""
     layers = [
         F.interpolate(
-            torch.from_numpy(rng.uniform(-1, 1, (1, 3, cells, cells))).float(), (height, width), mode="bicubic"
+            torch.from_numpy(rng.uniform(-1, 1, (1, 3, cells, cells))).float(),
+            (height, width),
+            mode="bicubic",
         )
         / math.sqrt(cells)
         for cells in (4, 8, 16, 32, 64)
@@ -108,7 +133,9 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.fl
 # ---- The baseline ----------------------------------------------------------------------------------------------------
 
 
-def plain_train_sample(path: str, seed: int, decode: Callable[[str, Sequence[int]], Frames]) -> list[Tensor]:
+def plain_train_sample(
+    path: str, seed: int, decode: Callable[[str, Sequence[int]], Frames]
+) -> list[Tensor]:
     """Two augmented samples of a random clip, the plain way."""
     rng = np.random.default_rng(seed)
     random.seed(seed)
@@ -128,7 +155,9 @@ def plain_train_sample(path: str, seed: int, decode: Callable[[str, Sequence[int
     return samples
 
 
-def plain_test_view(path: str, clip: int, crop: int, *, num_clips: int, decode: Callable[..., Frames]) -> Tensor:
+def plain_test_view(
+    path: str, clip: int, crop: int, *, num_clips: int, decode: Callable[..., Frames]
+) -> Tensor:
     """One view of a test, the plain way."""
     clips = DenseClips(num_frames=16, sampling_rate=4, num_clips=num_clips, use_offset=True)
     frames = plain_normalize(decode(path, clips.numbered(FPS * SECONDS, clip).tolist()))
@@ -175,7 +204,9 @@ def plain_convert(frame: av.VideoFrame) -> Frames:
 
 def plain_augment(frames: Frames) -> list[Image.Image]:
     """RandAugment on whole frames, all with the same draws."""
-    augment = rand_augment_transform("rand-m7-n4-mstd0.5-inc1", {"interpolation": Image.Resampling.BICUBIC})
+    augment = rand_augment_transform(
+        "rand-m7-n4-mstd0.5-inc1", {"interpolation": Image.Resampling.BICUBIC}
+    )
     seed = random.randrange(2**32)
     images = []
     for frame in frames:
@@ -187,7 +218,9 @@ def plain_augment(frames: Frames) -> list[Image.Image]:
 
 def plain_normalize(frames: Frames) -> Tensor:
     """Convert whole frames (T, H, W, 3) to float, (3, T, H, W), zero mean and unit deviation of each channel."""
-    return ((torch.from_numpy(frames).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(3, 0, 1, 2)
+    return (
+        (torch.from_numpy(frames).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    ).permute(3, 0, 1, 2)
 
 
 def plain_resize(clip: Tensor, height: int, width: int) -> Tensor:
@@ -222,7 +255,9 @@ def stack_views(clips: Sequence[Tensor]) -> Tensor:
 
 # ---- Measuring -------------------------------------------------------------------------------------------------------
 
-STAGES: dict[str, tuple[Callable[..., object], ...]] = {  # what is done in each, by us and by the baseline
+STAGES: dict[
+    str, tuple[Callable[..., object], ...]
+] = {  # what is done in each, by us and by the baseline
     "open": (VideoFile.__init__, plain_open),
     "decode": (VideoFile._decode_from, plain_decode_next),
     "convert": (VideoFile._to_image, plain_convert),
@@ -245,7 +280,8 @@ def our_loader(setting: Setting, folder: Path) -> VideoLoader:
         "0",
     ]
     return build_loader(
-        load_cfg(str(REPOSITORY / "configs/kinetics.yaml"), [*paths, *setting.overrides]), setting.split
+        load_cfg(str(REPOSITORY / "configs/kinetics.yaml"), [*paths, *setting.overrides]),
+        setting.split,
     )
 
 
@@ -260,10 +296,14 @@ def ways(setting: Setting, folder: Path) -> dict[str, Callable[[int], object]]:
         return loader.dataset[request._replace(seed=seed)].frames
 
     def plain(number: int) -> Tensor:
-        return plain_item(setting, str(folder / f"{number % len(requests)}.mp4"), number, plain_decode)
+        return plain_item(
+            setting, str(folder / f"{number % len(requests)}.mp4"), number, plain_decode
+        )
 
     def with_decord(number: int) -> Tensor:
-        return plain_item(setting, str(folder / f"{number % len(requests)}.mp4"), number, decord_decode)
+        return plain_item(
+            setting, str(folder / f"{number % len(requests)}.mp4"), number, decord_decode
+        )
 
     found: dict[str, Callable[[int], object]] = {"ours": ours, "plain": plain}
     try:
@@ -286,7 +326,9 @@ class Runner:
     def __init__(self, load: Callable[[int], object], *, set_up: Callable[[], None]) -> None:
         self._load = load
         self._pipe, there = get_context("fork").Pipe()
-        self._process = get_context("fork").Process(target=self._serve, args=(there, set_up), daemon=True)
+        self._process = get_context("fork").Process(
+            target=self._serve, args=(there, set_up), daemon=True
+        )
         self._process.start()
 
     def seconds(self, number: int) -> float:
@@ -329,8 +371,13 @@ def stage_seconds(load: Callable[[int], object], *, repeats: int) -> dict[str, f
     for stage, functions in STAGES.items():
         codes = [function.__code__ for function in functions]
         keys = [(code.co_filename, code.co_firstlineno, code.co_name) for code in codes]
-        found[stage] = sum(stats[key][3] for key in keys if key in stats)  # with all that these functions call
-    return {stage: value / repeats for stage, value in (found | {"rest": total - sum(found.values())}).items()}
+        found[stage] = sum(
+            stats[key][3] for key in keys if key in stats
+        )  # with all that these functions call
+    return {
+        stage: value / repeats
+        for stage, value in (found | {"rest": total - sum(found.values())}).items()
+    }
 
 
 def _memory(name: str) -> float:
@@ -341,7 +388,12 @@ def main() -> int:
     """Print the tables; the exit status says whether every ratio reaches its target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=24, help="videos per way of loading")
-    parser.add_argument("--step-seconds", type=float, default=0.5, help="of a training step, for the number of workers")
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        default=0.5,
+        help="of a training step, for the number of workers",
+    )
     parser.add_argument("--batch", type=int, default=8, help="videos per step and process")
     args = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
@@ -361,18 +413,29 @@ def main() -> int:
     return 0 if reached else 1
 
 
-def report(setting: Setting, loads: dict[str, Callable[[int], object]], *, repeats: int) -> tuple[float, float]:
+def report(
+    setting: Setting, loads: dict[str, Callable[[int], object]], *, repeats: int
+) -> tuple[float, float]:
     """Print one table; returns our median seconds and the ratio of the baseline's to ours."""
     runners = {
-        name: Runner(load, set_up=set_up_loading if name == "ours" else lambda: torch.set_num_threads(1))
+        name: Runner(
+            load, set_up=set_up_loading if name == "ours" else lambda: torch.set_num_threads(1)
+        )
         for name, load in loads.items()
     }
     # In turns: neighbors in time are comparable on a noisy machine. The first round warms up.
-    rounds = [{name: runner.seconds(number) for name, runner in runners.items()} for number in range(repeats + 1)][1:]
+    rounds = [
+        {name: runner.seconds(number) for name, runner in runners.items()}
+        for number in range(repeats + 1)
+    ][1:]
     seconds = {name: np.array([one[name] for one in rounds]) for name in runners}
     clips = (2 if setting.split == "train" else setting.num_clips) * setting.num_crops
     print(f"\n{setting.title}: ms per video, median of {repeats}")
-    print(f"  {'':<14}{'total':>9}" + "".join(f"{stage:>9}" for stage in [*STAGES, "rest"]) + "  clips/s  peak MB")
+    print(
+        f"  {'':<14}{'total':>9}"
+        + "".join(f"{stage:>9}" for stage in [*STAGES, "rest"])
+        + "  clips/s  peak MB"
+    )
     for name, runner in runners.items():
         stages, growth = runner.end(repeats=max(repeats // 3, 2))
         median = float(np.median(seconds[name]))

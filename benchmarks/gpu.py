@@ -47,12 +47,20 @@ ROWS = [
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the rows, print the table, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu (default: cuda)")
-    parser.add_argument("--only", metavar="TEXT", help="rows whose name contains TEXT, such as depthwise")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="rows whose name contains TEXT, such as depthwise"
+    )
     parser.add_argument("--skip", metavar="TEXT", help="leave out rows whose name contains TEXT")
-    parser.add_argument("--list", action="store_true", help="print the names of the rows, and run none")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="a file for the table, written after each row")
+    parser.add_argument(
+        "--list", action="store_true", help="print the names of the rows, and run none"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="a file for the table, written after each row"
+    )
     parser.add_argument(
         "--minutes",
         type=_cli.number(float, least=0),
@@ -84,7 +92,9 @@ def _setup(name: str) -> Setup:
         torch.set_num_threads(1)  # More of them cost more than they gain at these sizes.
         return cpu_setup()
     if device.type != "cuda" or not torch.cuda.is_available():
-        raise ValueError(f"there is no device {name!r} here; --device cpu runs the same code in small")
+        raise ValueError(
+            f"there is no device {name!r} here; --device cpu runs the same code in small"
+        )
     device = torch.device("cuda", device.index or 0)
     torch.cuda.set_device(device)
     set_up_kernels(tf32=False)  # as a training does

@@ -23,7 +23,13 @@ from torch import nn
 
 from slowfast.config import CfgNode, load_cfg
 from slowfast.datasets.build import build_loader
-from slowfast.distributed.collectives import device, is_main, sum_over_ranks, wait_for_all, world_size
+from slowfast.distributed.collectives import (
+    device,
+    is_main,
+    sum_over_ranks,
+    wait_for_all,
+    world_size,
+)
 from slowfast.distributed.launch import launch
 from slowfast.engine.build import build_ddp
 from slowfast.models.build import build_model, count_parameters
@@ -40,7 +46,10 @@ def model_cfg(name: str) -> CfgNode:
     if name == "quickstart":
         return load_cfg(QUICKSTART)
     path = Path(tempfile.mkdtemp()) / "config.yaml"
-    bases = [str(REPOSITORY / "configs/kinetics.yaml"), str(REPOSITORY / f"configs/models/uniformer_{name}.yaml")]
+    bases = [
+        str(REPOSITORY / "configs/kinetics.yaml"),
+        str(REPOSITORY / f"configs/models/uniformer_{name}.yaml"),
+    ]
     path.write_text(f"_BASE_: {json.dumps(bases)}\n")
     return load_cfg(str(path), ["DATA.NUM_FRAMES", "8"])
 
@@ -90,7 +99,14 @@ def time_all_reduces(folder: str, repeats: int) -> int:
 
 def time_loading(folder: str, data: str) -> int:
     """Write the videos per second that all processes together load, one worker each."""
-    where = ["DATA.PATH_TO_DATA_DIR", data, "DATA.PATH_PREFIX", data, "DATA.CLASS_NAMES", f"{data}/classes.txt"]
+    where = [
+        "DATA.PATH_TO_DATA_DIR",
+        data,
+        "DATA.PATH_PREFIX",
+        data,
+        "DATA.CLASS_NAMES",
+        f"{data}/classes.txt",
+    ]
     cfg = load_cfg(QUICKSTART, [*where, "TRAIN.BATCH_SIZE", "8", "DATA_LOADER.NUM_WORKERS", "1"])
     loader = build_loader(cfg, "train")
     seconds = []
@@ -128,10 +144,14 @@ def measure(job: Callable[..., int], *args: object, processes: int) -> dict[str,
 
 def main() -> None:
     """Print all figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=10, help="of each measurement")
     args = parser.parse_args()
-    print(f"{len(os.sched_getaffinity(0))} cores, {GPUS} GPUs, {BACKEND}, torch {torch.__version__}")
+    print(
+        f"{len(os.sched_getaffinity(0))} cores, {GPUS} GPUs, {BACKEND}, torch {torch.__version__}"
+    )
     report_steps(args.steps)
     report_all_reduces(args.steps)
     report_loading()
@@ -144,7 +164,9 @@ def report_steps(steps: int) -> None:
     two = measure(time_steps, steps, processes=2)
     beside, together = 1e3 * two["alone"], 1e3 * two["together"]
     print("step of the quickstart model, 8 clips per process, 1 thread each")
-    print(f"  1 process {one:.0f} ms; 2 side by side {beside:.0f} ms; 2 that exchange gradients {together:.0f} ms")
+    print(
+        f"  1 process {one:.0f} ms; 2 side by side {beside:.0f} ms; 2 that exchange gradients {together:.0f} ms"
+    )
     print(f"  the exchange costs {100 * (together / beside - 1):.0f} % of a step")
 
 
@@ -154,22 +176,34 @@ def report_all_reduces(repeats: int) -> None:
     for name in ("s", "b"):
         megabytes, seconds = result[f"{name}_megabytes"], result[f"{name}_seconds"]
         speed = megabytes / 1e3 / seconds
-        print(f"all-reduce of UniFormer-{name.upper()}: {megabytes:.1f} MB, {1e3 * seconds:.0f} ms, {speed:.2f} GB/s")
+        print(
+            f"all-reduce of UniFormer-{name.upper()}: {megabytes:.1f} MB, {1e3 * seconds:.0f} ms, {speed:.2f} GB/s"
+        )
 
 
 def report_loading() -> None:
     """Print the throughput of loading against the number of processes."""
     with tempfile.TemporaryDirectory() as data:
         make_motion(Path(data), seed=1, videos_per_class={"train": 16, "val": 1, "test": 1})
-        one, two = (measure(time_loading, data, processes=number)["videos_per_second"] for number in (0, 2))
-    print(f"loading, 1 worker per process: {one:.0f} videos/s with 1 process, {two:.0f} with 2: {two / one:.2f}")
+        one, two = (
+            measure(time_loading, data, processes=number)["videos_per_second"] for number in (0, 2)
+        )
+    print(
+        f"loading, 1 worker per process: {one:.0f} videos/s with 1 process, {two:.0f} with 2: {two / one:.2f}"
+    )
 
 
 def report_starts() -> None:
     """Print how long a start takes."""
     seconds = measure(do_nothing, processes=2)["seconds"]
     print(f"start of 2 processes, to the end of an empty job: {seconds:.1f} s")
-    command = [sys.executable, str(REPOSITORY / "tools/run_net.py"), "--cfg", QUICKSTART, "--print-config"]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "tools/run_net.py"),
+        "--cfg",
+        QUICKSTART,
+        "--print-config",
+    ]
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     print(f"start of tools/run_net.py alone: {time.perf_counter() - start:.1f} s")

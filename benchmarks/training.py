@@ -28,7 +28,12 @@ CHANGES = {
     "SOLVER.LAYER_DECAY 0.8": ["SOLVER.LAYER_DECAY", "0.8"],
     "SOLVER.FUSED False": ["SOLVER.FUSED", "False"],
     "DATA.UINT8 True": ["DATA.UINT8", "True"],
-    "MODEL.CHECKPOINT_NUM, all blocks": ["MODEL.USE_CHECKPOINT", "True", "MODEL.CHECKPOINT_NUM", "[1,1,2,1]"],
+    "MODEL.CHECKPOINT_NUM, all blocks": [
+        "MODEL.USE_CHECKPOINT",
+        "True",
+        "MODEL.CHECKPOINT_NUM",
+        "[1,1,2,1]",
+    ],
     "TRAIN.AMP bf16": ["TRAIN.AMP", "bf16"],
 }
 COMPILED = {"TRAIN.COMPILE True": ["TRAIN.COMPILE", "True"]}
@@ -38,8 +43,21 @@ class Way:
     """A run with some settings, and a batch on which it takes steps."""
 
     def __init__(self, folder: Path, settings: list[str]) -> None:
-        place = ["DATA.PATH_TO_DATA_DIR", str(folder), "DATA.PATH_PREFIX", str(folder), "OUTPUT_DIR", str(folder)]
-        fixed = [*place, "DATA.CLASS_NAMES", str(folder / "classes.txt"), "DATA_LOADER.NUM_WORKERS", "0"]
+        place = [
+            "DATA.PATH_TO_DATA_DIR",
+            str(folder),
+            "DATA.PATH_PREFIX",
+            str(folder),
+            "OUTPUT_DIR",
+            str(folder),
+        ]
+        fixed = [
+            *place,
+            "DATA.CLASS_NAMES",
+            str(folder / "classes.txt"),
+            "DATA_LOADER.NUM_WORKERS",
+            "0",
+        ]
         cfg = load_cfg(str(REPOSITORY / "exp/quickstart/config.yaml"), [*fixed, *settings])
         loader = build_loader(cfg, "train")
         self.parts = next(loader.steps())
@@ -61,7 +79,11 @@ def main() -> None:
     """Print a table of ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="steps of each way, in turns")
-    parser.add_argument("--compile", action="store_true", help="TRAIN.COMPILE as well, which takes minutes to compile")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="TRAIN.COMPILE as well, which takes minutes to compile",
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,7 +102,9 @@ def main() -> None:
             pairs = zip(seconds[title], seconds["nothing changed"], strict=True)
             ratio = statistics.median(one / other for one, other in pairs)
             megabytes = sum(part.frames.nbytes for part in way.parts) / 1e6
-            print(f"{title:<36}{statistics.median(seconds[title]):>8.3f}s{ratio:>8.2f}{megabytes:>12.2f}")
+            print(
+                f"{title:<36}{statistics.median(seconds[title]):>8.3f}s{ratio:>8.2f}{megabytes:>12.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
 FIRST = (
     *("utils/test_launch.py", "test_quickstart.py", "engine/test_interruptions.py", "test_exp.py"),
-    *("slurm/test_interruptions.py", "slurm/test_lost_machines.py", "slurm/test_jobs.py"),  # of make slurm
+    *(
+        "slurm/test_interruptions.py",
+        "slurm/test_lost_machines.py",
+        "slurm/test_jobs.py",
+    ),  # of make slurm
 )
 
 
@@ -148,7 +152,9 @@ def _copy_broken(source: Path, target: Path, kind: str) -> None:
         target.write_bytes(content[: len(content) // 2])
     elif kind == "corrupt":
         with av.open(str(source)) as container:
-            packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+            packets = [
+                (packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size
+            ]
         for position, size in packets[8:]:
             content[position + 8 : position + size] = bytes(size - 8)
         target.write_bytes(content)
@@ -160,7 +166,9 @@ def write_sound(path: Path) -> None:
     """Write an mp4 file without pictures."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -232,16 +240,27 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., li
         environment: dict[str, str] | None = None,
         ignored: str = "",
     ) -> list[int]:
-        request: dict[str, Any] = {"arguments": arguments, "num_processes": num_processes, "signal": signal}
+        request: dict[str, Any] = {
+            "arguments": arguments,
+            "num_processes": num_processes,
+            "signal": signal,
+        }
         output = output or Path("run_server.log")
-        request |= {"when": when, "output": str(output), "errors": str(errors or output), "largest_file": largest_file}
+        request |= {
+            "when": when,
+            "output": str(output),
+            "errors": str(errors or output),
+            "largest_file": largest_file,
+        }
         request |= {"environment": environment or {}, "ignored": ignored}
         print(json.dumps(request), file=requests, flush=True)
         statuses: list[int] = json.loads(answers.readline())
         return statuses
 
     yield run
-    print("null", file=requests, flush=True)  # its end of the pipe may live on in a worker of some loader
+    print(
+        "null", file=requests, flush=True
+    )  # its end of the pipe may live on in a worker of some loader
     server.wait()
 
 

@@ -21,7 +21,11 @@ def resources() -> Resources:
     held: Counter[str] = Counter()
     for entry in [*Path("/proc/self/fd").iterdir(), *Path("/proc/self/task").iterdir()]:
         with contextlib.suppress(OSError):  # it has ended since
-            held[os.readlink(entry) if entry.is_symlink() else f"thread {(entry / 'comm').read_text().strip()}"] += 1
+            held[
+                os.readlink(entry)
+                if entry.is_symlink()
+                else f"thread {(entry / 'comm').read_text().strip()}"
+            ] += 1
     status = Path("/proc/self/status").read_text()
     memory = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
     return Resources(memory, held)

@@ -38,25 +38,37 @@ def test_packages_import_only_what_lies_below_them(path: Path) -> None:
     parts = path.relative_to(PACKAGE).parts
     if len(parts) == 1:
         return
-    imported = {name.split(".")[1] for name in imported_modules(path) if name.startswith("slowfast.")}
+    imported = {
+        name.split(".")[1] for name in imported_modules(path) if name.startswith("slowfast.")
+    }
     assert imported <= MAY_IMPORT[parts[0]]
 
 
 def test_every_package_has_a_rule() -> None:
-    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(MAY_IMPORT)
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(
+        MAY_IMPORT
+    )
 
 
 def config_keys(tree: CfgNode, prefix: str = "") -> list[str]:
     keys = []
     for name, value in tree.items():
-        keys += config_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
+        keys += (
+            config_keys(value, f"{prefix}{name}.")
+            if isinstance(value, CfgNode)
+            else [f"{prefix}{name}"]
+        )
     return keys
 
 
 @pytest.mark.parametrize("key", config_keys(default_cfg()))
 def test_every_config_key_is_read_in_full(key: str) -> None:
-    readers = [path for path in [*SOURCES, *(ROOT / "tools").glob("*.py")] if path.parent.name != "config"]
-    assert any(re.search(rf"\bcfg\.{re.escape(key)}\b", path.read_text()) for path in readers), f"no code reads {key}"
+    readers = [
+        path for path in [*SOURCES, *(ROOT / "tools").glob("*.py")] if path.parent.name != "config"
+    ]
+    assert any(re.search(rf"\bcfg\.{re.escape(key)}\b", path.read_text()) for path in readers), (
+        f"no code reads {key}"
+    )
 
 
 def test_retired_keys_are_not_in_the_tree() -> None:

@@ -27,9 +27,13 @@ from slowfast.utils.text import count
 
 ROOT = Path(__file__).parents[1]
 TABLE: dict[str, Any] = {
-    case["exp"]: case for case in json.loads((ROOT / "tests/reference/experiments.json").read_text())
+    case["exp"]: case
+    for case in json.loads((ROOT / "tests/reference/experiments.json").read_text())
 }
-SAMPLE = (("uniformer_s8x8_k400", False), ("uniformer_s16x4_hmdb51_prek400", True))  # in every test run
+SAMPLE = (
+    ("uniformer_s8x8_k400", False),
+    ("uniformer_s16x4_hmdb51_prek400", True),
+)  # in every test run
 
 # ---- The config is the table -----------------------------------------------------------------------------------------
 
@@ -95,11 +99,15 @@ DERIVED: dict[str, Callable[[CfgNode], Any]] = {
     "published.frames_x_crops_x_clips": lambda cfg: (
         f"{cfg.DATA.NUM_FRAMES}x{cfg.TEST.NUM_SPATIAL_CROPS}x{cfg.TEST.NUM_ENSEMBLE_VIEWS}"
     ),
-    "published.stride": lambda cfg: None if DATASETS[cfg.TRAIN.DATASET].is_segmented else cfg.DATA.SAMPLING_RATE,
+    "published.stride": lambda cfg: (
+        None if DATASETS[cfg.TRAIN.DATASET].is_segmented else cfg.DATA.SAMPLING_RATE
+    ),
     "published.pretrain": lambda cfg: {"in1k": "ImageNet-1K", "k400": "K400", "k600": "K600"}[
         cfg.UNIFORMER.PRETRAIN_NAME.split("_")[2]
     ],
-    "train.dataset": lambda cfg: {"ssv1": "sth", "ssv2": "sth"}.get(cfg.TRAIN.DATASET, cfg.TRAIN.DATASET),
+    "train.dataset": lambda cfg: {"ssv1": "sth", "ssv2": "sth"}.get(
+        cfg.TRAIN.DATASET, cfg.TRAIN.DATASET
+    ),
     "train.temporal_sampling": lambda cfg: (
         "segment-based (TSN): one random frame per segment"
         if DATASETS[cfg.TRAIN.DATASET].is_segmented
@@ -107,21 +115,33 @@ DERIVED: dict[str, Callable[[CfgNode], Any]] = {
     ),
     "train.batch_size_global": lambda cfg: cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS,
     "train.batch_size_per_gpu": lambda cfg: cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS,
-    "train.clips_per_step_global": lambda cfg: cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * cfg.AUG.NUM_SAMPLE,
+    "train.clips_per_step_global": lambda cfg: (
+        cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * cfg.AUG.NUM_SAMPLE
+    ),
     "train.base_lr_effective": lambda cfg: rounded(lr_at(cfg, cfg.SOLVER.WARMUP_EPOCHS)),
     "train.warmup_start_lr_effective": lambda cfg: rounded(lr_at(cfg, 0)),
     "train.cosine_end_lr_effective": lambda cfg: rounded(lr_at(cfg, cfg.SOLVER.MAX_EPOCH)),
     "train.betas": lambda cfg: list(build_optimizer(cfg, nn.Linear(1, 1)).param_groups[0]["betas"]),
-    "train.dropout_effective": lambda cfg: cfg.UNIFORMER.DROPOUT_RATE + cfg.UNIFORMER.HEAD_DROPOUT_RATE,
+    "train.dropout_effective": lambda cfg: (
+        cfg.UNIFORMER.DROPOUT_RATE + cfg.UNIFORMER.HEAD_DROPOUT_RATE
+    ),
     "data.label_path_template": lambda cfg: (
         cfg.DATA.LABEL_PATH_TEMPLATE or DATASETS[cfg.TRAIN.DATASET].list_templates[0]
         if DATASETS[cfg.TRAIN.DATASET].is_frames
         else cfg.DATA.LABEL_PATH_TEMPLATE or None
     ),
-    "data.image_template": lambda cfg: cfg.DATA.IMAGE_TEMPLATE if DATASETS[cfg.TRAIN.DATASET].is_frames else None,
-    "test_protocol.dataset": lambda cfg: {"ssv1": "sth", "ssv2": "sth"}.get(cfg.TEST.DATASET, cfg.TEST.DATASET),
-    "test_protocol.resize_short_side": lambda cfg: cfg.DATA.TEST_SHORT_SIDE or cfg.DATA.TEST_CROP_SIZE,
-    "test_protocol.ensemble": lambda cfg: {"sum": "sum of raw logits over views"}[cfg.DATA.ENSEMBLE_METHOD],
+    "data.image_template": lambda cfg: (
+        cfg.DATA.IMAGE_TEMPLATE if DATASETS[cfg.TRAIN.DATASET].is_frames else None
+    ),
+    "test_protocol.dataset": lambda cfg: {"ssv1": "sth", "ssv2": "sth"}.get(
+        cfg.TEST.DATASET, cfg.TEST.DATASET
+    ),
+    "test_protocol.resize_short_side": lambda cfg: (
+        cfg.DATA.TEST_SHORT_SIDE or cfg.DATA.TEST_CROP_SIZE
+    ),
+    "test_protocol.ensemble": lambda cfg: {"sum": "sum of raw logits over views"}[
+        cfg.DATA.ENSEMBLE_METHOD
+    ],
 }
 
 # Fields that no config holds, each with a test of its own below, or nothing to test.
@@ -138,7 +158,14 @@ ELSEWHERE = {
 }
 
 # Keys that experiments set and that are no field of their own: switches of what the table takes as on, and more.
-UNLISTED = {"AUG.ENABLE", "MIXUP.ENABLE", "TENSORBOARD.ENABLE", "TRAIN.DATASET", "TEST.DATASET", "OUTPUT_DIR"} | {
+UNLISTED = {
+    "AUG.ENABLE",
+    "MIXUP.ENABLE",
+    "TENSORBOARD.ENABLE",
+    "TRAIN.DATASET",
+    "TEST.DATASET",
+    "OUTPUT_DIR",
+} | {
     "SOLVER.WARMUP_START_LR",  # warmup_start_lr_effective
     "SOLVER.COSINE_END_LR",  # cosine_end_lr_effective
     "DATA.IMAGE_TEMPLATE",
@@ -169,7 +196,11 @@ def value_of(cfg: CfgNode, key: str) -> Any:
 
 
 def test_there_is_a_folder_with_three_files_for_every_experiment() -> None:
-    folders = {path.name: path for path in (ROOT / "exp").iterdir() if path.is_dir() and path.name != "quickstart"}
+    folders = {
+        path.name: path
+        for path in (ROOT / "exp").iterdir()
+        if path.is_dir() and path.name != "quickstart"
+    }
     assert set(folders) == set(TABLE)
     assert len(TABLE) == 31
     for path in folders.values():
@@ -196,18 +227,28 @@ def test_an_experiment_sets_no_key_that_the_table_does_not_know(exp: str) -> Non
 @pytest.mark.parametrize("exp", TABLE)
 def test_the_warm_up_is_linear_and_the_cosine_passes_its_middle(exp: str) -> None:
     cfg, train = config_of(exp), TABLE[exp]["train"]
-    start, base, end = (train[f"{name}_lr_effective"] for name in ("warmup_start", "base", "cosine_end"))
+    start, base, end = (
+        train[f"{name}_lr_effective"] for name in ("warmup_start", "base", "cosine_end")
+    )
     assert lr_at(cfg, train["warmup_epochs"] / 2) == pytest.approx((start + base) / 2)
-    assert lr_at(cfg, (train["warmup_epochs"] + train["epochs"]) / 2) == pytest.approx((base + end) / 2)
+    assert lr_at(cfg, (train["warmup_epochs"] + train["epochs"]) / 2) == pytest.approx(
+        (base + end) / 2
+    )
 
 
 def test_the_classes_are_those_of_the_data_set_but_for_one_published_head() -> None:
     other = {exp: config_of(exp).MODEL.NUM_CLASSES for exp in TABLE}
-    other = {exp: count for exp, count in other.items() if count != TABLE[exp]["train"]["num_classes_expected"]}
+    other = {
+        exp: count
+        for exp, count in other.items()
+        if count != TABLE[exp]["train"]["num_classes_expected"]
+    }
     assert other == {"uniformer_s16x4_hmdb51_prek400": 101}
 
 
-@pytest.mark.parametrize("exp", [exp for exp in TABLE if TABLE[exp]["train"]["dataset"] == "kinetics"])
+@pytest.mark.parametrize(
+    "exp", [exp for exp in TABLE if TABLE[exp]["train"]["dataset"] == "kinetics"]
+)
 def test_the_published_separator_is_understood(exp: str, tmp_path: Path) -> None:
     separator = TABLE[exp]["data"]["label_separator"]
     (tmp_path / "val.csv").write_text(f"a b/v_1.avi{separator}1\n")
@@ -219,17 +260,27 @@ def test_the_published_separator_is_understood(exp: str, tmp_path: Path) -> None
 def test_the_published_weights_are_known_with_their_accuracy(exp: str) -> None:
     linked = [weights for weights in published().values() if weights.experiment == exp]
     assert len(linked) == TABLE[exp]["published"]["weights_linked"]
-    assert [weights.top1 for weights in linked] in ([], [float(TABLE[exp]["published"]["top1"].rstrip("*"))])
+    assert [weights.top1 for weights in linked] in (
+        [],
+        [float(TABLE[exp]["published"]["top1"].rstrip("*"))],
+    )
     assert config_of(exp).UNIFORMER.PRETRAIN_NAME in published()
 
 
 # ---- The model has the published size --------------------------------------------------------------------------------
 
 FEATURES = 512  # that the head sees
-PARAMETERS = {"UniFormer-S": 21_400_400, "UniFormer-B": 49_813_200}  # 400 classes; published as 21.4 M and 49.8 M
+PARAMETERS = {
+    "UniFormer-S": 21_400_400,
+    "UniFormer-B": 49_813_200,
+}  # 400 classes; published as 21.4 M and 49.8 M
 # The table multiplies figures that were rounded before: a B view of 32 frames is 258.63 G, taken as 259 G, and the 15
 # views of UCF101 and HMDB51 are five times the 125 G of three views.
-ALREADY_ROUNDED = {("UniFormer-B", 32, 4): "1036G", ("UniFormer-B", 32, 3): "777G", ("UniFormer-S", 16, 15): "625G"}
+ALREADY_ROUNDED = {
+    ("UniFormer-B", 32, 4): "1036G",
+    ("UniFormer-B", 32, 3): "777G",
+    ("UniFormer-S", 16, 15): "625G",
+}
 
 
 @cache
@@ -250,7 +301,9 @@ def test_parameters_and_multiply_adds_are_the_published_ones(exp: str) -> None:
     alike = next(name for name in TABLE if body_of(name) == body_of(exp))
     view = multiply_adds_of_a_view(alike, 400) + more_classes * FEATURES
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-    published_view = float(f"{view / 1e9:.4g}")  # four digits of one view, times the views, to a whole number
+    published_view = float(
+        f"{view / 1e9:.4g}"
+    )  # four digits of one view, times the views, to a whole number
     expected = ALREADY_ROUNDED.get(
         (case["model"], cfg.DATA.NUM_FRAMES, num_views), f"{published_view * num_views:.0f}G"
     )
@@ -261,7 +314,12 @@ def test_parameters_and_multiply_adds_are_the_published_ones(exp: str) -> None:
 def body_of(exp: str) -> tuple[list[int], list[int], int, int]:
     """What the cost of a view depends on, but for the number of classes, by the config."""
     cfg = config_of(exp)
-    return cfg.UNIFORMER.EMBED_DIM, cfg.UNIFORMER.DEPTH, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE
+    return (
+        cfg.UNIFORMER.EMBED_DIM,
+        cfg.UNIFORMER.DEPTH,
+        cfg.DATA.NUM_FRAMES,
+        cfg.DATA.TEST_CROP_SIZE,
+    )
 
 
 def test_a_class_costs_a_parameter_and_a_multiply_add_for_each_feature() -> None:
@@ -285,17 +343,24 @@ def test_the_scripts_hold_the_published_folder_of_lists_and_no_hyper_parameter(e
 
 
 @pytest.mark.parametrize("exp", TABLE)
-def test_only_the_experiment_of_several_machines_is_queued_unless_one_asks_for_it(exp: str, tmp_path: Path) -> None:
+def test_only_the_experiment_of_several_machines_is_queued_unless_one_asks_for_it(
+    exp: str, tmp_path: Path
+) -> None:
     def words(name: str, **environment: str) -> list[str]:
         """The command that a script ends in, as `echo` in place of Python shows it."""
         environment |= {"PYTHON": "echo", "DATA_DIR": str(tmp_path), **environment}
         script = ["bash", str(ROOT / "exp" / exp / name), "A.KEY", "value"]
         return subprocess.run(
-            script, env=without(os.environ) | environment, capture_output=True, text=True, check=True
+            script,
+            env=without(os.environ) | environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()
 
     run_net, submit, cfg = (
-        str(ROOT / path) for path in ("tools/run_net.py", "tools/submit.py", f"exp/{exp}/config.yaml")
+        str(ROOT / path)
+        for path in ("tools/run_net.py", "tools/submit.py", f"exp/{exp}/config.yaml")
     )
     needs_several = config_of(exp).NUM_SHARDS > 1  # which submit.py reads there
     trained, tested = words("run.sh"), words("test.sh")
@@ -305,7 +370,17 @@ def test_only_the_experiment_of_several_machines_is_queued_unless_one_asks_for_i
     assert ("NUM_SHARDS" in tested) == needs_several  # one machine is enough for a test
     assert words("run.sh", SUBMIT="")[:3] == [run_net, "--cfg", cfg]
     queued = words("run.sh", SUBMIT="yes", PARTITION="gpu", SUBMIT_ARGS="--qos high --timeout 60")
-    assert queued[:9] == [submit, "--partition", "gpu", "--qos", "high", "--timeout", "60", "--cfg", cfg]
+    assert queued[:9] == [
+        submit,
+        "--partition",
+        "gpu",
+        "--qos",
+        "high",
+        "--timeout",
+        "60",
+        "--cfg",
+        cfg,
+    ]
 
 
 class Folders(NamedTuple):
@@ -321,7 +396,9 @@ def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Folders
 
     @cache
     def make(lists: str) -> Folders:
-        folders = Folders(tmp_path_factory.mktemp("the lists"), tmp_path_factory.mktemp("the videos"))
+        folders = Folders(
+            tmp_path_factory.mktemp("the lists"), tmp_path_factory.mktemp("the videos")
+        )
         exp = next(exp for exp in TABLE if TABLE[exp]["data"]["path_to_data_dir"] == lists)
         cfg = config_of(exp)
         form = DATASETS[cfg.TRAIN.DATASET]
@@ -342,7 +419,9 @@ def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Folders
                 else:
                     suffix = "avi" if "ucf101" in lists else "mp4"
                     write_video(path.with_suffix(f".{suffix}"), frames)
-                    lines[split].append(f"{name}.{suffix}{TABLE[exp]['data']['label_separator']}{label}\n")
+                    lines[split].append(
+                        f"{name}.{suffix}{TABLE[exp]['data']['label_separator']}{label}\n"
+                    )
         for split, rows in lines.items():
             for part in form.split_names[split]:
                 (folders.lists / form.list_templates[0].format(part)).write_text("".join(rows))
@@ -364,8 +443,13 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_classes = 1000 if is_image_model else 600 if "k600" in name else 400
         state = UniFormer(num_classes=num_classes, **TINY).state_dict()
         if is_image_model:
-            state = {key: value.sum(2) if value.dim() == 5 else value for key, value in state.items()}
-        torch.save({"model": state} if is_image_model else {"model_state": state}, folder / published()[name].file)
+            state = {
+                key: value.sum(2) if value.dim() == 5 else value for key, value in state.items()
+            }
+        torch.save(
+            {"model": state} if is_image_model else {"model_state": state},
+            folder / published()[name].file,
+        )
     return folder
 
 
@@ -379,9 +463,13 @@ class Run(NamedTuple):
     output: Path
     environment: dict[str, str]
     settings: list[str]
-    serve: Serve | None  # does the command that a script ends in, in a process whose imports are done
+    serve: (
+        Serve | None
+    )  # does the command that a script ends in, in a process whose imports are done
 
-    def script(self, name: str, *overrides: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def script(
+        self, name: str, *overrides: str, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         """Run run.sh or test.sh from another folder than the repository's."""
         environment = {**self.environment, **environment}
         words = ["bash", str(ROOT / "exp" / self.exp / name), *self.settings, *overrides]
@@ -396,22 +484,39 @@ class Run(NamedTuple):
         assert (tool, end) == (str(ROOT / "tools/run_net.py"), "")
         files = {"output": folder / f"{name} said", "errors": folder / f"{name} errors"}
         (status,) = self.serve(arguments, num_processes=1, environment=environment, **files)
-        return subprocess.CompletedProcess(words, status, *(path.read_text() for path in files.values()))
+        return subprocess.CompletedProcess(
+            words, status, *(path.read_text() for path in files.values())
+        )
 
-    def _run(self, words: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    def _run(
+        self, words: list[str], environment: dict[str, str]
+    ) -> "subprocess.CompletedProcess[str]":
         environment = without(os.environ) | environment
         folder = self.output.parent
-        return subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
+        return subprocess.run(
+            words, env=environment, cwd=folder, capture_output=True, text=True, timeout=600
+        )
 
 
 def without(environment: Any) -> dict[str, str]:
     """The environment but for what a user of the scripts may have set."""
-    ours = ("DATA_DIR", "VIDEO_DIR", "WEIGHTS", "WEIGHTS_DIR", "OUTPUT_DIR", "SUBMIT", "PARTITION", "SUBMIT_ARGS")
+    ours = (
+        "DATA_DIR",
+        "VIDEO_DIR",
+        "WEIGHTS",
+        "WEIGHTS_DIR",
+        "OUTPUT_DIR",
+        "SUBMIT",
+        "PARTITION",
+        "SUBMIT_ARGS",
+    )
     return {name: value for name, value in environment.items() if name not in ours}
 
 
 @pytest.fixture
-def small_run(data_of: Callable[[str], Folders], weights_dir: Path, tmp_path: Path) -> Callable[..., Run]:
+def small_run(
+    data_of: Callable[[str], Folders], weights_dir: Path, tmp_path: Path
+) -> Callable[..., Run]:
     """A run of two steps of 4 videos and two test batches of 2 videos, with all of an experiment that is not size."""
 
     def make(exp: str, *, serve: Serve | None = None) -> Run:
@@ -446,14 +551,20 @@ def small_run(data_of: Callable[[str], Folders], weights_dir: Path, tmp_path: Pa
 
 def check_from_end_to_end(run: Run, *, by_name: bool = False) -> None:
     """Train and test with run.sh, and test its checkpoint with test.sh; weights are found by themselves, or named."""
-    start = Path(run.environment["WEIGHTS_DIR"], published()[TABLE[run.exp]["train"]["pretrain_name"]].file)
-    trained = run.script("run.sh", **({"WEIGHTS": str(start), "WEIGHTS_DIR": ""} if by_name else {}))
+    start = Path(
+        run.environment["WEIGHTS_DIR"], published()[TABLE[run.exp]["train"]["pretrain_name"]].file
+    )
+    trained = run.script(
+        "run.sh", **({"WEIGHTS": str(start), "WEIGHTS_DIR": ""} if by_name else {})
+    )
     assert trained.returncode == 0, trained.stdout + trained.stderr
     checkpoint = max((run.output / "checkpoints").glob("*epoch*.pyth"))
     state = torch.load(checkpoint, weights_only=True)
     steps = {int(entry["step"]) for entry in state["optimizer_state"]["state"].values()}
     assert (state["epoch"], steps) == (1, {2})
-    assert len(state["model_state"]["head.bias"]) == TABLE[run.exp]["train"]["num_classes_effective"]
+    assert (
+        len(state["model_state"]["head.bias"]) == TABLE[run.exp]["train"]["num_classes_effective"]
+    )
 
     again = run.output.with_name("again") if by_name else run.output
     named = {"WEIGHTS": str(checkpoint), "OUTPUT_DIR": str(again)} if by_name else {}
@@ -463,7 +574,10 @@ def check_from_end_to_end(run: Run, *, by_name: bool = False) -> None:
     np.testing.assert_array_equal(scores_in(again), first)
     protocol = TABLE[run.exp]["test_protocol"]
     for printed in (trained.stdout, tested.stdout):
-        assert f"test, {count(protocol['clips'], 'clip')} x {count(protocol['crops'], 'crop')}\n" in printed
+        assert (
+            f"test, {count(protocol['clips'], 'clip')} x {count(protocol['crops'], 'crop')}\n"
+            in printed
+        )
         assert "scored 4/4" in printed
 
 
@@ -475,8 +589,12 @@ def scores_in(output: Path) -> Any:
 
 @pytest.mark.zoo
 @pytest.mark.parametrize("exp", TABLE)
-def test_an_experiment_runs_from_end_to_end(exp: str, small_run: Callable[..., Run], serve: Serve) -> None:
-    starts_python = exp == next(iter(TABLE))  # one as a user starts it; the others without the time of imports
+def test_an_experiment_runs_from_end_to_end(
+    exp: str, small_run: Callable[..., Run], serve: Serve
+) -> None:
+    starts_python = exp == next(
+        iter(TABLE)
+    )  # one as a user starts it; the others without the time of imports
     check_from_end_to_end(small_run(exp) if starts_python else small_run(exp, serve=serve))
 
 
@@ -487,17 +605,29 @@ def test_a_sample_of_experiments_runs_from_end_to_end(
     check_from_end_to_end(small_run(exp, serve=serve), by_name=by_name)
 
 
-def test_a_run_without_data_ends_in_one_message_with_what_to_set(small_run: Callable[..., Run]) -> None:
+def test_a_run_without_data_ends_in_one_message_with_what_to_set(
+    small_run: Callable[..., Run],
+) -> None:
     run = small_run("uniformer_s8x8_k400")
     for name in ("run.sh", "test.sh"):
         result = run.script(name, DATA_DIR="", VIDEO_DIR="", WEIGHTS_DIR="")
         assert result.returncode == 1
-        assert result.stderr.startswith(f"uniformer_s8x8_k400: {ROOT}/data_list/k400 is not a folder; set DATA_DIR")
-        for word in ("DATA.PATH_TO_DATA_DIR", "VIDEO_DIR", "DATA.PATH_PREFIX", "WEIGHTS_DIR", "MODEL.WEIGHTS_DIR"):
+        assert result.stderr.startswith(
+            f"uniformer_s8x8_k400: {ROOT}/data_list/k400 is not a folder; set DATA_DIR"
+        )
+        for word in (
+            "DATA.PATH_TO_DATA_DIR",
+            "VIDEO_DIR",
+            "DATA.PATH_PREFIX",
+            "WEIGHTS_DIR",
+            "MODEL.WEIGHTS_DIR",
+        ):
             assert word in result.stderr
     result = run.script("run.sh", VIDEO_DIR="/no videos")
     assert result.returncode == 1
-    assert "/no videos is not a folder; set VIDEO_DIR (or the key DATA.PATH_PREFIX)" in result.stderr
+    assert (
+        "/no videos is not a folder; set VIDEO_DIR (or the key DATA.PATH_PREFIX)" in result.stderr
+    )
     assert not run.output.exists()
 
 
@@ -505,14 +635,18 @@ def test_a_run_without_lists_and_weights_ends_in_one_message_with_what_to_set(
     small_run: Callable[..., Run], tmp_path: Path, serve: Serve
 ) -> None:
     run = small_run("uniformer_s8x8_k400", serve=serve)
-    result = run.script("run.sh", "DATA.PATH_TO_DATA_DIR", str(tmp_path), DATA_DIR="/nowhere", WEIGHTS_DIR="")
+    result = run.script(
+        "run.sh", "DATA.PATH_TO_DATA_DIR", str(tmp_path), DATA_DIR="/nowhere", WEIGHTS_DIR=""
+    )
     assert result.returncode == 1
     assert f"{tmp_path}/train.csv: no such file; check DATA.PATH_TO_DATA_DIR" in result.stderr
     assert "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k'" in result.stderr
     assert "MODEL.WEIGHTS_DIR" in result.stderr
     assert "environment variable WEIGHTS_DIR" in result.stderr
     assert "Traceback" not in result.stderr
-    result = run.script("test.sh", WEIGHTS_DIR="")  # the weights to start from are of no interest here
+    result = run.script(
+        "test.sh", WEIGHTS_DIR=""
+    )  # the weights to start from are of no interest here
     assert result.returncode == 1
     assert "there are no weights to test: TEST.CHECKPOINT_FILE_PATH" in result.stderr
     assert "PRETRAIN_NAME" not in result.stderr

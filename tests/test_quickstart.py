@@ -32,7 +32,9 @@ class Quickstart(NamedTuple):
         env = os.environ | {"DATA_DIR": str(self.data), "OUTPUT_DIR": str(self.output)}
         env |= self.environment | environment
         command = ["bash", str(self.repository / "exp/quickstart" / name), *overrides]
-        result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=1800)
+        result = subprocess.run(
+            command, env=env, cwd="/", capture_output=True, text=True, timeout=1800
+        )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
@@ -49,7 +51,9 @@ def quickstart(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Qu
 def table_of(printed: str) -> list[str]:
     """The lines of the table of accuracies."""
     lines = [line.rstrip() for line in printed.splitlines()]
-    start = next(number for number, line in enumerate(lines) if line.split()[:2] == ["class", "videos"])
+    start = next(
+        number for number, line in enumerate(lines) if line.split()[:2] == ["class", "videos"]
+    )
     return lines[start : start + len(CLASSES) + 2]
 
 
@@ -68,7 +72,9 @@ def check_table(run: Quickstart, printed: str, *, num_videos: int) -> float:
     return float(result["top1"])
 
 
-def test_its_videos_are_those_that_one_process_makes(quickstart: Quickstart, tmp_path: Path) -> None:
+def test_its_videos_are_those_that_one_process_makes(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
     make_motion(tmp_path, videos_per_class={"train": 2, "val": 1, "test": 1})
     videos = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.mp4")]
     assert len(videos) == 4 * len(CLASSES)
@@ -108,7 +114,9 @@ def test_it_learns_to_tell_motions_apart(quickstart: Quickstart) -> None:
     assert check_table(quickstart, printed, num_videos=NUM_TEST_VIDEOS) >= 95
 
 
-def test_videos_played_backwards_are_taken_for_the_opposite_class(quickstart: Quickstart, tmp_path: Path) -> None:
+def test_videos_played_backwards_are_taken_for_the_opposite_class(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
     expected = []
     with open(tmp_path / "test.csv", "w") as listing:
         for line in (quickstart.data / "test.csv").read_text().splitlines():

@@ -56,7 +56,9 @@ def number(
     return parse
 
 
-def repeat_option(arguments: Sequence[str] | None, option: str, values: Collection[str]) -> list[str]:
+def repeat_option(
+    arguments: Sequence[str] | None, option: str, values: Collection[str]
+) -> list[str]:
     """Return a command line in which an option stands before each of its values.
 
     So `--splits train val KEY VALUE` becomes `--splits train --splits val KEY VALUE`: argparse

@@ -51,7 +51,9 @@ OUTCOMES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the videos, print what is wrong with them, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
     plugins.add_argument(parser)
     parser.add_argument(
@@ -85,15 +87,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plugins.import_plugins(args.imports)
         cfg = load_cfg(args.cfg, args.opts)
-        lists = {split: build_annotations(cfg, split) for split in dict.fromkeys(args.splits or SPLITS)}
+        lists = {
+            split: build_annotations(cfg, split) for split in dict.fromkeys(args.splits or SPLITS)
+        }
         if not args.manifest and "://" in cfg.DATA.PATH_TO_DATA_DIR:
-            raise ValueError(f"{cfg.DATA.PATH_TO_DATA_DIR} cannot hold the manifest; name a local file with --manifest")
+            raise ValueError(
+                f"{cfg.DATA.PATH_TO_DATA_DIR} cannot hold the manifest; name a local file with --manifest"
+            )
         manifest_path = args.manifest or Path(cfg.DATA.PATH_TO_DATA_DIR, "manifest.csv")
         for split, annotations in lists.items():
             check_videos(
                 annotations,
                 manifest_path,
-                open_video=build_opener(cfg, split, allow_truncated=True),  # the manifest says which
+                open_video=build_opener(
+                    cfg, split, allow_truncated=True
+                ),  # the manifest says which
                 folder=cfg.DATA.PATH_PREFIX,
                 num_workers=args.workers,
                 timeout=args.timeout,
@@ -122,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _find_warnings(cfg: CfgNode, lists: Mapping[str, Annotations], manifest_path: Path) -> list[str]:
+def _find_warnings(
+    cfg: CfgNode, lists: Mapping[str, Annotations], manifest_path: Path
+) -> list[str]:
     """What is doubtful about lists whose videos are all good."""
     warnings = find_repeats(lists, checksums=read_checksums(str(manifest_path)))
     if "train" in lists:
@@ -154,7 +164,9 @@ def _print_summary(
         print(f"{split:>12}" + "".join(f"{number:12}" for number in numbers))
     for split, counts_by_kind in unusual.items():
         if counts_by_kind:
-            kinds = ", ".join(f"{kind}: {number}" for kind, number in sorted(counts_by_kind.items()))
+            kinds = ", ".join(
+                f"{kind}: {number}" for kind, number in sorted(counts_by_kind.items())
+            )
             print(f"{split:>12}  {kinds} (read as stored)")
     examples = [f"  {split}  {name}: {manifest.bad[name]}" for split in bad for name in bad[split]]
     print(printable("\n".join(examples[:NUM_EXAMPLES])))

@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="export the trained weights (default: those of the EMA if the checkpoint has them)",
     )
     parser.add_argument(
-        "output", type=_cli.path, help="new file, .safetensors or .pth; its checksum goes to OUTPUT.sha256"
+        "output",
+        type=_cli.path,
+        help="new file, .safetensors or .pth; its checksum goes to OUTPUT.sha256",
     )
     args = parser.parse_args(arguments)
     try:

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     split = commands.add_parser(
@@ -234,7 +236,9 @@ def _split(args: argparse.Namespace) -> int:
     if args.folds:
         if args.val is not None:
             raise _cli.UsageError("--val is of no use with --folds, each of which is a share")
-        split = write_fold_lists(args.videos, args.lists, num_folds=args.folds, test_share=args.test or 0.0, **chosen)
+        split = write_fold_lists(
+            args.videos, args.lists, num_folds=args.folds, test_share=args.test or 0.0, **chosen
+        )
         prefixes = [f"fold{fold}/" for fold in range(1, args.folds + 1)]
     else:
         shares = {
@@ -268,7 +272,9 @@ def _warn_about_small_classes(sizes: Mapping[str, Mapping[str, int]]) -> None:
     lists = [split for split in SPLITS if any(sizes[split].values())]
     absent = [name for name in sizes["train"] if not all(sizes[split][name] for split in lists)]
     held_out = {
-        name: min((sizes[split][name] for split in lists if split != "train"), default=FEWEST_HELD_OUT)
+        name: min(
+            (sizes[split][name] for split in lists if split != "train"), default=FEWEST_HELD_OUT
+        )
         for name in sizes["train"]
     }
     few = [name for name, size in held_out.items() if 0 < size < FEWEST_HELD_OUT]
@@ -279,7 +285,10 @@ def _warn_about_small_classes(sizes: Mapping[str, Mapping[str, int]]) -> None:
     for problem, names in problems.items():
         if names:
             verb = "has" if len(names) == 1 else "have"
-            print(f"warning: {count(len(names), 'class')} {verb} {problem}: {some(names)}", file=sys.stderr)
+            print(
+                f"warning: {count(len(names), 'class')} {verb} {problem}: {some(names)}",
+                file=sys.stderr,
+            )
 
 
 def _lists(args: argparse.Namespace) -> int:
@@ -291,30 +300,49 @@ def _lists(args: argparse.Namespace) -> int:
     name = args.dataset
     if name not in DATASETS:
         raise _cli.UsageError(f"--dataset is {name!r}; choose from {', '.join(DATASETS)}")
-    overrides = ["TRAIN.DATASET", name, "TEST.DATASET", name, "DATA.PATH_TO_DATA_DIR", args.annotations, *args.opts]
+    overrides = [
+        "TRAIN.DATASET",
+        name,
+        "TEST.DATASET",
+        name,
+        "DATA.PATH_TO_DATA_DIR",
+        args.annotations,
+        *args.opts,
+    ]
     cfg = load_cfg(str(RECIPE), overrides)
     as_frames = args.frames or DATASETS[name].is_frames
     dataset = name.removesuffix("_official") if as_frames else "kinetics"
     written = DATASETS[dataset]
     if written.is_frames != as_frames:
-        raise ValueError(f"{name} is trained on video files; only Something-Something is trained on frame folders")
-    sources = {split: args.test_from if split == "test" else split for split in args.splits or SPLITS}
+        raise ValueError(
+            f"{name} is trained on video files; only Something-Something is trained on frame folders"
+        )
+    sources = {
+        split: args.test_from if split == "test" else split for split in args.splits or SPLITS
+    }
     class_names = build_class_names(cfg)
     found = write_found_lists(
         {split: build_annotations(cfg, source) for split, source in sources.items()},
         args.lists,
         videos=args.videos,
         class_names=class_names,
-        list_names={split: written.list_templates[0].format(written.split_names[split][0]) for split in sources},
+        list_names={
+            split: written.list_templates[0].format(written.split_names[split][0])
+            for split in sources
+        },
         frame_template=cfg.DATA.IMAGE_TEMPLATE if as_frames else None,
     )
     for split, result in found.items():
         num_found = result.num_listed - result.num_missing
         verb = "other is" if result.num_missing == 1 else "others are"
         others = f"; the {verb} in missing_{split}.txt" if result.num_missing else ""
-        print(f"{split}: {result.list_path}, {num_found} of {count(result.num_listed, 'video')}{others}")
+        print(
+            f"{split}: {result.list_path}, {num_found} of {count(result.num_listed, 'video')}{others}"
+        )
     if DATASETS[name].is_segmented and not as_frames:
-        print(f"for other programs; here, train with TRAIN.DATASET {name}, which knows how clips are to be taken")
+        print(
+            f"for other programs; here, train with TRAIN.DATASET {name}, which knows how clips are to be taken"
+        )
     else:
         settings = _settings(args, num_classes=len(class_names))
         print(f"train with: TRAIN.DATASET {dataset} TEST.DATASET {dataset} {settings}")
@@ -335,7 +363,14 @@ def _resize(args: argparse.Namespace) -> int:
     that clips decode fast. What is small and H.264 already is copied.
     """
     return _report(
-        resize_videos(args.videos, args.out, short_side=args.short_side, crf=args.crf, num_workers=args.workers), args
+        resize_videos(
+            args.videos,
+            args.out,
+            short_side=args.short_side,
+            crf=args.crf,
+            num_workers=args.workers,
+        ),
+        args,
     )
 
 
@@ -355,10 +390,14 @@ def _frames(args: argparse.Namespace) -> int:
 
 
 def _report(conversion: Conversion, args: argparse.Namespace) -> int:
-    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(conversion.counts.items()) if number)
+    outcomes = ", ".join(
+        f"{number} {outcome}" for outcome, number in sorted(conversion.counts.items()) if number
+    )
     print(f"{args.out}: {count(conversion.counts.total(), 'video')}, {outcomes}")
     if conversion.failed_path:
-        print(f"what failed, with reasons: {conversion.failed_path}; the same command tries it again")
+        print(
+            f"what failed, with reasons: {conversion.failed_path}; the same command tries it again"
+        )
     return 1 if conversion.failed_path else 0
 
 

@@ -69,8 +69,12 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
     plugins.add_argument(parser)
-    parser.add_argument("--print-config", action="store_true", help="print the effective config tree and stop")
-    parser.add_argument("--init_method", default="", help="tcp://host:port of shard 0, with NUM_SHARDS above 1")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the effective config tree and stop"
+    )
+    parser.add_argument(
+        "--init_method", default="", help="tcp://host:port of shard 0, with NUM_SHARDS above 1"
+    )
     parser.add_argument("--num_shards", type=int, help="the same as NUM_SHARDS")
     parser.add_argument("--shard_id", type=int, help="the same as SHARD_ID")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override config keys")

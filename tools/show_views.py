@@ -18,7 +18,18 @@ from slowfast.utils.text import count, printable
 from slowfast.visualization.contact_sheet import draw_sheet, format_looks, look_at
 
 # One video in this process, whatever machine the config is for.
-ALONE = ["NUM_GPUS", "0", "NUM_SHARDS", "1", "SHARD_ID", "0", "TRAIN.BATCH_SIZE", "1", "DATA_LOADER.NUM_WORKERS", "0"]
+ALONE = [
+    "NUM_GPUS",
+    "0",
+    "NUM_SHARDS",
+    "1",
+    "SHARD_ID",
+    "0",
+    "TRAIN.BATCH_SIZE",
+    "1",
+    "DATA_LOADER.NUM_WORKERS",
+    "0",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     if Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
         parser.error(f"argument --out: {args.out} has no suffix of an image file; use .png or .jpg")
-    given = None if args.video is None else Annotations([str(_cli.path(args.video).absolute())], [0])
+    given = (
+        None if args.video is None else Annotations([str(_cli.path(args.video).absolute())], [0])
+    )
     try:
         plugins.import_plugins(args.imports)
         cfg = load_cfg(args.cfg, [*args.opts, *ALONE])

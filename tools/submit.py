@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cfg", default="", help="YAML file of the experiment")
     plugins.add_argument(parser)
     parser.add_argument(
@@ -221,13 +223,20 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
         names = [_experiment_of(cfg_path)] if "cfg" in dict(choice) else []
         label = ",".join([*names, *(f"{key}={value}" for key, value in settings.items())])
         if label:
-            overrides += ["OUTPUT_DIR", str(Path(load_cfg(cfg_path, overrides).OUTPUT_DIR, label.replace("/", "_")))]
-        runs.append(Run(label, load_cfg(cfg_path, overrides, checks=[find_problems, models.find_problems])))
+            overrides += [
+                "OUTPUT_DIR",
+                str(Path(load_cfg(cfg_path, overrides).OUTPUT_DIR, label.replace("/", "_"))),
+            ]
+        runs.append(
+            Run(label, load_cfg(cfg_path, overrides, checks=[find_problems, models.find_problems]))
+        )
     for run in runs:
         if [other.label for other in runs].count(run.label) > 1:
             raise ValueError(f"two runs of --array are called {run.label}; leave one out")
     if len({(run.cfg.NUM_SHARDS, run.cfg.NUM_GPUS) for run in runs}) > 1:
-        raise ValueError("the runs of --array need the same NUM_SHARDS and NUM_GPUS; give --num_shards and --num_gpus")
+        raise ValueError(
+            "the runs of --array need the same NUM_SHARDS and NUM_GPUS; give --num_shards and --num_gpus"
+        )
     return runs
 
 
@@ -254,7 +263,9 @@ def _experiment_of(cfg_path: str) -> str:
     return path.absolute().parent.name if path.stem == "config" else path.stem
 
 
-def slurm_parameters(args: argparse.Namespace, cfg: CfgNode, options: dict[str, Any]) -> dict[str, Any]:
+def slurm_parameters(
+    args: argparse.Namespace, cfg: CfgNode, options: dict[str, Any]
+) -> dict[str, Any]:
     """Return what submitit's executor for Slurm is told, in its own words.
 
     Raises:
@@ -279,14 +290,20 @@ def slurm_parameters(args: argparse.Namespace, cfg: CfgNode, options: dict[str, 
         "mail_type": "END,FAIL,REQUEUE" if args.mail else None,
         "srun_args": ["--kill-on-bad-exit=1"],
     }
-    parameters |= {name: getattr(args, name) for name in ("partition", "qos", "constraint", "account", "comment")}
+    parameters |= {
+        name: getattr(args, name)
+        for name in ("partition", "qos", "constraint", "account", "comment")
+    }
     parameters |= {"exclude": args.exclude}
     if {"gres", "gpus_per_task", "gpus"} & options.keys():  # another way to ask for GPUs
         parameters["gpus_per_node"] = None
     further: dict[str, Any] = {"requeue": True}
     for name, value in options.items():
         if name in ("srun_args", "setup"):
-            parameters[name] = [*parameters.get(name, []), *(shlex.split(value) if name == "srun_args" else [value])]
+            parameters[name] = [
+                *parameters.get(name, []),
+                *(shlex.split(value) if name == "srun_args" else [value]),
+            ]
         elif name in _get_default_parameters():
             parameters[name] = int(value) if isinstance(value, str) and value.isdigit() else value
         else:
@@ -296,9 +313,13 @@ def slurm_parameters(args: argparse.Namespace, cfg: CfgNode, options: dict[str, 
 
 
 def _batch_script(folder: Path, parameters: dict[str, Any], *, num_runs: int) -> str:
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = (
+        f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    )
     more: dict[str, Any] = {"map_count": num_runs} if num_runs > 1 else {}
-    return _make_sbatch_string(command=command, folder=folder, **_with_source(folder, parameters), **more)
+    return _make_sbatch_string(
+        command=command, folder=folder, **_with_source(folder, parameters), **more
+    )
 
 
 def _with_source(folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +327,9 @@ def _with_source(folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     return {**parameters, "setup": [*parameters.get("setup", []), path]}
 
 
-def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, parameters: dict[str, Any]) -> int:
+def submit(
+    args: argparse.Namespace, runs: Sequence[Run], folder: Path, parameters: dict[str, Any]
+) -> int:
     """Write what the jobs need, submit them, say where everything is, and follow them if that is wanted.
 
     Raises:
@@ -316,15 +339,23 @@ def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, paramete
     """
     cfg = runs[0].cfg
     if args.cluster != "slurm" and cfg.NUM_SHARDS > 1:
-        raise ValueError(f"NUM_SHARDS is {cfg.NUM_SHARDS}, but --cluster {args.cluster} is this machine alone; use 1")
+        raise ValueError(
+            f"NUM_SHARDS is {cfg.NUM_SHARDS}, but --cluster {args.cluster} is this machine alone; use 1"
+        )
     if args.cluster == "slurm" and not shutil.which("sbatch"):
-        raise FileNotFoundError("this machine has no sbatch; submit where Slurm is installed, or use --cluster local")
+        raise FileNotFoundError(
+            "this machine has no sbatch; submit where Slurm is installed, or use --cluster local"
+        )
     folder = make_folder(folder)
     copy_source(ROOT, folder / "code", plugins=plugins.imported_plugins())
     tasks = [_write_run(args, run, folder) for run in runs]
-    for problem in dict.fromkeys(problem for run in runs for problem in datasets.find_problems(run.cfg)):
+    for problem in dict.fromkeys(
+        problem for run in runs for problem in datasets.find_problems(run.cfg)
+    ):
         print(f"note, as seen from here: {problem}", file=sys.stderr)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")])
+    )
     if args.cluster == "slurm":
         submitted = _queue(tasks, folder, parameters)
         jobs = [_job(run, job, folder) for run, job in zip(runs, submitted, strict=True)]
@@ -334,8 +365,15 @@ def submit(args: argparse.Namespace, runs: Sequence[Run], folder: Path, paramete
         jobs, statuses = _run_here(args, runs, tasks, folder)
     if len(jobs) > 1 and (args.follow or args.cluster != "slurm"):
         slurm_states = [job_state(job.job_id)["JobState"] for job in jobs]
-        ends = ["COMPLETED" if status == 0 else f"status {status}" for status in [*statuses, *[0] * len(jobs)]]
-        print(table(jobs, states=[state or end for state, end in zip(slurm_states, ends, strict=False)]))
+        ends = [
+            "COMPLETED" if status == 0 else f"status {status}"
+            for status in [*statuses, *[0] * len(jobs)]
+        ]
+        print(
+            table(
+                jobs, states=[state or end for state, end in zip(slurm_states, ends, strict=False)]
+            )
+        )
     return next((status for status in statuses if status), 0)
 
 
@@ -343,7 +381,10 @@ def _queue(tasks: Sequence[Task], folder: Path, parameters: dict[str, Any]) -> l
     executor = submitit.SlurmExecutor(folder, max_num_timeout=FOREVER)
     executor.update_parameters(**_with_source(folder, parameters))
     try:
-        with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # what sbatch says is in the error, too
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            executor.batch(),
+        ):  # what sbatch says is in the error, too
             return [executor.submit(task) for task in tasks]
     except submitit.core.utils.FailedJobError:
         shutil.rmtree(folder)
@@ -357,7 +398,9 @@ def _write_run(args: argparse.Namespace, run: Run, folder: Path) -> Task:
     write_file(config, run.cfg.dump())
     command = [sys.executable, "-u", str(folder / "code/tools/run_net.py"), "--cfg", str(config)]
     command += [word for module in args.imports for word in ("--import", module)]
-    write_file(folder / f"command{name}.sh", f"cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n")
+    write_file(
+        folder / f"command{name}.sh", f"cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n"
+    )
     return Task(command, folder=str(folder), working_dir=os.getcwd(), output_dir=run.cfg.OUTPUT_DIR)
 
 
@@ -369,12 +412,16 @@ def _announce(jobs: Sequence[Job], *, cancel: str) -> None:
     write_jobs(jobs)
     print(f"submission: {jobs[0].folder}")
     for job in jobs:
-        print(f"job {job.job_id}{f'  {job.label}' if job.label else ''}, results in {job.output_dir}")
+        print(
+            f"job {job.job_id}{f'  {job.label}' if job.label else ''}, results in {job.output_dir}"
+        )
         logs = f"and .err; {count(job.num_tasks, 'task')}, with a pair each"
         print(f"  logs:   {job.log_path(0, 'out')} ({logs})")
         print(f"  follow: tail -F {job.log_path(0, 'out')} {job.log_path(0, 'err')}")
         print(f"  cancel: {cancel} {job.job_id}", flush=True)
-    print(f"results: {sys.executable} {ROOT / 'tools/submit.py'} --table {jobs[0].folder}", flush=True)
+    print(
+        f"results: {sys.executable} {ROOT / 'tools/submit.py'} --table {jobs[0].folder}", flush=True
+    )
 
 
 def _follow_slurm(jobs: Sequence[Job]) -> list[int]:
@@ -382,7 +429,11 @@ def _follow_slurm(jobs: Sequence[Job]) -> list[int]:
     for job in jobs:
         follow(job, runs=lambda job=job: is_running(job))
         state = job_state(job.job_id)
-        print(f"job {job.job_id}: {state['JobState']} on {state.get('NodeList', '')}", file=sys.stderr, flush=True)
+        print(
+            f"job {job.job_id}: {state['JobState']} on {state.get('NodeList', '')}",
+            file=sys.stderr,
+            flush=True,
+        )
         statuses.append(final_status(job, state=state["JobState"]))
     return statuses
 

@@ -12,7 +12,13 @@ from benchmarks.gpu_rows.numbers import relative_error
 from benchmarks.gpu_rows.report import Result, verdict
 from benchmarks.gpu_rows.setup import Setup
 from benchmarks.gpu_rows.timing import median_seconds
-from slowfast.models.depthwise import Depthwise, can_use_triton, convolve, convolve_over_time, find_triton_problems
+from slowfast.models.depthwise import (
+    Depthwise,
+    can_use_triton,
+    convolve,
+    convolve_over_time,
+    find_triton_problems,
+)
 
 Convolve = Callable[[Tensor, Tensor, Tensor], Tensor]  # Of x (B, C, T, H, W), weight and bias.
 
@@ -124,7 +130,9 @@ def _variants_of(setup: Setup, shape: tuple[int, ...], size: int) -> Iterator[Re
         try:
             errors = [
                 relative_error(result, expected)
-                for result, expected in zip(_results(variant, tensors, gradient), reference, strict=True)
+                for result, expected in zip(
+                    _results(variant, tensors, gradient), reference, strict=True
+                )
             ]
         except RuntimeError as error:
             if variant is as_is:
@@ -145,7 +153,9 @@ def _tensors(setup: Setup, shape: tuple[int, ...], size: int) -> list[Tensor]:
     dim = shape[1]
     draw = partial(torch.randn, generator=generator, device=setup.device)
     x = draw(shape).contiguous(memory_format=torch.channels_last_3d)
-    weight = (draw(dim, 1, size, size, size) / size**1.5).contiguous(memory_format=torch.channels_last_3d)
+    weight = (draw(dim, 1, size, size, size) / size**1.5).contiguous(
+        memory_format=torch.channels_last_3d
+    )
     return [x.bfloat16(), weight.bfloat16(), draw(dim).bfloat16()]
 
 
@@ -164,23 +174,35 @@ def _check_reference(setup: Setup, tensors: list[Tensor], size: int, title: str)
     on_device = _results(native, parts, gradient)
     on_cpu = _results(as_is, [tensor.cpu() for tensor in parts], gradient.cpu())
     error = max(relative_error(one, other) for one, other in zip(on_device, on_cpu, strict=True))
-    return Result(f"{title}, reference in float64 against a CPU", f"relative error {error:.1e}", verdict(error <= 1e-9))
+    return Result(
+        f"{title}, reference in float64 against a CPU",
+        f"relative error {error:.1e}",
+        verdict(error <= 1e-9),
+    )
 
 
-def _seconds_of(setup: Setup, convolve: Convolve, tensors: list[Tensor], gradient: Tensor) -> dict[str, float]:
+def _seconds_of(
+    setup: Setup, convolve: Convolve, tensors: list[Tensor], gradient: Tensor
+) -> dict[str, float]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     y = convolve(*leaves)
     functions = {
         "forward": lambda: convolve(*leaves),
         "backward": lambda: torch.autograd.grad(y, leaves, gradient, retain_graph=True),
     }
-    return median_seconds(setup.device, functions, seconds=setup.seconds / 10, calls=2, hides_host=True)
+    return median_seconds(
+        setup.device, functions, seconds=setup.seconds / 10, calls=2, hides_host=True
+    )
 
 
 def runnable_variants(device: torch.device) -> dict[str, Convolve]:
     """Return the variants without Triton's where this process cannot use it."""
     has_triton = device.type == "cuda" and can_use_triton()
-    return {name: variant for name, variant in VARIANTS.items() if variant is not by_triton or has_triton}
+    return {
+        name: variant
+        for name, variant in VARIANTS.items()
+        if variant is not by_triton or has_triton
+    }
 
 
 def use_variant(model: nn.Module, variant: Convolve | None) -> None:

@@ -28,7 +28,9 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class PlainEmbed(nn.Module):
     """A patch embedding: convolution, tokens, LayerNorm, and back."""
 
-    def __init__(self, in_dim: int, dim: int, *, kernel: Triple, stride: Triple, padding: int) -> None:
+    def __init__(
+        self, in_dim: int, dim: int, *, kernel: Triple, stride: Triple, padding: int
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.proj = nn.Conv3d(in_dim, dim, kernel, stride, (padding, 0, 0))
@@ -141,8 +143,12 @@ class PlainUniFormer(nn.Module):
         rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
         in_dims = (3, *dims)
         for stage in range(4):
-            kernel, stride, padding = ((3, 4, 4), (2, 4, 4), 1) if stage == 0 else ((1, 2, 2), (1, 2, 2), 0)
-            embed = PlainEmbed(in_dims[stage], dims[stage], kernel=kernel, stride=stride, padding=padding)
+            kernel, stride, padding = (
+                ((3, 4, 4), (2, 4, 4), 1) if stage == 0 else ((1, 2, 2), (1, 2, 2), 0)
+            )
+            embed = PlainEmbed(
+                in_dims[stage], dims[stage], kernel=kernel, stride=stride, padding=padding
+            )
             setattr(self, f"patch_embed{stage + 1}", embed)
             blocks = nn.ModuleList()
             for rate in rates[stage].tolist():
@@ -150,7 +156,9 @@ class PlainUniFormer(nn.Module):
                     blocks.append(PlainLocalBlock(dims[stage], drop_path=rate))
                 else:
                     blocks.append(
-                        PlainGlobalBlock(dims[stage], head_dim=head_dim, drop_path=rate, attend=attend),
+                        PlainGlobalBlock(
+                            dims[stage], head_dim=head_dim, drop_path=rate, attend=attend
+                        ),
                     )
             setattr(self, f"blocks{stage + 1}", blocks)
         self.norm = nn.BatchNorm3d(dims[3])

@@ -36,8 +36,13 @@ def against_float64(setup: Setup) -> Iterator[Result]:
         if name == "fp16" and not setup.is_gpu:
             continue  # Its gradients are not what a CPU is used for.
         dtype = DTYPES.get(name)
-        logits, gradients = _logits_and_gradients(model, frames.to(setup.device), labels.to(setup.device), dtype=dtype)
-        of_logits, of_gradients = relative_error(logits, logits64), relative_error(gradients, gradients64)
+        logits, gradients = _logits_and_gradients(
+            model, frames.to(setup.device), labels.to(setup.device), dtype=dtype
+        )
+        of_logits, of_gradients = (
+            relative_error(logits, logits64),
+            relative_error(gradients, gradients64),
+        )
         is_right = of_logits <= logits_limit and of_gradients <= gradients_limit
         measured = (
             f"relative error of logits {of_logits:.1e} (limit {logits_limit:g}), "
@@ -58,7 +63,9 @@ def _logits_and_gradients(
         loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
         # As a loss scaler would: small gradients are no fault of the model.
         (loss * 1024).backward()
-    gradients = flat(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
+    gradients = flat(
+        parameter.grad for parameter in model.parameters() if parameter.grad is not None
+    )
     return logits, gradients / 1024
 
 
@@ -78,9 +85,15 @@ def against_plain(setup: Setup) -> Iterator[Result]:
     model = setup.model("S").eval()
     frames = setup.frames(2)
     for name, attend in (("materialized attention", materialized), ("fused attention", fused)):
-        plain = PlainUniFormer(num_classes=NUM_CLASSES, attend=attend, **setup.models["S"]).to(setup.device).eval()
+        plain = (
+            PlainUniFormer(num_classes=NUM_CLASSES, attend=attend, **setup.models["S"])
+            .to(setup.device)
+            .eval()
+        )
         plain.load_state_dict(model.state_dict())
         with torch.no_grad(), without_tf32():
             error = relative_error(plain(frames), model(frames))
         measured = f"relative difference of logits {error:.1e} (limit 1e-4)"
-        yield Result(f"plain formulation, {name}, the same logits", measured, verdict(error <= 1e-4))
+        yield Result(
+            f"plain formulation, {name}, the same logits", measured, verdict(error <= 1e-4)
+        )

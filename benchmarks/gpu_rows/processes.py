@@ -35,7 +35,9 @@ def distributed(setup: Setup) -> Iterator[Result]:
                 for process in context.processes:
                     process.kill()
                 raise TimeoutError(f"{world_size} processes were not done after {SECONDS} s")
-        outcomes = [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(world_size)]
+        outcomes = [
+            torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(world_size)
+        ]
 
     model = small_model(setup).eval()
     frames, labels = _share(0, 1, setup.device)
@@ -48,7 +50,9 @@ def distributed(setup: Setup) -> Iterator[Result]:
     on_cards = f", each with memory on {contexts} GPU" if setup.is_gpu else ""
     measured = f"all_reduce right: {summed}, relative error of gradients {error:.1e} (limit 1e-3){on_cards}"
     plural = "process" if world_size == 1 else "processes"
-    yield Result(f"DDP over {backend}, {world_size} {plural}, device_id set", measured, verdict(is_right))
+    yield Result(
+        f"DDP over {backend}, {world_size} {plural}, device_id set", measured, verdict(is_right)
+    )
 
 
 def _share(rank: int, world_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -81,7 +85,9 @@ def _work(rank: int, world_size: int, setup: Setup, folder: str) -> None:
     outcome = {
         "gradients": flat(p.grad for p in model.parameters() if p.grad is not None),
         "sum": float(total),
-        "contexts": sum(_has_memory_on(number) for number in range(torch.cuda.device_count())) if setup.is_gpu else 0,
+        "contexts": sum(_has_memory_on(number) for number in range(torch.cuda.device_count()))
+        if setup.is_gpu
+        else 0,
     }
     torch.save(outcome, Path(folder, f"{rank}.pt"))
     dist.barrier()

@@ -65,7 +65,11 @@ class Report:
         self._results.append(result)
         seconds = time.monotonic() - self._started
         note = f"{result.verdict:<7}" if result.verdict else "       "
-        print(f"[{seconds:5.0f} s] {note} {result.name}: {result.measured}", file=sys.stderr, flush=True)
+        print(
+            f"[{seconds:5.0f} s] {note} {result.name}: {result.measured}",
+            file=sys.stderr,
+            flush=True,
+        )
         if self._path is not None:
             self._path.write_text(self.markdown())
 
@@ -108,7 +112,9 @@ def run_rows(rows: Sequence[Row], setup: Setup, *, minutes: float, report: Repor
             continue
         try:
             _clean_up()
-        except RuntimeError as error:  # As after an illegal access: the process cannot use its GPU any more.
+        except (
+            RuntimeError
+        ) as error:  # As after an illegal access: the process cannot use its GPU any more.
             traceback.print_exc()
             report.add(Result(f"all rows after {row.name}", _reason(error), FAILED))
             return

@@ -76,7 +76,12 @@ def gpu_setup(device: torch.device) -> Setup:
         num_frames=16,
         size=224,
         reference_shape=(2, 3, 8, 64, 64),
-        depthwise_shapes=((16, 64, 8, 56, 56), (16, 128, 8, 28, 28), (16, 320, 8, 14, 14), (16, 512, 8, 7, 7)),
+        depthwise_shapes=(
+            (16, 64, 8, 56, 56),
+            (16, 128, 8, 28, 28),
+            (16, 320, 8, 14, 14),
+            (16, 512, 8, 7, 7),
+        ),
         seconds=1.0,
         num_steps=30,
     )

@@ -43,7 +43,11 @@ def step_by_depthwise(setup: Setup) -> Iterator[Result]:
         use_variant(model, variant)
         _forward_backward(model, frames, labels)
 
-    own = "the model's own, by Triton" if setup.is_gpu and can_use_triton() else "the model's own, without Triton"
+    own = (
+        "the model's own, by Triton"
+        if setup.is_gpu and can_use_triton()
+        else "the model's own, without Triton"
+    )
     kinds = {own: None, **runnable_variants(setup.device)}
     variants = {name: partial(compute, variant) for name, variant in kinds.items()}
     times = median_seconds(setup.device, variants, seconds=setup.seconds)
@@ -72,7 +76,9 @@ def step(setup: Setup) -> Iterator[Result]:
             "AdamW not fused": Training(setup, model, amp=BF16, fused=False),
             "with EMA": Training(setup, model, amp=BF16, ema_decay=0.999),
         }
-        steps: dict[str, Callable[[], object]] = {name: partial(one.step, clips) for name, one in training.items()}
+        steps: dict[str, Callable[[], object]] = {
+            name: partial(one.step, clips) for name, one in training.items()
+        }
         times = median_seconds(setup.device, steps, seconds=setup.seconds, calls=2)
         num_clips = setup.clips[letter]
         rate = num_clips / times["fused AdamW"]
@@ -121,24 +127,36 @@ def against_plain(setup: Setup) -> Iterator[Result]:
         models: dict[str, nn.Module] = {"ours": setup.model(letter)}
         for name, attend in (("contiguous, fused attention", fused), ("plain", materialized)):
             arguments = setup.models[letter]
-            plain = PlainUniFormer(num_classes=NUM_CLASSES, attend=attend, **arguments).to(setup.device)
+            plain = PlainUniFormer(num_classes=NUM_CLASSES, attend=attend, **arguments).to(
+                setup.device
+            )
             plain.load_state_dict(models["ours"].state_dict())
             models[name] = plain
 
-        compute = {name: partial(_forward_backward, model.train(), frames, labels) for name, model in models.items()}
+        compute = {
+            name: partial(_forward_backward, model.train(), frames, labels)
+            for name, model in models.items()
+        }
         times = median_seconds(setup.device, compute, seconds=setup.seconds)
-        yield _against_plain(f"forward and backward of UniFormer-{letter}, {num_clips} clips, bf16", times, num_clips)
+        yield _against_plain(
+            f"forward and backward of UniFormer-{letter}, {num_clips} clips, bf16", times, num_clips
+        )
 
         score = {name: partial(_score, model.eval(), frames) for name, model in models.items()}
         times = median_seconds(setup.device, score, seconds=setup.seconds)
-        yield _against_plain(f"evaluation of UniFormer-{letter}, {num_clips} clips, bf16", times, num_clips)
+        yield _against_plain(
+            f"evaluation of UniFormer-{letter}, {num_clips} clips, bf16", times, num_clips
+        )
         del models, compute, score
 
 
 def _against_plain(title: str, times: dict[str, float], num_clips: int) -> Result:
     rates = {name: num_clips / seconds for name, seconds in times.items()}
     shown_rates = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    return Result(title, f"clips/s: {shown_rates}; {rates['ours'] / rates['plain']:.2f}x the plain formulation")
+    return Result(
+        title,
+        f"clips/s: {shown_rates}; {rates['ours'] / rates['plain']:.2f}x the plain formulation",
+    )
 
 
 def _score(model: nn.Module, frames: Tensor) -> None:
@@ -159,7 +177,9 @@ def flash_attention(setup: Setup) -> Iterator[Result]:
     found = sorted({_short(name) for name in names if _is_attention(name)})
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         _forward_backward(model, frames, labels)
-    is_flash = all(any(re.search(words, name) for name in found) for words in ("fwd|fprop", "bwd|bprop"))
+    is_flash = all(
+        any(re.search(words, name) for name in found) for words in ("fwd|fprop", "bwd|bprop")
+    )
     kernels = sum(not activity.is_copy for activity in activities)
     measured = f"{', '.join(found) or 'none'}; {kernels} kernels in a forward and backward pass"
     yield Result("flash attention in UniFormer-S, bf16", measured, verdict(is_flash))

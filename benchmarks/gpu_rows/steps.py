@@ -28,9 +28,7 @@ def losses_fall(setup: Setup) -> Iterator[Result]:
     on_cpu = _losses(cpu_setup()) if setup.is_gpu else here
     difference = float((here - on_cpu).abs().max())
     is_right = bool(here[-1] < 0.5 * here[0]) and difference < 0.01
-    measured = (
-        f"loss {here[0]:.4f} -> {here[-1]:.4f}, largest difference from a CPU {difference:.1e} (limits: half, 0.01)"
-    )
+    measured = f"loss {here[0]:.4f} -> {here[-1]:.4f}, largest difference from a CPU {difference:.1e} (limits: half, 0.01)"
     yield Result(f"{setup.num_steps} steps of a small model in fp32", measured, verdict(is_right))
 
     if setup.is_gpu:
@@ -39,7 +37,9 @@ def losses_fall(setup: Setup) -> Iterator[Result]:
             difference = float((losses - on_cpu).abs().max())
             measured = f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, largest difference from a CPU {difference:.1e}"
             is_right = bool(losses[-1] < 0.5 * losses[0])
-            yield Result(f"{setup.num_steps} steps of a small model in {name}", measured, verdict(is_right))
+            yield Result(
+                f"{setup.num_steps} steps of a small model in {name}", measured, verdict(is_right)
+            )
 
 
 def _losses(setup: Setup, *, amp: torch.dtype | None = None) -> Tensor:
@@ -79,7 +79,9 @@ def skipped_steps(setup: Setup) -> Iterator[Result]:
         is_same = torch.equal(before, _everything(training)) and bool(outcome.is_bad)
 
         counted = training.run.num_skipped_steps - counted_before
-        halved = not training.run.scaler.is_enabled() or training.run.scaler.get_scale() == scale / 2
+        halved = (
+            not training.run.scaler.is_enabled() or training.run.scaler.get_scale() == scale / 2
+        )
         loss = training.step(small_batch(), lr=LR).loss
         training.settle()
         is_changed = not torch.equal(before, _everything(training)) and bool(loss.isfinite())
@@ -113,7 +115,11 @@ def average_by_hand(setup: Setup) -> Iterator[Result]:
         by_hand = 0.9 * by_hand + 0.1 * _weights(training.model)
     assert training.run.ema is not None
     error = relative_error(_weights(training.run.ema.model), by_hand)
-    yield Result("EMA against arithmetic by hand", f"relative error {error:.1e} (limit 1e-6)", verdict(error <= 1e-6))
+    yield Result(
+        "EMA against arithmetic by hand",
+        f"relative error {error:.1e} (limit 1e-6)",
+        verdict(error <= 1e-6),
+    )
 
 
 def _weights(model: nn.Module) -> Tensor:
@@ -123,7 +129,9 @@ def _weights(model: nn.Module) -> Tensor:
 def accumulated(setup: Setup) -> Iterator[Result]:
     """Two micro-batches give the gradients of the whole batch, where BatchNorm does not tell them apart."""
     whole = small_batch()
-    halves = [batch_of(whole.frames[part], whole.label[part]) for part in (slice(0, 4), slice(4, 8))]
+    halves = [
+        batch_of(whole.frames[part], whole.label[part]) for part in (slice(0, 4), slice(4, 8))
+    ]
     norms = []
     for batches in ([whole], halves):
         training = Training(setup, small_model(setup), micro_batches=len(batches))
@@ -162,7 +170,9 @@ def resumed(setup: Setup) -> Iterator[Result]:
             f"relative difference of what the last 3 have changed {error:.1e} (limit 0.1, for kernels that add in no "
             f"fixed order), same loss scale: {same_scale}"
         )
-        yield Result(f"resumed after 3 of 6 steps, {name}", measured, verdict(error <= 0.1 and same_scale))
+        yield Result(
+            f"resumed after 3 of 6 steps, {name}", measured, verdict(error <= 0.1 and same_scale)
+        )
 
 
 def mixed(setup: Setup) -> Iterator[Result]:
@@ -173,9 +183,17 @@ def mixed(setup: Setup) -> Iterator[Result]:
     error = 0.0
     for seed in range(10):
         expected = mix(frames.clone(), labels, np.random.default_rng(seed))
-        found = mix(frames.clone().to(setup.device), labels.to(setup.device), np.random.default_rng(seed))
-        error = max(error, *(relative_error(one, other) for one, other in zip(found, expected, strict=True)))
-    yield Result("MixUp and CutMix against a CPU", f"relative error {error:.1e} (limit 1e-6)", verdict(error <= 1e-6))
+        found = mix(
+            frames.clone().to(setup.device), labels.to(setup.device), np.random.default_rng(seed)
+        )
+        error = max(
+            error, *(relative_error(one, other) for one, other in zip(found, expected, strict=True))
+        )
+    yield Result(
+        "MixUp and CutMix against a CPU",
+        f"relative error {error:.1e} (limit 1e-6)",
+        verdict(error <= 1e-6),
+    )
 
 
 def erased(setup: Setup) -> Iterator[Result]:
@@ -191,7 +209,9 @@ def erased(setup: Setup) -> Iterator[Result]:
     noise = clips[0, :, :, 8:56, 8:56].clone()
     clips[0, :, :, 8:56, 8:56] = expected[0, :, :, 8:56, 8:56].float()
     error = relative_error(clips, expected)
-    is_right = error <= 1e-6 and abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
+    is_right = (
+        error <= 1e-6 and abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
+    )
     measured = (
         f"relative error of pixels {error:.1e} (limit 1e-6), noise of mean {float(noise.mean()):.3f}, "
         f"deviation {float(noise.std()):.3f}"

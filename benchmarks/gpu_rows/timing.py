@@ -47,7 +47,9 @@ def median_seconds(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _seconds(device: torch.device, variant: Callable[[], object], *, calls: int, hides_host: bool) -> float:
+def _seconds(
+    device: torch.device, variant: Callable[[], object], *, calls: int, hides_host: bool
+) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         for _ in range(calls):
@@ -71,5 +73,7 @@ def shown(times: Mapping[str, float]) -> str:
     names = list(times)
     first = times[names[0]]
     parts = [f"{names[0]} {first * 1000:.3g} ms"]
-    parts += [f"{name} {times[name] * 1000:.3g} ms ({times[name] / first:.2f}x)" for name in names[1:]]
+    parts += [
+        f"{name} {times[name] * 1000:.3g} ms ({times[name] / first:.2f}x)" for name in names[1:]
+    ]
     return ", ".join(parts)

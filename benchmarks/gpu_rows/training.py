@@ -113,7 +113,9 @@ def batch(setup: Setup, num_clips: int) -> Batch:
     return batch_of(setup.frames(num_clips), setup.labels(num_clips))
 
 
-def host_batches(setup: Setup, num_clips: int, *, count: int, uint8: bool = False) -> Iterator[tuple[Batch, ...]]:
+def host_batches(
+    setup: Setup, num_clips: int, *, count: int, uint8: bool = False
+) -> Iterator[tuple[Batch, ...]]:
     """Iterate over steps of one synthetic batch each, in the memory of the host, pinned where there is a GPU.
 
     As from a loader, each is new memory.

@@ -34,7 +34,11 @@ def reserved_memory(setup: Setup) -> Iterator[Result]:
         f"MiB reserved after each epoch: {', '.join(f'{count // MIB}' for count in reserved)} "
         f"(limit: half a batch, {half_a_batch // MIB} MiB, more than after the second)"
     )
-    yield Result(f"memory over {NUM_EPOCHS} epochs with prefetching", measured, verdict(growth <= half_a_batch))
+    yield Result(
+        f"memory over {NUM_EPOCHS} epochs with prefetching",
+        measured,
+        verdict(growth <= half_a_batch),
+    )
 
 
 def no_synchronization(setup: Setup) -> Iterator[Result]:
@@ -52,7 +56,10 @@ def no_synchronization(setup: Setup) -> Iterator[Result]:
         training = Training(setup, setup.model("S"), **options)  # type: ignore[arg-type]
         num_batches = training.run.num_parts
         batches = list(host_batches(setup, num_clips, count=4 * num_batches, uint8=True))
-        steps = [tuple(b for (b,) in batches[at : at + num_batches]) for at in range(0, len(batches), num_batches)]
+        steps = [
+            tuple(b for (b,) in batches[at : at + num_batches])
+            for at in range(0, len(batches), num_batches)
+        ]
         for parts in steps:
             training.step(*parts)
         training.settle()
@@ -64,7 +71,9 @@ def no_synchronization(setup: Setup) -> Iterator[Result]:
         torch.cuda.empty_cache()
 
 
-def _without_waiting(setup: Setup, training: Training, steps: Sequence[tuple[Batch, ...]], name: str) -> Result:
+def _without_waiting(
+    setup: Setup, training: Training, steps: Sequence[tuple[Batch, ...]], name: str
+) -> Result:
     title = f"no call in a step waits for the GPU, {name}"
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -105,7 +114,11 @@ def prefetch_overlaps(setup: Setup) -> Iterator[Result]:
     work()
     activities = record(work)
     kernels = [activity for activity in activities if not activity.is_copy]
-    copies = [activity for activity in activities if activity.is_copy and activity.end - activity.start > 100]
+    copies = [
+        activity
+        for activity in activities
+        if activity.is_copy and activity.end - activity.start > 100
+    ]
     copies.sort(key=lambda copy: copy.start)
     share = overlap(copies[1:], kernels)  # The first batch has no step before it.
     milliseconds = sum(copy.end - copy.start for copy in copies) / 1000

@@ -159,8 +159,14 @@ def _range_problems(cfg: CfgNode) -> Iterator[str]:
             yield f"{key} is {_value(cfg, key)}; use a number from 0 to 1"
     for key in OWN_KEYS:
         value = _value(cfg, key)
-        numbers = [number for number in (value if isinstance(value, list) else [value]) if _is_number(number)]
-        default_limit = LARGEST_INTEGER if all(isinstance(number, int) for number in numbers) else LARGEST_FLOAT
+        numbers = [
+            number
+            for number in (value if isinstance(value, list) else [value])
+            if _is_number(number)
+        ]
+        default_limit = (
+            LARGEST_INTEGER if all(isinstance(number, int) for number in numbers) else LARGEST_FLOAT
+        )
         limit = LARGEST.get(key, default_limit)
         if any(abs(number) > limit for number in numbers):
             yield f"{key} is {_short(value)}; use at most {limit if isinstance(limit, int) else f'{limit:g}'}"
@@ -178,7 +184,10 @@ def _machine_problems(cfg: CfgNode) -> Iterator[str]:
     if cfg.SHARD_ID >= cfg.NUM_SHARDS:
         yield f"SHARD_ID is {cfg.SHARD_ID}, but NUM_SHARDS={cfg.NUM_SHARDS} machines count from 0"
     processes = max(cfg.NUM_GPUS, 1)
-    for key, size in (("TRAIN.BATCH_SIZE", cfg.TRAIN.BATCH_SIZE), ("TEST.BATCH_SIZE", cfg.TEST.BATCH_SIZE)):
+    for key, size in (
+        ("TRAIN.BATCH_SIZE", cfg.TRAIN.BATCH_SIZE),
+        ("TEST.BATCH_SIZE", cfg.TEST.BATCH_SIZE),
+    ):
         if size % processes:
             yield (
                 f"{key} is {size}, which NUM_GPUS={cfg.NUM_GPUS} processes cannot share equally; "
@@ -239,7 +248,11 @@ def _names(template: str, *values: str | int) -> set[str]:
 
 
 def _model_problems(cfg: CfgNode) -> Iterator[str]:
-    dims, depths, recomputed = cfg.UNIFORMER.EMBED_DIM, cfg.UNIFORMER.DEPTH, cfg.MODEL.CHECKPOINT_NUM
+    dims, depths, recomputed = (
+        cfg.UNIFORMER.EMBED_DIM,
+        cfg.UNIFORMER.DEPTH,
+        cfg.MODEL.CHECKPOINT_NUM,
+    )
     for key, values in (
         ("UNIFORMER.EMBED_DIM", dims),
         ("UNIFORMER.DEPTH", depths),
@@ -252,7 +265,11 @@ def _model_problems(cfg: CfgNode) -> Iterator[str]:
     for key, values in (("UNIFORMER.DEPTH", depths), ("MODEL.CHECKPOINT_NUM", recomputed)):
         if not all(number >= 0 for number in values):
             yield f"{key} is {_short(values)}; use numbers of 0 or more"
-    ratios = cfg.UNIFORMER.MLP_RATIO if isinstance(cfg.UNIFORMER.MLP_RATIO, list) else [cfg.UNIFORMER.MLP_RATIO] * 4
+    ratios = (
+        cfg.UNIFORMER.MLP_RATIO
+        if isinstance(cfg.UNIFORMER.MLP_RATIO, list)
+        else [cfg.UNIFORMER.MLP_RATIO] * 4
+    )
     if len(ratios) != 4 or not all(ratio > 0 for ratio in ratios):
         yield (
             f"UNIFORMER.MLP_RATIO is {_short(cfg.UNIFORMER.MLP_RATIO)}; use a number above 0, or a list of one for "
@@ -290,7 +307,9 @@ def _solver_problems(cfg: CfgNode) -> Iterator[str]:
         yield "TRAIN.EMA_DECAY is 1.0, an average that no step would change; use a number below 1"
     if cfg.SOLVER.MOMENTUM >= 1:
         yield f"SOLVER.MOMENTUM is {cfg.SOLVER.MOMENTUM}, with which steps would only grow; use a number below 1"
-    is_nesterov = cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM > 0
+    is_nesterov = (
+        cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM > 0
+    )
     if is_nesterov and cfg.SOLVER.DAMPENING:
         yield (
             f"SOLVER.DAMPENING is {cfg.SOLVER.DAMPENING}, but SOLVER.NESTEROV takes none; "

@@ -92,7 +92,9 @@ def _path(raw: Raw) -> str:
     path = os.path.expanduser(text)
     if path.startswith("~"):
         user = path.split("/")[0]
-        raise ValueError(f"there is no user {user[1:]!r}; write ./{user} for a file or folder of this name")
+        raise ValueError(
+            f"there is no user {user[1:]!r}; write ./{user} for a file or folder of this name"
+        )
     return path
 
 

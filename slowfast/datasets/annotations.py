@@ -27,7 +27,9 @@ _CHECKSUM_DIGITS = 16
 _NUMBER = r"\d{1,9}"  # fits into 32 bits
 _SECONDS = r"\d{1,9}(?:\.\d*)?"
 
-pa.set_memory_pool(pa.system_memory_pool())  # mimalloc, Arrow's default, is slower here and keeps what it has freed
+pa.set_memory_pool(
+    pa.system_memory_pool()
+)  # mimalloc, Arrow's default, is slower here and keeps what it has freed
 
 
 class Annotations:
@@ -49,17 +51,25 @@ class Annotations:
         num_frames: ArrayLike | None = None,
         spans: ArrayLike | None = None,
     ) -> None:
-        self._paths = paths if isinstance(paths, pa.ChunkedArray) else pa.chunked_array([paths], pa.string())
+        self._paths = (
+            paths if isinstance(paths, pa.ChunkedArray) else pa.chunked_array([paths], pa.string())
+        )
         self.labels: NDArray[np.int32] = np.asarray(labels, np.int32)
-        self.num_frames: NDArray[np.int32] | None = None if num_frames is None else np.asarray(num_frames, np.int32)
-        self.spans: NDArray[np.float64] | None = None if spans is None else np.asarray(spans, np.float64)
+        self.num_frames: NDArray[np.int32] | None = (
+            None if num_frames is None else np.asarray(num_frames, np.int32)
+        )
+        self.spans: NDArray[np.float64] | None = (
+            None if spans is None else np.asarray(spans, np.float64)
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, row: int) -> Video:
         num_frames = None if self.num_frames is None else int(self.num_frames[row])
-        return Video(self._paths[int(row)].as_py(), int(self.labels[row]), num_frames, self._span(int(row)))
+        return Video(
+            self._paths[int(row)].as_py(), int(self.labels[row]), num_frames, self._span(int(row))
+        )
 
     def _span(self, row: int) -> Span | None:
         if self.spans is None or np.isnan(self.spans[row, 0]):
@@ -100,7 +110,9 @@ class Annotations:
                     is_inside = pc.starts_with(paths, start)
                     paths = pc.if_else(is_inside, pc.utf8_slice_codeunits(paths, len(start)), paths)
                 # A path holds no line end, so that the lines are the paths whatever the chunks are.
-                lines = pc.binary_join_element_wise(paths, *(pa.scalar(text, paths.type) for text in ("", "\n")))
+                lines = pc.binary_join_element_wise(
+                    paths, *(pa.scalar(text, paths.type) for text in ("", "\n"))
+                )
                 _, offsets, characters = lines.buffers()
                 used = np.frombuffer(offsets, np.int64)[[lines.offset, lines.offset + len(lines)]]
                 digest.update(memoryview(characters)[used[0] : used[1]])
@@ -112,9 +124,13 @@ class Annotations:
         """Return a list of the given rows, in their order."""
         rows = np.asarray(rows, np.int64)
         num_frames = None if self.num_frames is None else self.num_frames[rows]
-        paths = self._paths.cast(pa.large_string())  # taking makes one chunk, which may be longer than 2 GB
+        paths = self._paths.cast(
+            pa.large_string()
+        )  # taking makes one chunk, which may be longer than 2 GB
         spans = None if self.spans is None else self.spans[rows]
-        return Annotations(paths.take(pa.array(rows)), self.labels[rows], num_frames=num_frames, spans=spans)
+        return Annotations(
+            paths.take(pa.array(rows)), self.labels[rows], num_frames=num_frames, spans=spans
+        )
 
 
 def read_path_list(list_path: str, *, separator: str, num_classes: int) -> Annotations:
@@ -183,8 +199,12 @@ def open_text(path: str, *, key: str = "DATA.PATH_TO_DATA_DIR") -> Iterator[Text
         local_path = pathmgr.get_local_path(path)
         mode = os.stat(local_path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise OSError("is a pipe or a device, which cannot be read again; write its content to a file")
-        with (gzip.open if path.endswith(".gz") else open)(local_path, "rt", encoding="utf-8-sig") as file:
+            raise OSError(
+                "is a pipe or a device, which cannot be read again; write its content to a file"
+            )
+        with (gzip.open if path.endswith(".gz") else open)(
+            local_path, "rt", encoding="utf-8-sig"
+        ) as file:
             yield file
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file; check {key}") from error
@@ -209,9 +229,13 @@ def format_row(path: str, *numbers: float, separator: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{path!r}: the name is not UTF-8, as a list is; rename the file") from error
+        raise ValueError(
+            f"{path!r}: the name is not UTF-8, as a list is; rename the file"
+        ) from error
     if "\n" in path or "\r" in path:
-        raise ValueError(f"{path!r}: the name has a line break, which a list cannot hold; rename it")
+        raise ValueError(
+            f"{path!r}: the name has a line break, which a list cannot hold; rename it"
+        )
 
     fields = [f"{number:.12g}" for number in numbers]
     row = separator.join([path, *fields])
@@ -255,7 +279,13 @@ def _separator_of(list_path: str) -> str | None:
 
 
 def _read_columns(
-    list_path: str, *, line: str, separator: str | None, num_numbers: int, num_classes: int, expected: str
+    list_path: str,
+    *,
+    line: str,
+    separator: str | None,
+    num_numbers: int,
+    num_classes: int,
+    expected: str,
 ) -> tuple[pa.ChunkedArray, NDArray[np.int32], NDArray[np.float64] | None]:
     """Split lines from the right, as str.rsplit does.
 
@@ -285,8 +315,15 @@ def _read_columns(
             fields = pc.split_pattern(rows, separator, max_splits=num_numbers, reverse=True)
         else:
             fields = pc.utf8_split_whitespace(rows, max_splits=num_numbers, reverse=True)
-        columns = [pc.utf8_trim_whitespace(pc.list_element(fields, index)) for index in range(num_numbers + 1)]
-        paths.append(columns[0] if unquoted is None else pc.coalesce(unquoted.filter(pa.array(is_row)), columns[0]))
+        columns = [
+            pc.utf8_trim_whitespace(pc.list_element(fields, index))
+            for index in range(num_numbers + 1)
+        ]
+        paths.append(
+            columns[0]
+            if unquoted is None
+            else pc.coalesce(unquoted.filter(pa.array(is_row)), columns[0])
+        )
         numbers.append(np.stack([column.cast(pa.int32()).to_numpy() for column in columns[1:]]))
 
         is_bad = ~is_row & (pc.binary_length(lines).to_numpy() > 0)
@@ -304,7 +341,9 @@ def _read_columns(
                 problem = f"has the span {start:g} to {end:g} s, which does not end after its start"
             elif is_row[index]:
                 label = int(re.split(r"\D", text)[-1])
-                problem = f"has the label {label}, but MODEL.NUM_CLASSES={num_classes} counts from 0"
+                problem = (
+                    f"has the label {label}, but MODEL.NUM_CLASSES={num_classes} counts from 0"
+                )
             else:
                 problem = f"is {text[:200]!r}; expected {expected}"
                 if re.fullmatch(r'"([^"]|"")*', text):
@@ -335,26 +374,34 @@ def _spanned_row(separator: str | None) -> str:
     return rf"(?P<row>{row}){between}(?P<start>{seconds}){between}(?P<end>{seconds})"
 
 
-def _take_off_spans(lines: pa.Array, *, separator: str | None) -> tuple[pa.Array, NDArray[np.float64] | None]:
+def _take_off_spans(
+    lines: pa.Array, *, separator: str | None
+) -> tuple[pa.Array, NDArray[np.float64] | None]:
     """Cut spans off the ends of lines.
 
     Returns:
         The lines, and their spans (N, 2), nan where a line has none; None if no line has one.
     """
     between = rf"\s*{re.escape(separator)}\s*" if separator else r"\s+"
-    ending = rf'{between}"?{_SECONDS}"?{between}"?{_SECONDS}"?$'  # searched from the end, which is fast
+    ending = (
+        rf'{between}"?{_SECONDS}"?{between}"?{_SECONDS}"?$'  # searched from the end, which is fast
+    )
     if not pc.any(pc.match_substring_regex(lines, ending)).as_py():
         return lines, None
 
     found = pc.extract_regex(lines, f"^{_spanned_row(separator)}$")
-    columns = [pc.replace_substring(pc.struct_field(found, name), '"', "") for name in ("start", "end")]
+    columns = [
+        pc.replace_substring(pc.struct_field(found, name), '"', "") for name in ("start", "end")
+    ]
     spans = [column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns]
     if np.isnan(spans[0]).all():
         return lines, None
     return pc.coalesce(pc.struct_field(found, "row"), lines), np.stack(spans, axis=1)
 
 
-def _take_off_quotes(lines: pa.Array, *, separator: str | None, num_numbers: int) -> tuple[pa.Array, pa.Array | None]:
+def _take_off_quotes(
+    lines: pa.Array, *, separator: str | None, num_numbers: int
+) -> tuple[pa.Array, pa.Array | None]:
     """Replace quoted paths, and take the quotes off the numbers behind them.
 
     Returns:

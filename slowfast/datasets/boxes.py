@@ -87,7 +87,12 @@ def random_box(
 
 
 def random_resized_box(
-    height: int, width: int, *, scale: Sequence[float], aspect: Sequence[float], rng: np.random.Generator
+    height: int,
+    width: int,
+    *,
+    scale: Sequence[float],
+    aspect: Sequence[float],
+    rng: np.random.Generator,
 ) -> Box:
     """Return a random box of a frame: its share of the area uniform, its aspect uniform in the logarithm.
 

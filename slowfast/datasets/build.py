@@ -83,7 +83,9 @@ def find_problems(cfg: CfgNode) -> list[str]:
     needed = {"train": cfg.TRAIN.ENABLE, "val": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
     for split in [split for split in SPLITS if needed[split]]:
         if cfg.DATA.TARGET_FPS and format_of(cfg, split).is_frames:
-            problems.append(f"DATA.TARGET_FPS is {cfg.DATA.TARGET_FPS}, but frame folders have no frame rate; use 0")
+            problems.append(
+                f"DATA.TARGET_FPS is {cfg.DATA.TARGET_FPS}, but frame folders have no frame rate; use 0"
+            )
         try:
             lists[split] = build_annotations(cfg, split)
         except (ValueError, OSError) as error:
@@ -115,11 +117,15 @@ def build_loader(
     """
     form = format_of(cfg, split)
     is_whole_list = annotations is None
-    annotations, known_bad = _annotations_to_load(cfg, split) if annotations is None else (annotations, {})
+    annotations, known_bad = (
+        _annotations_to_load(cfg, split) if annotations is None else (annotations, {})
+    )
     views = _build_views(cfg, split, labels=annotations.labels, parts_per_step=parts_per_step)
     if is_whole_list and is_main():
         if split != "test":
-            _warn_about_empty_classes(cfg, split, labels=np.delete(annotations.labels, list(known_bad)))
+            _warn_about_empty_classes(
+                cfg, split, labels=np.delete(annotations.labels, list(known_bad))
+            )
         if isinstance(views, RandomViews):
             _log_dropped_videos(cfg, views)
         if split == ("train" if cfg.TRAIN.ENABLE else "test"):  # once per run
@@ -189,7 +195,9 @@ def build_opener(
         allow_truncated = cfg.DATA.ALLOW_TRUNCATED
     limits = {"allow_truncated": allow_truncated, "max_pixels": cfg.DATA.MAX_FRAME_PIXELS}
     tables = table_folder(Path(cfg.DATA.MANIFEST)) if cfg.DATA.MANIFEST else None
-    return partial(_open_file, tables=tables if tables and tables.is_dir() else None, **limits, **place)
+    return partial(
+        _open_file, tables=tables if tables and tables.is_dir() else None, **limits, **place
+    )
 
 
 def _open_file(video: Video, *, prefix: str, tables: Path | None, **options: Any) -> VideoFile:
@@ -200,7 +208,9 @@ def _open_file(video: Video, *, prefix: str, tables: Path | None, **options: Any
 
 
 def _open_frames(video: Video, *, prefix: str, bgr: bool, template: str) -> FrameFolder:
-    return FrameFolder(join(prefix, video.path), template=template, num_frames=video.num_frames, bgr=bgr)
+    return FrameFolder(
+        join(prefix, video.path), template=template, num_frames=video.num_frames, bgr=bgr
+    )
 
 
 def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[int, str]]:
@@ -210,12 +220,18 @@ def _annotations_to_load(cfg: CfgNode, split: str) -> tuple[Annotations, dict[in
         return annotations, {}
     manifest = read_manifest(cfg.DATA.MANIFEST, allow_truncated=cfg.DATA.ALLOW_TRUNCATED)
     rows = annotations.rows_of(list(manifest.bad))
-    logger.info("%s", _describe_manifest(cfg, split, num_listed=len(annotations), num_bad=len(rows)))
+    logger.info(
+        "%s", _describe_manifest(cfg, split, num_listed=len(annotations), num_bad=len(rows))
+    )
     if split != "train":
         names = {int(row): annotations[row].name for row in rows}
-        return annotations, {row: f"{name}: {manifest.bad[name]} (in the manifest)" for row, name in names.items()}
+        return annotations, {
+            row: f"{name}: {manifest.bad[name]} (in the manifest)" for row, name in names.items()
+        }
     if len(rows) == len(annotations):
-        raise ValueError(f"{cfg.DATA.MANIFEST}: calls all {len(rows)} videos of {list_path(cfg, split)} bad")
+        raise ValueError(
+            f"{cfg.DATA.MANIFEST}: calls all {len(rows)} videos of {list_path(cfg, split)} bad"
+        )
     return annotations.select(np.setdiff1d(np.arange(len(annotations)), rows)), {}
 
 
@@ -265,7 +281,9 @@ def _build_views(
             raise ValueError(
                 f"SOLVER.ACCUM_STEPS is {parts_per_step}, but a process takes {share} videos per step; use a divisor"
             )
-        draws = BalancedDraws(labels) if cfg.TRAIN.SAMPLING == "balanced" else UniformDraws(len(labels))
+        draws = (
+            BalancedDraws(labels) if cfg.TRAIN.SAMPLING == "balanced" else UniformDraws(len(labels))
+        )
         return RandomViews(
             draws,
             batch_size=share // parts_per_step,
@@ -311,7 +329,9 @@ def _build_train_transform(cfg: CfgNode) -> Transform:
         aspect=cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE,
         short_sides=cfg.DATA.TRAIN_JITTER_SCALES,
         flip=cfg.DATA.RANDOM_FLIP,
-        rand_augment=RandAugment(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION) if augment else None,
+        rand_augment=RandAugment(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION)
+        if augment
+        else None,
         erase_probability=cfg.AUG.RE_PROB if cfg.AUG.ENABLE else 0.0,
         erase_mode=cfg.AUG.RE_MODE,
         erase_count=cfg.AUG.RE_COUNT,

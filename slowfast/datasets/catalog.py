@@ -26,10 +26,14 @@ class Source(NamedTuple):
 class Format(NamedTuple):
     """How one kind of data set lies on disk and how clips are taken from it."""
 
-    list_templates: tuple[str, ...]  # file names of a list, {} stands for the split; the first one there is read
+    list_templates: tuple[
+        str, ...
+    ]  # file names of a list, {} stands for the split; the first one there is read
     split_names: Mapping[str, tuple[str, ...]]  # what the files call our splits
     read: Callable[[Source], Annotations]
-    class_names: Callable[[str, int], list[str]] | None = None  # from the list for training and the number of classes
+    class_names: Callable[[str, int], list[str]] | None = (
+        None  # from the list for training and the number of classes
+    )
     video_template: str = ""  # DATA.VIDEO_TEMPLATE, where that is ""
     is_frames: bool = False  # folders of JPEG files, not video files
     is_bgr: bool = False  # channels of the frames that the model sees; else RGB
@@ -38,12 +42,18 @@ class Format(NamedTuple):
 
 
 _SAME = {"train": ("train",), "val": ("val",), "test": ("test",)}
-_VALIDATION = {"train": ("train",), "val": ("validation",), "test": ("validation",)}  # tests are published on it
+_VALIDATION = {
+    "train": ("train",),
+    "val": ("validation",),
+    "test": ("validation",),
+}  # tests are published on it
 _KINETICS = Format(
     ("{}.csv",),
     # The published lists of UCF101 have no test.csv, and Kinetics is tested on the videos for validation.
     {"train": ("train",), "val": ("val",), "test": ("test", "val")},
-    lambda source: read_path_list(source.list_path, separator=source.separator, num_classes=source.num_classes),
+    lambda source: read_path_list(
+        source.list_path, separator=source.separator, num_classes=source.num_classes
+    ),
 )
 _SSV1 = Format(
     ("somesomev1_rgb_{}_split.txt",),
@@ -96,7 +106,9 @@ DATASETS = {
     "ucf101": Format(
         ("{}list01.txt",),
         {"train": ("train",), "val": ("test",), "test": ("test",)},
-        lambda source: published_lists.read_ucf101(source.list_path, class_names=source.class_names),
+        lambda source: published_lists.read_ucf101(
+            source.list_path, class_names=source.class_names
+        ),
         published_lists.ucf101_names,
     ),
     "hmdb": Format(
@@ -109,7 +121,9 @@ DATASETS = {
     "hmdb51": Format(
         ("*_test_split1.txt",),
         _SAME,
-        lambda source: published_lists.read_hmdb51(source.list_path, part=source.part, class_names=source.class_names),
+        lambda source: published_lists.read_hmdb51(
+            source.list_path, part=source.part, class_names=source.class_names
+        ),
         published_lists.hmdb51_names,
     ),
     "folders": Format(
@@ -201,7 +215,9 @@ def _class_names(cfg: CfgNode, form: Format) -> list[str]:
 
 def _find_list(cfg: CfgNode, form: Format, *, split: str) -> tuple[str, str]:
     """Where a list lies, and what its files call the split."""
-    templates = (cfg.DATA.LABEL_PATH_TEMPLATE,) if cfg.DATA.LABEL_PATH_TEMPLATE else form.list_templates
+    templates = (
+        (cfg.DATA.LABEL_PATH_TEMPLATE,) if cfg.DATA.LABEL_PATH_TEMPLATE else form.list_templates
+    )
     places = [
         (join(cfg.DATA.PATH_TO_DATA_DIR, template.format(part)), part)
         for part in form.split_names[split]

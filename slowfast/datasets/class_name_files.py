@@ -13,7 +13,18 @@ from slowfast.datasets.annotations import open_text
 _SPACES = r"\s+"
 _SEPARATORS = (r"\t+", r"\s*,\s*", r"\s*;\s*", _SPACES)  # the surest first
 _NUMBER = r"[\"']?(?P<number>\d{1,9})[\"']?"
-_HEADER = {"action", "category", "class", "classname", "id", "idx", "index", "label", "name", "number"}
+_HEADER = {
+    "action",
+    "category",
+    "class",
+    "classname",
+    "id",
+    "idx",
+    "index",
+    "label",
+    "name",
+    "number",
+}
 _REMEDY = "write one name per line in the order of the labels, or a JSON list of names"
 
 
@@ -45,7 +56,9 @@ def format_class_names(names: Sequence[str]) -> str:
     """
     text = "".join(f"{name}\n" for name in names)
     try:
-        is_read_as_written = _parse(text.removeprefix("\ufeff")) == [*names]  # a byte order mark is dropped
+        is_read_as_written = _parse(text.removeprefix("\ufeff")) == [
+            *names
+        ]  # a byte order mark is dropped
     except ValueError:
         is_read_as_written = False
     return text if is_read_as_written else json.dumps([*names], indent=0) + "\n"
@@ -69,7 +82,9 @@ def _read_numbered(lines: Sequence[str], *, separator: str) -> list[str]:
         rows = [re.fullmatch(pattern, line) for line in lines]
         numbers = [int(row["number"]) for row in rows if row]
         names = [_unquote(row["name"]) for row in rows if row]
-        is_part_of_name = separator == _SPACES and len({*names}) < len(names)  # it tells "step 1" from "step 2"
+        is_part_of_name = separator == _SPACES and len({*names}) < len(
+            names
+        )  # it tells "step 1" from "step 2"
         if 2 * len(numbers) <= len(lines) or is_part_of_name:
             continue
         if None in rows:
@@ -97,7 +112,11 @@ def _read_json(text: str) -> list[str]:
     keys, values = list(content), list(content.values())
     by_name, by_number = all(map(_is_number, values)), all(map(_is_number, keys))
     if by_name == by_number:
-        found = "both keys and values are numbers" if by_name else "neither keys nor values are all numbers"
+        found = (
+            "both keys and values are numbers"
+            if by_name
+            else "neither keys nor values are all numbers"
+        )
         raise ValueError(f"of the JSON object, {found}")
     names, numbers = (keys, values) if by_name else (values, keys)
     if not all(isinstance(name, str) for name in names):
@@ -127,7 +146,9 @@ def _in_order(names: Sequence[str], numbers: Sequence[int]) -> list[str]:
 def _is_header(line: str) -> bool:
     """Whether a line names two columns, as `id,name` and `class_name  label_id` do."""
     words = [word for word in re.split(r"[\W]+", line.lower()) if word]
-    return len(words) == 2 and all({*word.split("_")} <= _HEADER or word.rstrip("s") in _HEADER for word in words)
+    return len(words) == 2 and all(
+        {*word.split("_")} <= _HEADER or word.rstrip("s") in _HEADER for word in words
+    )
 
 
 def _is_number(value: Any) -> bool:

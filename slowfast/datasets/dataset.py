@@ -28,7 +28,9 @@ class Transform(Protocol):
     crop_size: int  # pixels, height and width of what it gives
     chunk_bytes: int  # of decoded frames that it takes at once; more of them are not in memory
 
-    def draw(self, height: int, width: int, *, crop: int, rng: np.random.Generator | None) -> Augmentation:
+    def draw(
+        self, height: int, width: int, *, crop: int, rng: np.random.Generator | None
+    ) -> Augmentation:
         """Return what is done to one view of frames of this size."""
         ...
 
@@ -91,7 +93,9 @@ class VideoDataset(Dataset[Batch]):
         self.refuse_short = refuse_short
         self.dtype = torch.uint8 if as_uint8 else torch.float32
         self.known_bad = known_bad or {}
-        self._in_work = RawArray("q", [NOTHING] * num_workers)  # shared with the workers: the row that each one reads
+        self._in_work = RawArray(
+            "q", [NOTHING] * num_workers
+        )  # shared with the workers: the row that each one reads
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -143,7 +147,11 @@ class VideoDataset(Dataset[Batch]):
 
     def in_work(self) -> dict[int, Video]:
         """Return the video that each worker is reading just now, by the number of the worker."""
-        return {worker: self.annotations[row] for worker, row in enumerate(self._in_work) if row != NOTHING}
+        return {
+            worker: self.annotations[row]
+            for worker, row in enumerate(self._in_work)
+            if row != NOTHING
+        }
 
     def _read_another(self, request: Request, *, out: Tensor) -> tuple[int, list[Augmentation]]:
         """Write the clips of a video that takes the place of that of a training request; returns as `_read`."""
@@ -203,7 +211,9 @@ class VideoDataset(Dataset[Batch]):
         for frames in source.read_in_chunks(wanted.tolist(), max_bytes=max_bytes):
             if not drawn:
                 height, width = frames.shape[1:3]
-                drawn = [self.transform.draw(height, width, crop=view.crop, rng=rng) for view in views]
+                drawn = [
+                    self.transform.draw(height, width, crop=view.crop, rng=rng) for view in views
+                ]
 
             chunk, wanted = wanted[: len(frames)], wanted[len(frames) :]
             for view_numbers, augmentation, clip in zip(numbers, drawn, out, strict=True):
@@ -218,7 +228,11 @@ class VideoDataset(Dataset[Batch]):
         return drawn
 
     def frame_numbers(
-        self, source: VideoFile | FrameFolder, *, clips: Sequence[int], rng: np.random.Generator | None
+        self,
+        source: VideoFile | FrameFolder,
+        *,
+        clips: Sequence[int],
+        rng: np.random.Generator | None,
     ) -> list[Indices]:
         """Return the frames of temporal clips of an open video, (T,) each; at random where there is a generator.
 
@@ -258,7 +272,9 @@ def _allocate(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """An empty tensor for a batch."""
     if get_worker_info() is None:
         empty = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-        return torch.from_numpy(empty).view(dtype).view(shape)  # in huge pages, where the system has them
+        return (
+            torch.from_numpy(empty).view(dtype).view(shape)
+        )  # in huge pages, where the system has them
     # A worker's batch is made where the main process can see it, so that it is not copied once more.
     storage = torch.UntypedStorage._new_shared(dtype.itemsize * math.prod(shape))
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)

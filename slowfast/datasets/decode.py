@@ -144,12 +144,16 @@ class VideoFile:
         self._table: FrameTable | None = None
         self._times: Sequence[Any] | NDArray[np.int64] | None = None
         self._number_at: Mapping[int | None, int] = {}
-        self._first_tables: set[tuple[int, int]] | None = None  # of the first picture, in Motion JPEG
+        self._first_tables: set[tuple[int, int]] | None = (
+            None  # of the first picture, in Motion JPEG
+        )
         self._has_learned = False  # the decoder, of the first frames
         self._is_complete: dict[int, bool] = {}  # of keyframes, by packet
         self._pixel_format = "bgr24" if bgr else "rgb24"
         self._converter = VideoReformatter()  # one for all frames: its tables are costly to make
-        self._is_transposed: bool | None = None  # whether the display matrix lays frames on their side
+        self._is_transposed: bool | None = (
+            None  # whether the display matrix lays frames on their side
+        )
         self._local_path = self._find()
         listen()
         self._container = self._open()
@@ -173,7 +177,10 @@ class VideoFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
         if isinstance(error, DecodeError):
@@ -195,7 +202,9 @@ class VideoFile:
             return np.arange(self.num_frames)
         total = self.times[-1] + (self.durations[-1] or 1 / float(self.fps or 1))
         if self.span.start >= total:
-            raise DecodeError(f"{self.path}: is {total:.3f} s long, but its span starts at {self.span.start:g} s")
+            raise DecodeError(
+                f"{self.path}: is {total:.3f} s long, but its span starts at {self.span.start:g} s"
+            )
         return frames_within(self.times, start=self.span.start, end=self.span.end)
 
     @property
@@ -237,7 +246,9 @@ class VideoFile:
             return np.zeros(self.num_frames)
         if self._table is not None:
             return self._table.frames[:, 1].astype(np.float64) * float(self._stream.time_base)
-        return np.array([self._duration_at.get(time, 0) for time in self._times]) * float(self._stream.time_base)
+        return np.array([self._duration_at.get(time, 0) for time in self._times]) * float(
+            self._stream.time_base
+        )
 
     @property
     def frame_table(self) -> FrameTable | None:
@@ -323,7 +334,9 @@ class VideoFile:
     def _images(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
         """The wanted frames (H, W, 3), ascending, with their numbers."""
         if not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
-            raise DecodeError(f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}")
+            raise DecodeError(
+                f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, of {self.num_frames}"
+            )
         for number, frame in self._decode(wanted):
             yield number, self._to_image(frame)
 
@@ -333,7 +346,9 @@ class VideoFile:
         try:
             if not pathmgr.isfile(self.path):
                 raise DecodeError(f"{self.path}: no such file")
-            return abspath(pathmgr.get_local_path(self.path))  # FFmpeg takes a: in a relative path for a protocol
+            return abspath(
+                pathmgr.get_local_path(self.path)
+            )  # FFmpeg takes a: in a relative path for a protocol
         except OSError as error:
             reason = _reason(error).removeprefix(f"{self.path}: ")  # our own errors name it already
             raise DecodeError(f"{self.path}: {reason}") from error
@@ -344,7 +359,9 @@ class VideoFile:
         options = {"max_pixels": str(self._max_pixels)}  # opening may decode a frame
         try:
             with captured_log() as log:
-                container = av.open(self._local_path, options=options, metadata_errors="ignore")  # a title may be odd
+                container = av.open(
+                    self._local_path, options=options, metadata_errors="ignore"
+                )  # a title may be odd
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"{self.path}: {_reason(error)}{forget(self.path)}") from error
         name = container.format.name
@@ -369,7 +386,9 @@ class VideoFile:
                 f"{self.path}: frames of {self._decoder.width} x {self._decoder.height} pixels are larger than "
                 f"DATA.MAX_FRAME_PIXELS {self._max_pixels} allows"
             )
-        self._decoder.options = {"max_pixels": str(self._max_pixels)}  # the size may change on the way
+        self._decoder.options = {
+            "max_pixels": str(self._max_pixels)
+        }  # the size may change on the way
         self._decoder.thread_type = "NONE"  # threads of FFmpeg in a loader worker can deadlock
         self._decoder.thread_count = 1
         self._decoder.open()  # while it drops nothing: some decoders look just once at what they may drop
@@ -410,14 +429,18 @@ class VideoFile:
 
     def _make_frame_table(self, pictures: list[_Picture]) -> None:
         """Number the frames by the times of their packets, or, where these do not tell, by decoding them once."""
-        times = [picture.time for picture in sorted(pictures, key=lambda picture: picture.time or 0)]
+        times = [
+            picture.time for picture in sorted(pictures, key=lambda picture: picture.time or 0)
+        ]
         # Frames before the first keyframe cannot be decoded: some decoders leave them out, others do not.
         starts_with_key = bool(pictures) and pictures[0].is_key and pictures[0].time == times[0]
         is_timed = _is_ascending(times) and _is_one_time_line(pictures)
         if self._container.format.name in LOOSELY_FLAGGED_FORMATS:
             is_timed = is_timed and not _may_lose_frames_at_joints(pictures)
         # Where each frame is a keyframe, frames come out as they lie in the file, one of each packet.
-        is_untimed_format = self._container.format.name in UNTIMED_FORMATS and not self._decoder.codec.intra_only
+        is_untimed_format = (
+            self._container.format.name in UNTIMED_FORMATS and not self._decoder.codec.intra_only
+        )
         has_lost_frames = False
         if not starts_with_key or not is_timed or is_untimed_format:
             times, has_lost_frames = self._decode_everything()
@@ -466,11 +489,15 @@ class VideoFile:
     def _find_truncation(self, pictures: list[_Picture], loss: _LossError | None) -> str:
         """What the file lacks of the frames that it should hold, "" for nothing."""
         unit = float(self._stream.time_base or 0)
-        times = np.sort([(p.decoding_time if p.time is None else p.time) or 0 for p in pictures]) * unit
+        times = (
+            np.sort([(p.decoding_time if p.time is None else p.time) or 0 for p in pictures]) * unit
+        )
         end = float(times[-1]) + pictures[-1].duration * unit if pictures else 0.0
         if loss and not loss.is_at_end:
             return f"damaged after {end:.2f} s: {loss}"
-        if self._container.format.name == "mpeg" and any(picture.is_corrupt for picture in pictures):
+        if self._container.format.name == "mpeg" and any(
+            picture.is_corrupt for picture in pictures
+        ):
             return "the last packet of the program stream is cut off"
         longest_gap = float(np.diff(times).max(initial=0.0))
         is_flagged = self._num_packets < len(self._packet_table)
@@ -583,7 +610,9 @@ class VideoFile:
         """The place in the table of the last keyframe that is not after a frame."""
         return bisect_right(self._starts, number, key=lambda start: start.number) - 1
 
-    def _decode_run(self, missing: deque[int], *, start: _Start) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode_run(
+        self, missing: deque[int], *, start: _Start
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """The missing frames, ascending; each is taken off the queue when it is given."""
         for number, frame in self._decode_from(start, wanted=set(missing)):
             if number > missing[0]:
@@ -607,7 +636,9 @@ class VideoFile:
                 raise _DamageError("a keyframe is missing")
             with captured_log():
                 try:
-                    self._is_complete[packet] = vp8.fills_its_picture(keyframe, decoder=self._decoder)
+                    self._is_complete[packet] = vp8.fills_its_picture(
+                        keyframe, decoder=self._decoder
+                    )
                 except av.FFmpegError:
                     self._is_complete[packet] = True  # it will be reported
         return {other.packet for other in starts if not self._is_complete[other.packet]}
@@ -623,7 +654,10 @@ class VideoFile:
         self._has_learned = True
         self._decoder.flush_buffers()
         self._decoder.skip_frame = "DEFAULT"
-        reports = [self._decode_packet(packet)[1] for packet in islice(self._packets_from(0), NUM_LEARNED_FROM)]
+        reports = [
+            self._decode_packet(packet)[1]
+            for packet in islice(self._packets_from(0), NUM_LEARNED_FROM)
+        ]
         if any(reports):
             self._starts = self._starts[:1]
 
@@ -632,9 +666,13 @@ class VideoFile:
         frames, _ = self._decode_packet(None)
         late = [frame for frame in frames if first <= self._number_at.get(frame.pts, -1) < last]
         if late:
-            raise _DamageError(f"the times of frames before {last} are not in the order of the pictures")
+            raise _DamageError(
+                f"the times of frames before {last} are not in the order of the pictures"
+            )
 
-    def _decode_from(self, start: _Start, *, wanted: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode_from(
+        self, start: _Start, *, wanted: set[int]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames with their numbers from a keyframe on; of those that no other needs just the wanted ones."""
         incomplete = self._incomplete_keyframes(start, max(wanted))
         self._decoder.flush_buffers()
@@ -644,9 +682,13 @@ class VideoFile:
         key_time: int | None = None  # when the first keyframe is shown
         latest = -1  # of the frames that have come out
         fed: set[int] = set()
-        next_to_feed = start.number  # of the frames from the keyframe on, the first that was not yet decoded
+        next_to_feed = (
+            start.number
+        )  # of the frames from the keyframe on, the first that was not yet decoded
         made_from: dict[int, int] = {}  # wanted frame -> the last frame that it may be made from
-        for place, packet in enumerate(chain(self._packets_from(start.packet), [None]), start.packet):
+        for place, packet in enumerate(
+            chain(self._packets_from(start.packet), [None]), start.packet
+        ):
             number = None if packet is None else self._number_at.get(packet.pts)
             may_drop = self._times is not None and number not in wanted
             self._decoder.skip_frame = "NONREF" if may_drop else "DEFAULT"
@@ -661,7 +703,12 @@ class VideoFile:
                 report = "the data of a keyframe end too early"
             if packet is not None and packet.is_keyframe and key_time is None:
                 key_time = packet.pts
-            if report and packet is not None and not packet.is_keyframe and (number is None or number < start.number):
+            if (
+                report
+                and packet is not None
+                and not packet.is_keyframe
+                and (number is None or number < start.number)
+            ):
                 # It is shown before the keyframe, and may need frames before that.
                 is_excused = key_time is None or packet.pts is None or packet.pts < key_time
                 report = "" if is_excused else report
@@ -676,7 +723,9 @@ class VideoFile:
                 if shown == start.number and needs_key and not frame.key_frame:
                     raise _DamageError(f"frame {shown} is no keyframe")
                 if self._times is not None and (shown > next_to_feed or shown <= latest):
-                    raise _DamageError(f"the times of frames around {shown} are not in the order of the pictures")
+                    raise _DamageError(
+                        f"the times of frames around {shown} are not in the order of the pictures"
+                    )
                 latest = max(latest, shown)
                 if frame.is_corrupt or (report and shown == number):
                     raise _DamageError(f"{report or 'the picture is damaged'} (at frame {shown})")
@@ -756,7 +805,9 @@ class VideoFile:
         try:
             for row, packet in zip(rows, packets, strict=False):
                 if not _is_same_packet(packet_row(packet), tuple(row.tolist())):
-                    raise _LossError("after a seek, the container gives other packets", is_at_end=False)
+                    raise _LossError(
+                        "after a seek, the container gives other packets", is_at_end=False
+                    )
                 yield packet
         except _LossError as error:
             self._can_seek = False
@@ -781,7 +832,9 @@ class VideoFile:
             raise DecodeError(f"{self.path}: {reason}") from error
 
         if self._is_transposed not in (None, orientation.is_transposed):
-            raise DecodeError(f"{self.path}: some of its frames are upright, others lie on their side")
+            raise DecodeError(
+                f"{self.path}: some of its frames are upright, others lie on their side"
+            )
         self._is_transposed = orientation.is_transposed
         image: Frames = converted.to_ndarray()  # type: ignore[assignment]
         return orientation.turn(image)
@@ -811,7 +864,11 @@ def _is_one_time_line(pictures: list[_Picture]) -> bool:
             latest_before_key = latest
         if latest_before_key is not None and picture.time <= latest_before_key:
             return False  # neither a keyframe nor what follows it is shown before what precedes the keyframe
-        if decoded_at is not None and picture.decoding_time is not None and picture.decoding_time < decoded_at:
+        if (
+            decoded_at is not None
+            and picture.decoding_time is not None
+            and picture.decoding_time < decoded_at
+        ):
             return False
         latest = picture.time if latest is None else max(latest, picture.time)
         decoded_at = picture.decoding_time if picture.decoding_time is not None else decoded_at
@@ -823,7 +880,9 @@ def _may_lose_frames_at_joints(pictures: list[_Picture]) -> bool:
     steps = np.diff([picture.decoding_time or 0 for picture in pictures])
     if not len(steps):
         return False
-    is_joint = np.array([picture.is_corrupt for picture in pictures[:-1]]) | (steps > 3 * np.median(steps))
+    is_joint = np.array([picture.is_corrupt for picture in pictures[:-1]]) | (
+        steps > 3 * np.median(steps)
+    )
     for place in np.flatnonzero(is_joint) + 1:
         if not pictures[place].is_key:
             return True
@@ -855,7 +914,9 @@ class FrameFolder:
     fps = Fraction(0)  # a folder does not tell
     codec = "jpeg"
 
-    def __init__(self, path: str, *, template: str, num_frames: int | None = None, bgr: bool = False) -> None:
+    def __init__(
+        self, path: str, *, template: str, num_frames: int | None = None, bgr: bool = False
+    ) -> None:
         check_template(template)
         self.path = path
         self.template = template
@@ -870,7 +931,10 @@ class FrameFolder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         pass  # no file stays open between two reads
 
@@ -902,7 +966,9 @@ class FrameFolder:
         files = self._list_files()
         for number in range(self._first, self._first + self.num_frames):
             if self.template.format(number) not in files:
-                raise DecodeError(f"{self._file_path(number)}: missing (one of {self.num_frames} frames)")
+                raise DecodeError(
+                    f"{self._file_path(number)}: missing (one of {self.num_frames} frames)"
+                )
 
     def read_in_chunks(self, numbers: Sequence[int], *, max_bytes: int) -> Iterator[Frames]:
         """Yield the frames of ascending numbers in chunks, see `VideoFile.read_in_chunks`."""
@@ -933,20 +999,32 @@ class FrameFolder:
         except FileNotFoundError as error:
             raise DecodeError(f"{self.path}: no such folder") from error
         except NotImplementedError as error:
-            raise DecodeError(f"{self.path}: cannot be listed; use a list with the number of frames") from error
+            raise DecodeError(
+                f"{self.path}: cannot be listed; use a list with the number of frames"
+            ) from error
         except OSError as error:
             raise DecodeError(f"{self.path}: {_reason(error)}") from error
 
     def _count_files(self) -> int:
         files = self._list_files()
         names = (self.template.format(self._first + number) for number in range(len(files)))
-        num_files = next((number for number, name in enumerate(names) if name not in files), len(files))
+        num_files = next(
+            (number for number, name in enumerate(names) if name not in files), len(files)
+        )
         missing = self._first + num_files
-        later = sorted(number for name in files if (number := self._number_in(name)) is not None and number > missing)
+        later = sorted(
+            number
+            for name in files
+            if (number := self._number_in(name)) is not None and number > missing
+        )
         if later:
-            raise DecodeError(f"{self._file_path(missing)}: missing, though {self.template.format(later[0])} is there")
+            raise DecodeError(
+                f"{self._file_path(missing)}: missing, though {self.template.format(later[0])} is there"
+            )
         if not num_files:
-            raise DecodeError(f"{self.path}: no file {self.template.format(self._first)} (DATA.IMAGE_TEMPLATE)")
+            raise DecodeError(
+                f"{self.path}: no file {self.template.format(self._first)} (DATA.IMAGE_TEMPLATE)"
+            )
         return num_files
 
     def _number_in(self, name: str) -> int | None:
@@ -970,7 +1048,9 @@ class FrameFolder:
         # Pillow reports some damaged files as bad syntax, and frames of more than 179 million pixels as bombs.
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             discarded = forget(path)
-            raise DecodeError(f"{path}: {_reason(error)}{discarded} (one of {self.num_frames} frames)") from error
+            raise DecodeError(
+                f"{path}: {_reason(error)}{discarded} (one of {self.num_frames} frames)"
+            ) from error
 
 
 def check_template(template: str) -> None:
@@ -986,18 +1066,24 @@ def check_template(template: str) -> None:
             f"the template {template!r} names no file ({error}); use a name such as {{:05d}}.jpg"
         ) from error
     if not is_numbered:
-        raise ValueError(f"the template {template!r} gives all frames one name; use {{:05d}} for the number")
+        raise ValueError(
+            f"the template {template!r} gives all frames one name; use {{:05d}} for the number"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Frames:
     """The pixels of an image as (H, W, 3); of 16 bits the upper 8, as Pillow does for colors, but not for gray."""
-    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    is_16_bit = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in ("PNG", "PPM")
+    )
     if is_16_bit:
         gray = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=-1)  # (H, W) -> (H, W, 3)
     if image.mode in ("I", "F"):
         kind = "integers of 32 bits" if image.mode == "I" else "floating point numbers"
-        raise DecodeError(f"its pixels are {kind}, whose range is unknown; write them in 8 or 16 bits")
+        raise DecodeError(
+            f"its pixels are {kind}, whose range is unknown; write them in 8 or 16 bits"
+        )
     return np.asarray(image.convert("RGB"))
 
 
@@ -1026,7 +1112,9 @@ def find_video_stream(container: InputContainer) -> VideoStream | None:
     best = container.streams.best("video")
     streams = container.streams.video
     ranked = [best, *streams] if isinstance(best, VideoStream) else streams
-    return next((stream for stream in ranked if not stream.disposition & Disposition.attached_pic), None)
+    return next(
+        (stream for stream in ranked if not stream.disposition & Disposition.attached_pic), None
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,9 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.utils.text import count, some
 
 
-def find_repeats(lists: Mapping[str, Annotations], *, checksums: Mapping[int, int] | None = None) -> list[str]:
+def find_repeats(
+    lists: Mapping[str, Annotations], *, checksums: Mapping[int, int] | None = None
+) -> list[str]:
     """Return a sentence for each kind of repeat that makes a training or its accuracies doubtful.
 
     These are videos of train that are in val or test, too, and videos with two labels in one list.
@@ -34,7 +36,9 @@ def find_repeats(lists: Mapping[str, Annotations], *, checksums: Mapping[int, in
     return warnings
 
 
-def describe_empty_classes(labels: NDArray[np.int32], class_names: Sequence[str], *, purpose: str) -> str:
+def describe_empty_classes(
+    labels: NDArray[np.int32], class_names: Sequence[str], *, purpose: str
+) -> str:
     """Return which classes have no videos, as a sentence; "" if all have some.
 
     Args:
@@ -50,7 +54,9 @@ def describe_empty_classes(labels: NDArray[np.int32], class_names: Sequence[str]
     return f"{len(empty)} of {count(len(class_names), 'class')} {verb} no {purpose} videos: {names}"
 
 
-def _number_videos(lists: Mapping[str, Annotations], *, checksums: Mapping[int, int]) -> dict[str, NDArray[np.int64]]:
+def _number_videos(
+    lists: Mapping[str, Annotations], *, checksums: Mapping[int, int]
+) -> dict[str, NDArray[np.int64]]:
     """A number for each row of each list, the same for the same video."""
     chunks = [chunk for annotations in lists.values() for chunk in annotations.names.chunks]
     names = pa.chunked_array(chunks, pa.string()).cast(pa.large_string())
@@ -90,7 +96,9 @@ def _describe_shared(
     return [f"{len(rows)} of {number} of {split} {verb} in train, too: {some(names)}"]
 
 
-def _describe_two_labels(annotations: Annotations, videos: NDArray[np.int64], *, split: str) -> list[str]:
+def _describe_two_labels(
+    annotations: Annotations, videos: NDArray[np.int64], *, split: str
+) -> list[str]:
     """The videos of a list with two labels, as one sentence, if there are any."""
     order = np.lexsort((annotations.labels, videos))
     is_same = videos[order[1:]] == videos[order[:-1]]

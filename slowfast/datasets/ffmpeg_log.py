@@ -17,7 +17,9 @@ def listen() -> None:
         logging.getLogger("libav").setLevel(logging.CRITICAL)  # what nobody collects stays unsaid
     if level is None or level < av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # the same error may befall the next frame, or the next file
+    av.logging.set_skip_repeated(
+        False
+    )  # the same error may befall the next frame, or the next file
 
 
 def captured_log() -> av.logging.Capture:

@@ -17,7 +17,20 @@ from slowfast.utils.text import count, some
 
 # Suffixes of files with pictures that FFmpeg reads, but for those of raw streams and of stills.
 VIDEO_SUFFIXES = (
-    *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".ivf", ".m1v", ".m2t"),
+    *(
+        ".3g2",
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".dv",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".ivf",
+        ".m1v",
+        ".m2t",
+    ),
     *(".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg"),
     *(".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob"),
     *(".webm", ".wmv", ".wtv", ".y4m"),
@@ -67,7 +80,9 @@ def list_folders(folder: str) -> list[str]:
 def warn_about_left_out(folder: str, left_out: Counter[str]) -> None:
     """Name, once, how many files of which suffix were not taken for videos, if there are any."""
     if left_out:
-        kinds = [f"{number} {suffix or 'without suffix'}" for suffix, number in left_out.most_common()]
+        kinds = [
+            f"{number} {suffix or 'without suffix'}" for suffix, number in left_out.most_common()
+        ]
         verb = "is" if left_out.total() == 1 else "are"
         number = count(left_out.total(), "file")
         _warn_once(f"{folder}: {number} {verb} left out, as no video by the suffix: {some(kinds)}")
@@ -86,7 +101,9 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _files_below(folder: str, *, path: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+def _files_below(
+    folder: str, *, path: str = "", above: frozenset[str] = frozenset()
+) -> Iterator[str]:
     """The files at any depth, relative to the folder; a linked folder that holds itself, once."""
     place = join(folder, path) if path else folder
     real = place if "://" in place else realpath(place)

@@ -109,7 +109,9 @@ def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:
     unnamed = set(range(64)) - {kind.value for kind in Type}
     graph = Graph()
     graph.link_nodes(
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)),
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        ),
         *(graph.add("sidedata", f"mode=delete:type={number}") for number in sorted(unnamed)),
         graph.add("buffersink"),
     ).configure()
@@ -158,4 +160,8 @@ def range_of(frame: av.VideoFrame) -> ColorRange:
 
 
 def _is_rgb(pixel_format: av.VideoFormat) -> bool:
-    return pixel_format.is_rgb or pixel_format.has_palette or pixel_format.name.startswith(("xyz", "mono"))
+    return (
+        pixel_format.is_rgb
+        or pixel_format.has_palette
+        or pixel_format.name.startswith(("xyz", "mono"))
+    )

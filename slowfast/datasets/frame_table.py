@@ -24,7 +24,9 @@ from slowfast.utils.files import write_file
 
 logger = logging.getLogger(__name__)
 
-MIN_VIDEO_BYTES = 16 << 20  # a smaller file is read whole in less time than it takes to decode a clip
+MIN_VIDEO_BYTES = (
+    16 << 20
+)  # a smaller file is read whole in less time than it takes to decode a clip
 VERSION = 1
 UNKNOWN = -(1 << 63)  # in the place of a position or a time that the container does not give
 
@@ -35,7 +37,9 @@ class FrameTable(NamedTuple):
     """The frames of one video stream and the packets that hold them. Times are in units of the stream."""
 
     video: Integers  # (2,): size of the video in bytes, and when it was changed, in ns since 1970
-    packets: Integers  # (P, 4), in the order of the file: position in bytes, pts, dts, size in bytes
+    packets: (
+        Integers  # (P, 4), in the order of the file: position in bytes, pts, dts, size in bytes
+    )
     frames: Integers  # (F, 2), in the order in which they are shown: time, and duration or 0
     starts: Integers  # (K, 2): a frame where decoding can start, and its packet; the first is 0, 0
 

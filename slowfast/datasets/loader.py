@@ -107,12 +107,18 @@ class VideoLoader(DataLoader[Batch]):
                 raise self._shared_memory_error() from None
             if not self._is_about_workers(error):
                 raise
-            message = str(error) if isinstance(error, RuntimeError) else "DataLoader worker was killed"
+            message = (
+                str(error) if isinstance(error, RuntimeError) else "DataLoader worker was killed"
+            )
             raise LoaderError(f"rank {rank()}: {self._what_happened(message)}") from error
 
     def _is_about_workers(self, error: Exception) -> bool:
         """Torch says so; a connection is lost where a worker dies while it hands over a batch."""
-        return str(error).startswith("DataLoader ") if isinstance(error, RuntimeError) else self.num_workers > 0
+        return (
+            str(error).startswith("DataLoader ")
+            if isinstance(error, RuntimeError)
+            else self.num_workers > 0
+        )
 
     @property
     def num_views(self) -> int:
@@ -126,7 +132,9 @@ class VideoLoader(DataLoader[Batch]):
 
     def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
         """Choose the epoch, from 0, of the next pass over training views, and the step with which it begins."""
-        assert isinstance(self.batch_sampler, RandomViews), "only random views differ from epoch to epoch"
+        assert isinstance(self.batch_sampler, RandomViews), (
+            "only random views differ from epoch to epoch"
+        )
         self.batch_sampler.set_epoch(epoch, first_step=first_step)
 
     @property
@@ -170,7 +178,9 @@ class VideoLoader(DataLoader[Batch]):
         return views.batch_size * len(views.views) * num_values * dataset.dtype.itemsize
 
     def _what_happened(self, message: str) -> str:
-        at_work = [f"worker {worker} at {video.path}" for worker, video in self.dataset.in_work().items()]
+        at_work = [
+            f"worker {worker} at {video.path}" for worker, video in self.dataset.in_work().items()
+        ]
         where = f"; {', '.join(at_work)}" if at_work else ""
         if "timed out" in message:
             return (
@@ -244,7 +254,9 @@ def _end_workers(batches: Iterator[Batch]) -> None:
     """End the workers of a pass, also one that is stuck, which torch would leave alone."""
     workers = getattr(batches, "_workers", ())
     if workers:
-        with suppress(RuntimeError):  # at a death that torch notices meanwhile; it gives up its watch nevertheless
+        with suppress(
+            RuntimeError
+        ):  # at a death that torch notices meanwhile; it gives up its watch nevertheless
             batches._shutdown_workers()  # type: ignore[attr-defined]
     for worker in workers:
         worker.kill()

@@ -52,9 +52,7 @@ class Entry(NamedTuple):
     status: str  # ok, or one of STATUSES
     reason: str = ""  # in the words of the decoder
     bytes: str = ""  # size of a file
-    mtime: str = (
-        ""  # when the file or folder was changed, in seconds since 1970; with the size, tells it from a new one
-    )
+    mtime: str = ""  # when the file or folder was changed, in seconds since 1970; with the size, tells it from a new one
     num_frames: int | str = ""
     fps: str = ""  # as a fraction
     width: int | str = ""  # pixels
@@ -117,7 +115,10 @@ def count_unusual(path: str, lists: Mapping[str, Annotations]) -> dict[str, Coun
 
 def _unusual_kinds(entry: Entry) -> tuple[str, ...]:
     kinds = (f"HDR ({entry.hdr})",) if entry.hdr else ()
-    is_square = entry.sample_aspect_ratio in ("", "1") or abs(Fraction(entry.sample_aspect_ratio) - 1) <= MAX_STRETCH
+    is_square = (
+        entry.sample_aspect_ratio in ("", "1")
+        or abs(Fraction(entry.sample_aspect_ratio) - 1) <= MAX_STRETCH
+    )
     return kinds if is_square else (*kinds, "non-square pixels")
 
 
@@ -183,7 +184,9 @@ def check_videos(
                 seen.add(key)
 
         num_bad = 0
-        outcomes = map_in_processes(probe, rows_to_probe(), num_workers=num_workers, timeout=timeout)
+        outcomes = map_in_processes(
+            probe, rows_to_probe(), num_workers=num_workers, timeout=timeout
+        )
         try:
             for (row, video), outcome in outcomes:
                 if isinstance(outcome, Failure):
@@ -200,7 +203,11 @@ def check_videos(
 
 
 def _probe_row(
-    item: tuple[int, Video], *, open_video: Callable[[Video], Source], folder: str, tables: Path | None
+    item: tuple[int, Video],
+    *,
+    open_video: Callable[[Video], Source],
+    folder: str,
+    tables: Path | None,
 ) -> Entry:
     return probe_video(item[1], open_video=open_video, folder=folder, tables=tables)
 
@@ -227,7 +234,9 @@ def probe_video(
             entry = entry._replace(sha256=sha256_of(pathmgr.get_local_path(path)))
         source = open_video(video)
     except TruncatedError as error:
-        return entry._replace(status=TRUNCATED, reason=_reason(error, path).removeprefix(f"{TRUNCATED}: "))
+        return entry._replace(
+            status=TRUNCATED, reason=_reason(error, path).removeprefix(f"{TRUNCATED}: ")
+        )
     except (DecodeError, OSError) as error:
         return entry._replace(status="unreadable", reason=_reason(error, path))
     with source:
@@ -241,7 +250,12 @@ def probe_video(
         except DecodeError as error:
             return entry._replace(status="damaged", reason=_reason(error, path))
         is_long = int(entry.bytes or 0) >= MIN_VIDEO_BYTES
-        if is_long and tables is not None and isinstance(source, VideoFile) and not source.truncation:
+        if (
+            is_long
+            and tables is not None
+            and isinstance(source, VideoFile)
+            and not source.truncation
+        ):
             table = source.frame_table
             if table is not None:
                 write_table(table_path(tables, video.path), table)
@@ -351,4 +365,6 @@ def _known_stamps(manifest_path: str) -> dict[int, int | None]:
 
 
 def _not_a_manifest(path: str) -> ValueError:
-    return ValueError(f"{path} is no manifest{forget(path)}; name another file, or make one with tools/check_data.py")
+    return ValueError(
+        f"{path} is no manifest{forget(path)}; name another file, or make one with tools/check_data.py"
+    )

@@ -40,7 +40,9 @@ class Mix:
         self.switch_probability = switch_probability
         self.smoothing = smoothing
 
-    def __call__(self, frames: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, frames: Tensor, label: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Return mixed frames and soft labels.
 
         Args:
@@ -53,7 +55,9 @@ class Mix:
         """
         own_share = 1.0
         if rng.random() < self.probability:
-            use_cutmix = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or rng.random() < self.switch_probability)
+            use_cutmix = self.cutmix_alpha > 0 and (
+                self.mixup_alpha == 0 or rng.random() < self.switch_probability
+            )
             mix = self._cutmix if use_cutmix else self._mixup
             frames, own_share = mix(frames, rng)
         target = smooth_one_hot(label, num_classes=self.num_classes, smoothing=self.smoothing)
@@ -81,4 +85,6 @@ def smooth_one_hot(label: Tensor, *, num_classes: int, smoothing: float) -> Tens
 
     Source: Szegedy et al., Rethinking the Inception Architecture, arXiv:1512.00567, sec. 7.
     """
-    return F.one_hot(label, num_classes).to(torch.float32) * (1 - smoothing) + smoothing / num_classes
+    return (
+        F.one_hot(label, num_classes).to(torch.float32) * (1 - smoothing) + smoothing / num_classes
+    )

@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 
 from slowfast.datasets.annotations import Annotations, open_text, reject_bad_rows
 from slowfast.datasets.class_name_files import read_class_names
-from slowfast.datasets.folders import find_videos, list_folders, warn_about_left_out, warn_about_no_videos
+from slowfast.datasets.folders import (
+    find_videos,
+    list_folders,
+    warn_about_left_out,
+    warn_about_no_videos,
+)
 from slowfast.utils.class_names import letters
 from slowfast.utils.paths import pathmgr
 
@@ -34,7 +39,9 @@ class Row(NamedTuple):
 # ---- Lists -----------------------------------------------------------------------------------------------------------
 
 
-def read_kinetics(list_path: str, *, part: str, video_template: str, class_names: Sequence[str]) -> Annotations:
+def read_kinetics(
+    list_path: str, *, part: str, video_template: str, class_names: Sequence[str]
+) -> Annotations:
     """Return the videos of a Kinetics table with the columns label, youtube_id, time_start, time_end and maybe split.
 
     Args:
@@ -81,10 +88,14 @@ def _kinetics_rows(
             continue
         yield Row(place, _fill(video_template, {**fields, **times}), fields["label"])
     if other_parts and not found:
-        raise ValueError(f"{list_path} has no rows of the split {part!r}, only of {', '.join(sorted(other_parts))}")
+        raise ValueError(
+            f"{list_path} has no rows of the split {part!r}, only of {', '.join(sorted(other_parts))}"
+        )
 
 
-def read_something_v2(list_path: str, *, video_template: str, class_names: Sequence[str]) -> Annotations:
+def read_something_v2(
+    list_path: str, *, video_template: str, class_names: Sequence[str]
+) -> Annotations:
     """Return the videos of a Something-Something V2 list: JSON objects with `id` and `template`, the class."""
     entries = _read_json(list_path, expected=list)
 
@@ -100,7 +111,9 @@ def read_something_v2(list_path: str, *, video_template: str, class_names: Seque
     return _annotations(rows(), list_path=list_path, class_names=class_names)
 
 
-def read_something_v1(list_path: str, *, video_template: str, class_names: Sequence[str]) -> Annotations:
+def read_something_v1(
+    list_path: str, *, video_template: str, class_names: Sequence[str]
+) -> Annotations:
     """Return the frame folders of a Something-Something V1 list of `id;class` lines, with unknown numbers of frames."""
 
     def rows() -> Iterator[Row | str]:
@@ -108,7 +121,9 @@ def read_something_v1(list_path: str, *, video_template: str, class_names: Seque
             name, found, label = line.partition(";")
             if not found:
                 raise _no_labels(f"{list_path} {place}")
-            yield Row(place, _fill(video_template, {"id": name.strip(), "label": label.strip()}), label)
+            yield Row(
+                place, _fill(video_template, {"id": name.strip(), "label": label.strip()}), label
+            )
 
     return _annotations(rows(), list_path=list_path, class_names=class_names)
 
@@ -191,7 +206,9 @@ def published_names(list_path: str, num_classes: int) -> list[str]:
             f"{list_path} names classes, and MODEL.NUM_CLASSES is {num_classes}, for which no order is published; "
             "set DATA.CLASS_NAMES to a file with one class name per line, in the order of the labels"
         )
-    return read_class_names(str(files("slowfast.datasets") / f"class_names/kinetics{num_classes}.txt"))
+    return read_class_names(
+        str(files("slowfast.datasets") / f"class_names/kinetics{num_classes}.txt")
+    )
 
 
 def something_v2_names(list_path: str, num_classes: int) -> list[str]:
@@ -203,7 +220,9 @@ def something_v2_names(list_path: str, num_classes: int) -> list[str]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{names_path}: expected numbers of classes: {error}") from error
     if sorted(names) != list(range(len(labels))):
-        raise ValueError(f"{names_path}: the numbers of {len(labels)} classes are not 0 to {len(labels) - 1}")
+        raise ValueError(
+            f"{names_path}: the numbers of {len(labels)} classes are not 0 to {len(labels) - 1}"
+        )
     return [names[label] for label in range(len(names))]
 
 
@@ -219,14 +238,22 @@ def ucf101_names(list_path: str, num_classes: int) -> list[str]:
     for place, line in _lines(names_path):
         number, _, name = line.partition(" ")
         if number != str(len(names) + 1) or not name:
-            raise ValueError(f"{names_path} {place} is {line!r}; expected '{len(names) + 1} NameOfClass'")
+            raise ValueError(
+                f"{names_path} {place} is {line!r}; expected '{len(names) + 1} NameOfClass'"
+            )
         names.append(name.strip())
     return names
 
 
 def hmdb51_names(list_path: str, num_classes: int) -> list[str]:
     """Return the classes that the folder has lists of, sorted."""
-    return sorted({name.rpartition(_SPLIT_FILE)[0] for name in _entries(dirname(list_path)) if _SPLIT_FILE in name})
+    return sorted(
+        {
+            name.rpartition(_SPLIT_FILE)[0]
+            for name in _entries(dirname(list_path))
+            if _SPLIT_FILE in name
+        }
+    )
 
 
 def folder_names(list_path: str, num_classes: int) -> list[str]:
@@ -249,7 +276,9 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _annotations(rows: Iterable[Row | str], *, list_path: str, class_names: Sequence[str]) -> Annotations:
+def _annotations(
+    rows: Iterable[Row | str], *, list_path: str, class_names: Sequence[str]
+) -> Annotations:
     """The rows as columns; a str in place of a row says what is wrong with it."""
     exact = {name: label for label, name in enumerate(class_names)}
     spellings = Counter(map(letters, class_names))
@@ -261,7 +290,9 @@ def _annotations(rows: Iterable[Row | str], *, list_path: str, class_names: Sequ
             continue
         label = exact.get(row.class_name, loose.get(letters(row.class_name)))
         if label is None:
-            reasons.append(f"{row.place} has the class {row.class_name!r}, none of the {len(class_names)} class names")
+            reasons.append(
+                f"{row.place} has the class {row.class_name!r}, none of the {len(class_names)} class names"
+            )
         else:
             paths.append(row.path)
             labels.append(label)
@@ -271,7 +302,9 @@ def _annotations(rows: Iterable[Row | str], *, list_path: str, class_names: Sequ
     try:
         return Annotations(paths, labels)
     except UnicodeEncodeError as error:
-        raise ValueError(f"{list_path}: the name {error.object!r} is not UTF-8; rename the file") from error
+        raise ValueError(
+            f"{list_path}: the name {error.object!r} is not UTF-8; rename the file"
+        ) from error
 
 
 def _fill(video_template: str, fields: Mapping[str, Any]) -> str:
@@ -306,7 +339,9 @@ def _read_json(path: str, *, expected: type) -> Any:
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, expected):
-        raise ValueError(f"{path}: expected a JSON {expected.__name__}, found a {type(content).__name__}")
+        raise ValueError(
+            f"{path}: expected a JSON {expected.__name__}, found a {type(content).__name__}"
+        )
     return content
 
 

@@ -19,12 +19,18 @@ from torch import Tensor
 from slowfast.datasets.boxes import Box, Planes, cut_out, spanning
 
 FILL = 128  # color of what a rotation, a shear or a shift brings in from outside the frame
-ROUNDING = 2.0**-12  # more than the error of a weighted sum in float32; added before its fraction is cut off
+ROUNDING = (
+    2.0**-12
+)  # more than the error of a weighted sum in float32; added before its fraction is cut off
 TILE = 128  # pixels, side of what is warped at once: what that takes then stays in the cache
 VALUES = np.arange(256)
 
-Levels = NDArray[Any]  # what the values 0 to 255 become, cut off: (256,), or one row for each frame or each plane
-Matrix = tuple[float, float, float, float, float, float]  # a pixel at x, y comes from a x + b y + c, d x + e y + f
+Levels = NDArray[
+    Any
+]  # what the values 0 to 255 become, cut off: (256,), or one row for each frame or each plane
+Matrix = tuple[
+    float, float, float, float, float, float
+]  # a pixel at x, y comes from a x + b y + c, d x + e y + f
 
 
 class Operation(NamedTuple):
@@ -52,13 +58,19 @@ class RandAugment:
 
     def __init__(self, policy: str, *, interpolation: str) -> None:
         if interpolation not in _KERNELS:
-            raise ValueError(f"{interpolation!r} is not an interpolation; choose from {', '.join(_KERNELS)}")
+            raise ValueError(
+                f"{interpolation!r} is not an interpolation; choose from {', '.join(_KERNELS)}"
+            )
         try:
             self._policy = rand_augment_transform(policy, {"interpolation": None})
         except (AssertionError, ValueError, TypeError) as error:
-            raise ValueError(f"{policy!r} is not a RandAugment policy such as rand-m7-n4-mstd0.5-inc1") from error
+            raise ValueError(
+                f"{policy!r} is not a RandAugment policy such as rand-m7-n4-mstd0.5-inc1"
+            ) from error
         self._effects: dict[str, _Effect] = dict(_COLORS)
-        self._effects |= {name: _Warp(matrix, _KERNELS[interpolation]) for name, matrix in _MATRICES.items()}
+        self._effects |= {
+            name: _Warp(matrix, _KERNELS[interpolation]) for name, matrix in _MATRICES.items()
+        }
         for operation in self._policy.ops:
             # Where timm would call a function on an image, it now returns what it has drawn.
             operation.aug_fn = _recorder(operation.name.removesuffix("Increasing"))
@@ -67,17 +79,24 @@ class RandAugment:
         """Return the operations for one clip, in the order in which they are done."""
         policy = self._policy
         chosen = rng.choice(
-            len(policy.ops), policy.num_layers, replace=policy.choice_weights is None, p=policy.choice_weights
+            len(policy.ops),
+            policy.num_layers,
+            replace=policy.choice_weights is None,
+            p=policy.choice_weights,
         )
         state = random.getstate()
-        random.seed(int(rng.integers(2**32)))  # timm's operations draw from Python's global generator
+        random.seed(
+            int(rng.integers(2**32))
+        )  # timm's operations draw from Python's global generator
         try:
             drawn = [policy.ops[number](None) for number in chosen]
         finally:
             random.setstate(state)
         return tuple(operation for operation in drawn if operation is not None)
 
-    def apply(self, frames: NDArray[np.uint8], operations: tuple[Operation, ...], *, box: Box) -> Planes:
+    def apply(
+        self, frames: NDArray[np.uint8], operations: tuple[Operation, ...], *, box: Box
+    ) -> Planes:
         """Return a box of the frames after the operations.
 
         Args:
@@ -96,7 +115,9 @@ class RandAugment:
             region = effect.needs(region, argument=argument, frame=frame)
         planes = cut_out(frames.transpose(3, 0, 1, 2), region)
         for effect, argument, wanted in reversed(steps):
-            planes = effect.apply(planes, argument=argument, region=region, wanted=wanted, frame=frame)
+            planes = effect.apply(
+                planes, argument=argument, region=region, wanted=wanted, frame=frame
+            )
             region = wanted
         return planes
 
@@ -115,7 +136,9 @@ class _Effect(Protocol):
         """Return the region of the input that the wanted region of the output depends on."""
         ...
 
-    def apply(self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box) -> Planes:
+    def apply(
+        self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box
+    ) -> Planes:
         """Return the wanted region of the output, from the needed region of the input."""
         ...
 
@@ -128,7 +151,9 @@ class _Recoloring(NamedTuple):
     def needs(self, wanted: Box, *, argument: float, frame: Box) -> Box:
         return wanted
 
-    def apply(self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box) -> Planes:
+    def apply(
+        self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box
+    ) -> Planes:
         return _look_up(planes, self.levels(argument))
 
 
@@ -140,7 +165,9 @@ class _MeasuredRecoloring(NamedTuple):
     def needs(self, wanted: Box, *, argument: float, frame: Box) -> Box:
         return frame
 
-    def apply(self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box) -> Planes:
+    def apply(
+        self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box
+    ) -> Planes:
         planes = np.ascontiguousarray(planes)
         return _look_up(cut_out(planes, wanted), self.levels(planes, argument))
 
@@ -154,12 +181,20 @@ class _Filter(NamedTuple):
     def needs(self, wanted: Box, *, argument: float, frame: Box) -> Box:
         top, left, height, width = wanted
         reach = self.reach(argument)
-        return spanning((top - reach, top + height - 1 + reach), (left - reach, left + width - 1 + reach), frame=frame)
+        return spanning(
+            (top - reach, top + height - 1 + reach),
+            (left - reach, left + width - 1 + reach),
+            frame=frame,
+        )
 
-    def apply(self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box) -> Planes:
+    def apply(
+        self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box
+    ) -> Planes:
         rows, columns = wanted.within(region).slices
         result = np.empty((*planes.shape[:2], wanted.height, wanted.width), np.uint8)
-        for number in range(planes.shape[1]):  # frame by frame, so that intermediate values stay in the cache
+        for number in range(
+            planes.shape[1]
+        ):  # frame by frame, so that intermediate values stay in the cache
             image = np.ascontiguousarray(planes[:, number])
             result[:, number] = self.function(image, argument)[:, rows, columns]
         return result
@@ -169,7 +204,9 @@ class _Kernel(NamedTuple):
     """How the value at a place between pixels is made along one axis: a weighted sum of the `taps` nearest ones."""
 
     taps: int
-    weights: Callable[[Tensor], tuple[Tensor, ...]]  # of the distance, in [0, 1), from the last pixel before the place
+    weights: Callable[
+        [Tensor], tuple[Tensor, ...]
+    ]  # of the distance, in [0, 1), from the last pixel before the place
 
 
 class _Axis(NamedTuple):
@@ -183,9 +220,14 @@ class _Axis(NamedTuple):
     def span(self, wanted: Box) -> tuple[int, int]:
         """The first and the last pixel that the wanted ones depend on."""
         top, left, height, width = wanted
-        corners = [(x + 0.5, y + 0.5) for x in (left, left + width - 1) for y in (top, top + height - 1)]
+        corners = [
+            (x + 0.5, y + 0.5) for x in (left, left + width - 1) for y in (top, top + height - 1)
+        ]
         places = [self.column * x + self.row * y + self.shift for x, y in corners]
-        first, last = (math.floor(place - self._center) + self._first_tap for place in (min(places), max(places)))
+        first, last = (
+            math.floor(place - self._center) + self._first_tap
+            for place in (min(places), max(places))
+        )
         return first, last + self.kernel.taps - 1
 
     def sums(self, wanted: Box, *, start: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,17 +238,24 @@ class _Axis(NamedTuple):
             places, (height, width), float64.
         """
         top, left, height, width = wanted
-        y, x = (torch.arange(begin, begin + size) + 0.5 for begin, size in ((top, height), (left, width)))
+        y, x = (
+            torch.arange(begin, begin + size) + 0.5
+            for begin, size in ((top, height), (left, width))
+        )
         places = self.column * x.double() + self.row * y.double()[:, None] + self.shift
         distances = places - self._center
         before = distances.floor()
-        taps = torch.arange(self.kernel.taps, dtype=torch.int32)[:, None, None] + (self._first_tap - start)
+        taps = torch.arange(self.kernel.taps, dtype=torch.int32)[:, None, None] + (
+            self._first_tap - start
+        )
         pixels = (before.int() + taps).clamp_(0, length - 1)
         return pixels, torch.stack(self.kernel.weights((distances - before).float())), places
 
     @property
     def _center(self) -> float:
-        return 0.5 if self.kernel.taps > 1 else 0.0  # the center of pixel n lies at n + 0.5, it begins at n
+        return (
+            0.5 if self.kernel.taps > 1 else 0.0
+        )  # the center of pixel n lies at n + 0.5, it begins at n
 
     @property
     def _first_tap(self) -> int:
@@ -223,23 +272,33 @@ class _Warp(NamedTuple):
         rows, columns = self._axes(argument, frame)
         return spanning(rows.span(wanted), columns.span(wanted), frame=frame)
 
-    def apply(self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box) -> Planes:
+    def apply(
+        self, planes: Planes, *, argument: float, region: Box, wanted: Box, frame: Box
+    ) -> Planes:
         result = np.empty((*planes.shape[:2], wanted.height, wanted.width), np.uint8)
         for tile in wanted.tiles(TILE):
             needed = self.needs(tile, argument=argument, frame=frame)
             source = cut_out(planes, needed.within(region))
-            cut_out(result, tile.within(wanted))[:] = self._warp(source, argument, needed, tile, frame)
+            cut_out(result, tile.within(wanted))[:] = self._warp(
+                source, argument, needed, tile, frame
+            )
         return result
 
-    def _warp(self, planes: Planes, argument: float, region: Box, wanted: Box, frame: Box) -> Planes:
+    def _warp(
+        self, planes: Planes, argument: float, region: Box, wanted: Box, frame: Box
+    ) -> Planes:
         row_axis, column_axis = self._axes(argument, frame)
         rows, row_weights, ys = row_axis.sums(wanted, start=region.top, length=region.height)
-        columns, column_weights, xs = column_axis.sums(wanted, start=region.left, length=region.width)
+        columns, column_weights, xs = column_axis.sums(
+            wanted, start=region.left, length=region.width
+        )
         pixels = (rows * region.width)[:, None] + columns  # (taps, taps, height, width)
         weights = row_weights[:, None] * column_weights
         # All channels and frames of a pixel lie side by side, so that one set of weights serves them all. The copies
         # are NumPy's, which turns bytes and cuts floats off to bytes several times faster than torch.
-        values = np.ascontiguousarray(planes.transpose(2, 3, 0, 1)).reshape(region.height * region.width, -1)
+        values = np.ascontiguousarray(planes.transpose(2, 3, 0, 1)).reshape(
+            region.height * region.width, -1
+        )
         mixed = F.embedding_bag(
             pixels.flatten(0, 1).flatten(1).t().contiguous(),  # (height * width, taps * taps)
             torch.from_numpy(values.astype(np.float32)),
@@ -249,7 +308,9 @@ class _Warp(NamedTuple):
         mixed.add_(ROUNDING).clamp_(0, 255)
         is_outside = (ys < 0) | (ys >= frame.height) | (xs < 0) | (xs >= frame.width)
         mixed.index_fill_(0, is_outside.flatten().nonzero()[:, 0], FILL)
-        warped = mixed.numpy().astype(np.uint8).reshape(wanted.height, wanted.width, *planes.shape[:2])
+        warped = (
+            mixed.numpy().astype(np.uint8).reshape(wanted.height, wanted.width, *planes.shape[:2])
+        )
         return warped.transpose(2, 3, 0, 1)
 
     def _axes(self, argument: float, frame: Box) -> tuple[_Axis, _Axis]:
@@ -292,7 +353,11 @@ def _blend(base: NDArray[Any] | int, image: NDArray[Any], factor: float) -> NDAr
 def _histograms(planes: Planes) -> NDArray[np.int64]:
     """How often each value occurs in each plane, (3, T, 256)."""
     height, width = planes.shape[2:]
-    images = (Image.frombuffer("L", (width, height), plane.tobytes()) for frames in planes for plane in frames)
+    images = (
+        Image.frombuffer("L", (width, height), plane.tobytes())
+        for frames in planes
+        for plane in frames
+    )
     return np.array([image.histogram() for image in images]).reshape(*planes.shape[:2], 256)
 
 
@@ -346,13 +411,17 @@ _COLORS: dict[str, _Effect] = {
     "Invert": _Recoloring(lambda _: 255 - VALUES),
     "Posterize": _Recoloring(lambda bits: VALUES >> (8 - int(bits)) << (8 - int(bits))),
     "Solarize": _Recoloring(lambda level: np.where(level > VALUES, VALUES, 255 - VALUES)),
-    "SolarizeAdd": _Recoloring(lambda added: np.where(VALUES < 128, np.minimum(VALUES + added, 255), VALUES)),
+    "SolarizeAdd": _Recoloring(
+        lambda added: np.where(VALUES < 128, np.minimum(VALUES + added, 255), VALUES)
+    ),
     "Brightness": _Recoloring(lambda factor: _blend(0, VALUES, factor)),
     "Contrast": _MeasuredRecoloring(_contrasted),
     "AutoContrast": _MeasuredRecoloring(_stretched),
     "Equalize": _MeasuredRecoloring(_equalized),
     "Color": _Filter(lambda _: 0, lambda frame, factor: _blend(_grey(frame), frame, factor)),
-    "Desaturate": _Filter(lambda _: 0, lambda frame, share: _blend(_grey(frame), frame, min(max(1 - share, 0), 1))),
+    "Desaturate": _Filter(
+        lambda _: 0, lambda frame, share: _blend(_grey(frame), frame, min(max(1 - share, 0), 1))
+    ),
     "Sharpness": _Filter(lambda _: 1, _sharpened),
     "GaussianBlur": _Filter(lambda radius: 3 * (math.ceil(radius) + 1), _blurred),
 }
@@ -373,4 +442,8 @@ def _cubic(d: Tensor) -> tuple[Tensor, ...]:
 
 
 _POINT = _Kernel(1, lambda d: (torch.ones_like(d),))
-_KERNELS = {"nearest": _POINT, "bilinear": _Kernel(2, lambda d: (1 - d, d)), "bicubic": _Kernel(4, _cubic)}
+_KERNELS = {
+    "nearest": _POINT,
+    "bilinear": _Kernel(2, lambda d: (1 - d, d)),
+    "bicubic": _Kernel(4, _cubic),
+}

@@ -84,7 +84,9 @@ def _neighbors(length: int, resized: int, start: int, count: int) -> _Neighbors:
     """For `count` pixels from `start` on, of `length` pixels that become `resized`; in float32, as torch has it."""
     step = np.float32(length) / np.float32(resized)
     half = np.float32(0.5)
-    centres = np.maximum((np.arange(start, start + count, dtype=np.float32) + half) * step - half, np.float32(0))
+    centres = np.maximum(
+        (np.arange(start, start + count, dtype=np.float32) + half) * step - half, np.float32(0)
+    )
     before = np.minimum(centres.astype(np.uint32), np.uint32(length - 1))
     after = np.minimum(before + np.uint32(1), np.uint32(length - 1))
     return _Neighbors(before, after, (centres - before).astype(np.float32))

@@ -56,7 +56,9 @@ class RandomViews(Sampler[list[Request]]):
         self.draws = draws
         self.batch_size = batch_size
         self.parts_per_step = parts_per_step
-        self.views = tuple(View(number, clip=0, crop=CENTRE_CROP) for number in range(views_per_video))
+        self.views = tuple(
+            View(number, clip=0, crop=CENTRE_CROP) for number in range(views_per_video)
+        )
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -142,7 +144,14 @@ class AllViews(Sampler[list[Request]]):
     """
 
     def __init__(
-        self, num_videos: int, *, num_clips: int, num_crops: int, videos_per_batch: int, rank: int, world_size: int
+        self,
+        num_videos: int,
+        *,
+        num_clips: int,
+        num_crops: int,
+        videos_per_batch: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         crops = [CENTRE_CROP] if num_crops == 1 else list(range(num_crops))
         looks = [(clip, crop) for clip in range(num_clips) for crop in crops]

@@ -32,7 +32,9 @@ class DenseClips(NamedTuple):
         """
         slack = self._slack(total_frames)
         if not self.use_offset:
-            return self._starting_at(slack * clip * self._ticks_per_frame // self.num_clips, total_frames)
+            return self._starting_at(
+                slack * clip * self._ticks_per_frame // self.num_clips, total_frames
+            )
         start = clip * (slack // (self.num_clips - 1)) if self.num_clips > 1 else slack // 2
         return self._starting_at(start * self._ticks_per_frame, total_frames)
 

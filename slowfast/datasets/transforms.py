@@ -45,7 +45,9 @@ def uniform_box(height: int, width: int, *, size: int, crop: int) -> Box:
     Source: Wang et al., Non-local Neural Networks, arXiv:1711.07971, sec. 4.1.
     """
     if size > min(height, width) or crop not in (0, 1, 2):
-        raise ValueError(f"there is no crop {crop} of {size}x{size} pixels in a frame of {height}x{width}")
+        raise ValueError(
+            f"there is no crop {crop} of {size}x{size} pixels in a frame of {height}x{width}"
+        )
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     if height > width:
         top = (0, top, height - size)[crop]
@@ -54,7 +56,9 @@ def uniform_box(height: int, width: int, *, size: int, crop: int) -> Box:
     return Box(top, left, size, size)
 
 
-def random_erasures(height: int, width: int, *, max_count: int, rng: np.random.Generator) -> tuple[Box, ...]:
+def random_erasures(
+    height: int, width: int, *, max_count: int, rng: np.random.Generator
+) -> tuple[Box, ...]:
     """Return one to max_count random boxes of a frame, whose areas are divided by their number.
 
     Source: Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896.
@@ -62,7 +66,10 @@ def random_erasures(height: int, width: int, *, max_count: int, rng: np.random.G
     count = int(rng.integers(1, max_count, endpoint=True))
     area = (ERASED_AREA[0] * height * width / count, ERASED_AREA[1] * height * width / count)
     largest = (height - 1, width - 1)
-    drawn = [random_box(height, width, area=area, aspect=ERASED_ASPECT, largest=largest, rng=rng) for _ in range(count)]
+    drawn = [
+        random_box(height, width, area=area, aspect=ERASED_ASPECT, largest=largest, rng=rng)
+        for _ in range(count)
+    ]
     return tuple(box for box in drawn if box is not None)
 
 
@@ -123,7 +130,9 @@ class Augmentation(NamedTuple):
     """All that is done to one clip, drawn at random for training."""
 
     operations: tuple[Operation, ...]  # of RandAugment, on whole frames
-    short_side: int | None  # pixels, to which the frame is resized before the box is cut from it; None: not resized
+    short_side: (
+        int | None
+    )  # pixels, to which the frame is resized before the box is cut from it; None: not resized
     box: Box  # the part of the frame that becomes the clip, resized to the crop size
     flipped: bool  # left-right
     erased: tuple[Box, ...]  # boxes of the clip
@@ -150,13 +159,17 @@ class EvalTransform:
     __test__ = False  # not a test case of pytest
     chunk_bytes = 32 << 20
 
-    def __init__(self, *, short_side: int, crop_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, *, short_side: int, crop_size: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         self.short_side = short_side
         self.crop_size = crop_size
         self.mean = mean
         self.std = std
 
-    def draw(self, height: int, width: int, *, crop: int, rng: np.random.Generator | None) -> Augmentation:
+    def draw(
+        self, height: int, width: int, *, crop: int, rng: np.random.Generator | None
+    ) -> Augmentation:
         """Return the crop of frames of this size; nothing is drawn from the generator."""
         size = short_side_size(height, width, short_side=self.short_side)
         box = uniform_box(*size, size=self.crop_size, crop=crop)
@@ -205,7 +218,9 @@ class TrainTransform:
         erase_count: most boxes erased per clip.
     """
 
-    chunk_bytes = 128 << 20  # 20 frames of 1080p: a rotation costs more per frame where frames are few
+    chunk_bytes = (
+        128 << 20
+    )  # 20 frames of 1080p: a rotation costs more per frame where frames are few
 
     def __init__(
         self,
@@ -234,7 +249,9 @@ class TrainTransform:
         self.erase_mode = erase_mode
         self.erase_count = erase_count
 
-    def draw(self, height: int, width: int, *, crop: int, rng: np.random.Generator | None) -> Augmentation:
+    def draw(
+        self, height: int, width: int, *, crop: int, rng: np.random.Generator | None
+    ) -> Augmentation:
         """Return all draws for a clip of frames of this size; the crop of the view is not used."""
         assert rng is not None, "a training request carries a seed"
         size = self.crop_size
@@ -252,7 +269,9 @@ class TrainTransform:
             short_side=short_side,
             box=box,
             flipped=self.flip and rng.random() < 0.5,
-            erased=random_erasures(size, size, max_count=self.erase_count, rng=rng) if erases else (),
+            erased=random_erasures(size, size, max_count=self.erase_count, rng=rng)
+            if erases
+            else (),
             noise_seed=int(rng.integers(2**63)),
         )
 
@@ -277,7 +296,10 @@ class TrainTransform:
             planes = self.rand_augment.apply(_take(frames, used), operations, box=region)
             placement = placement._replace(sources=sources)
         if short_side is None:
-            size, window = (self.crop_size, self.crop_size), Box(0, 0, self.crop_size, self.crop_size)
+            size, window = (
+                (self.crop_size, self.crop_size),
+                Box(0, 0, self.crop_size, self.crop_size),
+            )
         else:
             size, window = short_side_size(*planes.shape[2:], short_side=short_side), box
         resize_into(
@@ -303,4 +325,6 @@ def _take(frames: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[np.u
     first, last = numbers[0], numbers[-1]
     if last - first == len(numbers) - 1:
         return frames[first : last + 1]
-    return frames.transpose(3, 0, 1, 2)[:, numbers].transpose(1, 2, 3, 0)  # stays channel by channel in memory
+    return frames.transpose(3, 0, 1, 2)[:, numbers].transpose(
+        1, 2, 3, 0
+    )  # stays channel by channel in memory

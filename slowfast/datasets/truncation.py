@@ -52,7 +52,9 @@ def find_truncation(
     """
     if missing := _num_missing_samples(container, stream):
         return f"{missing} of {len(stream.index_entries)} frames lie beyond the end of the file"
-    if container.format.name == "mpegts" and all(container.size % size for size in _TS_PACKET_BYTES):
+    if container.format.name == "mpegts" and all(
+        container.size % size for size in _TS_PACKET_BYTES
+    ):
         return "the last packet of the transport stream is cut off"
     if container.format.name == "ogg" and _ends_within_ogg_page(path):
         return "the last page of the Ogg stream is cut off"
@@ -145,7 +147,9 @@ def _num_missing_samples(container: InputContainer, stream: VideoStream) -> int:
     return sum(entry.pos + entry.size > size for entry in stream.index_entries)
 
 
-def _promised_end(container: InputContainer, stream: VideoStream, *, path: str) -> tuple[float, bool]:
+def _promised_end(
+    container: InputContainer, stream: VideoStream, *, path: str
+) -> tuple[float, bool]:
     """Seconds at which a header says that a file ends, or 0; and whether that is the end of all of its streams."""
     name = container.format.name
     if name == "avi" and stream.frames and stream.time_base:

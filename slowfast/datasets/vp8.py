@@ -56,8 +56,13 @@ def _invert(frame: av.VideoFrame) -> None:
 
 def _pixels(frame: av.VideoFrame) -> list[bytes]:
     """The planes of a frame, without what lies between their lines in memory."""
-    lines = [np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
-    return [part[:, : plane.width].tobytes() for part, plane in zip(lines, frame.planes, strict=True)]
+    lines = [
+        np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
+        for plane in frame.planes
+    ]
+    return [
+        part[:, : plane.width].tobytes() for part, plane in zip(lines, frame.planes, strict=True)
+    ]
 
 
 def _read_bits(data: bytes) -> Iterator[bool]:

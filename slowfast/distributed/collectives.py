@@ -66,7 +66,9 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     """Return the mean of each value over all processes, with one collective for all of them."""
-    total = sum_over_ranks(torch.tensor(list(values.values()), dtype=torch.float64, device=device()))
+    total = sum_over_ranks(
+        torch.tensor(list(values.values()), dtype=torch.float64, device=device())
+    )
     return dict(zip(values, (total / world_size()).tolist(), strict=True))
 
 

@@ -54,7 +54,9 @@ def settings_of_launcher() -> list[str]:
     if started is None:
         return []
     per_machine = started.place.local_world_size
-    processes = ["NUM_GPUS", str(per_machine)] if per_machine > 1 else []  # one may start those of its machine itself
+    processes = (
+        ["NUM_GPUS", str(per_machine)] if per_machine > 1 else []
+    )  # one may start those of its machine itself
     return ["NUM_SHARDS", str(started.place.world_size // per_machine), *processes]
 
 
@@ -72,10 +74,18 @@ def find_problems(
     """
     started = find_started()
     problems = []
-    has_its_own_gpu = started is not None and started.place.local_world_size > 1 and torch.cuda.device_count() == 1
+    has_its_own_gpu = (
+        started is not None
+        and started.place.local_world_size > 1
+        and torch.cuda.device_count() == 1
+    )
     if backend == "nccl" and num_processes > torch.cuda.device_count() and not has_its_own_gpu:
         num_gpus = torch.cuda.device_count()
-        found = f"{count(num_gpus, 'GPU')}; use at most that many" if num_gpus else "no GPU that torch can use"
+        found = (
+            f"{count(num_gpus, 'GPU')}; use at most that many"
+            if num_gpus
+            else "no GPU that torch can use"
+        )
         problems.append(
             f"NUM_GPUS is {num_processes}, but this machine has {found}. DIST_BACKEND gloo makes them CPU processes. "
             f"For one CPU process, type:\n    {command} NUM_GPUS 0"
@@ -89,7 +99,9 @@ def find_problems(
     per_machine = started.place.local_world_size
     machines = started.place.world_size // per_machine
     if num_shards != machines:
-        problems.append(f"NUM_SHARDS is {num_shards}, but processes were started on {machines} machines; leave it out")
+        problems.append(
+            f"NUM_SHARDS is {num_shards}, but processes were started on {machines} machines; leave it out"
+        )
     if per_machine > 1 and num_processes != per_machine:
         problems.append(
             f"NUM_GPUS is {num_processes}, but {per_machine} processes were started on this machine; leave it out, "
@@ -136,12 +148,20 @@ def launch(
     processes_here = max(num_processes, 1)
     address = init_method
     if started:
-        num_shards, shard_id, address = started.place.world_size, started.place.rank, started.place.address
+        num_shards, shard_id, address = (
+            started.place.world_size,
+            started.place.rank,
+            started.place.address,
+        )
     if num_processes * num_shards <= 1:
         use_device(0, on_gpu=num_processes == 1 and backend == "nccl")
         return job(*args)
     # On one machine this process holds the meeting point, so that its port is free for certain.
-    store = None if num_shards > 1 else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = (
+        None
+        if num_shards > 1
+        else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    )
     place = Place(
         rank=shard_id * processes_here,  # of the first process here
         world_size=processes_here * num_shards,
@@ -150,7 +170,16 @@ def launch(
         address=address if store is None else f"tcp://127.0.0.1:{store.port}",
     )
     plugins = imported_plugins()
-    arguments = (plugins, place, store is not None, backend, timeout, torch.get_num_threads(), job, args)
+    arguments = (
+        plugins,
+        place,
+        store is not None,
+        backend,
+        timeout,
+        torch.get_num_threads(),
+        job,
+        args,
+    )
     with _Forwarding() as forwarding:
         with signals.postponed():  # here, and there until the process can listen
             context = mp.start_processes(_run_spawned, arguments, nprocs=processes_here, join=False)
@@ -174,7 +203,11 @@ def hosts_of(node_list: str) -> list[str]:
     for group in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", node_list):
         names = [""]
         for text, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", group):
-            ends = [text] if text else [number for part in ranges.split(",") for number in _numbers_in(part)]
+            ends = (
+                [text]
+                if text
+                else [number for part in ranges.split(",") for number in _numbers_in(part)]
+            )
             names = [name + end for name in names for end in ends]
         hosts += names
     return hosts
@@ -188,29 +221,44 @@ def _numbers_in(part: str) -> list[str]:
 def _started_by_torchrun() -> Started | None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
+    env = {
+        name: int(os.environ[name])
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    }
     attempt = f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}/{attempt}"
-    place = Place(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address)
+    place = Place(
+        env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address
+    )
     return Started(place, hosts=(), num_cores=0)
 
 
 def _started_by_submitit() -> Started | None:
     """As a task of its executor for one machine; on a cluster it starts tasks of Slurm."""
-    if os.environ.get("SUBMITIT_EXECUTOR") != "local" or "SUBMITIT_LOCAL_GLOBALID" not in os.environ:
+    if (
+        os.environ.get("SUBMITIT_EXECUTOR") != "local"
+        or "SUBMITIT_LOCAL_GLOBALID" not in os.environ
+    ):
         return None
     rank, local_rank, num_tasks = (
         int(os.environ[f"SUBMITIT_LOCAL_{name}"]) for name in ("GLOBALID", "LOCALID", "NTASKS")
     )
     name = os.environ["SUBMITIT_LOCAL_JOB_ID"]
-    return Started(Place(rank, num_tasks, local_rank, num_tasks, f"job://127.0.0.1/{name}"), hosts=(), num_cores=0)
+    return Started(
+        Place(rank, num_tasks, local_rank, num_tasks, f"job://127.0.0.1/{name}"),
+        hosts=(),
+        num_cores=0,
+    )
 
 
 def _started_by_slurm() -> Started | None:
     """As a task of `srun`. The script of `sbatch` itself is no task, whatever the job asks for."""
     if "SLURM_STEP_NUM_TASKS" not in os.environ or "SLURM_PROCID" not in os.environ:
         return None
-    num_tasks, num_nodes = int(os.environ["SLURM_STEP_NUM_TASKS"]), int(os.environ["SLURM_STEP_NUM_NODES"])
+    num_tasks, num_nodes = (
+        int(os.environ["SLURM_STEP_NUM_TASKS"]),
+        int(os.environ["SLURM_STEP_NUM_NODES"]),
+    )
     if num_tasks % num_nodes or "," in os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""):
         raise ValueError(
             f"Slurm has started {os.environ.get('SLURM_STEP_TASKS_PER_NODE')} tasks on {num_nodes} machines; start as "
@@ -316,14 +364,22 @@ def _wait_for(context: mp.ProcessContext, place: Place, *, sent: set[int]) -> in
             statuses.append(process.exitcode)
             if process.exitcode < 0 and time.monotonic() < give_up_at:
                 name = signal.Signals(-process.exitcode).name
-                killed.append(f"rank {place.rank + local_rank} on {host_name()} was ended by {name}")
+                killed.append(
+                    f"rank {place.rank + local_rank} on {host_name()} was ended by {name}"
+                )
             if process.exitcode < 0 or process.exitcode == FAILED_STATUS:
                 give_up_at = min(give_up_at, time.monotonic() + 2 * LEAVE_SECONDS)
         if time.monotonic() > give_up_at:
             for process in running.values():
                 process.kill()
     if killed:
-        print(*killed, "SIGKILL mostly means that the machine ran out of memory", sep="; ", file=sys.stderr, flush=True)
+        print(
+            *killed,
+            "SIGKILL mostly means that the machine ran out of memory",
+            sep="; ",
+            file=sys.stderr,
+            flush=True,
+        )
     if killed or FAILED_STATUS in statuses:
         return FAILED_STATUS
     return max(statuses)
@@ -360,7 +416,9 @@ class _Forwarding:
 def _threads_for(num_processes: int, num_helpers: int, started: Started | None) -> int:
     """Each process gets its share of the cores, less those of its helpers, but at least half of the share."""
     tasks_here = started.place.local_world_size if started else 1
-    cores = len(os.sched_getaffinity(0)) // (tasks_here if tasks_here > 1 else max(num_processes, 1))
+    cores = len(os.sched_getaffinity(0)) // (
+        tasks_here if tasks_here > 1 else max(num_processes, 1)
+    )
     if started and started.num_cores:  # of a task
         cores = min(cores, started.num_cores // (1 if tasks_here > 1 else max(num_processes, 1)))
     return max(cores - num_helpers, cores // 2, 1)

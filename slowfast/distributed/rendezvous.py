@@ -63,7 +63,9 @@ class Meeting:
         TimeoutError: some did not come; names them.
     """
 
-    def __init__(self, place: Place, *, store: dist.Store | None, timeout: float, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, place: Place, *, store: dist.Store | None, timeout: float, hosts: Sequence[str] = ()
+    ) -> None:
         self.place = place
         self.timeout = timeout
         self.store = open_store(place, timeout=timeout) if store is None else store
@@ -113,7 +115,9 @@ class Meeting:
             if self.store.check(["failure"]):
                 raise TimeoutError(self.store.get("failure").decode())
             if time.monotonic() > deadline:
-                raise TimeoutError(f"rank 0 did not join at {self.place.address} within {self.timeout:.0f} s")
+                raise TimeoutError(
+                    f"rank 0 did not join at {self.place.address} within {self.timeout:.0f} s"
+                )
             time.sleep(0.05)
 
     def describe(self) -> str:
@@ -140,14 +144,18 @@ class Meeting:
             collectives.wait_for_all()
             start = time.perf_counter()
             collectives.sum_over_ranks(numbers)
-            right = bool((numbers == world_size * (world_size + 1) // 2).all())  # waits for a GPU, too
+            right = bool(
+                (numbers == world_size * (world_size + 1) // 2).all()
+            )  # waits for a GPU, too
             seconds.append(time.perf_counter() - start)
             if not right:
                 raise RuntimeError(
                     f"{self.describe()}: an all-reduce gives wrong sums on rank {self.place.rank}; "
                     "look at the network, the drivers and the versions of NCCL on all machines"
                 )
-        gigabytes = 2 * (world_size - 1) / world_size * 4 * _CHECKED_NUMBERS / 1e9  # that each process sends
+        gigabytes = (
+            2 * (world_size - 1) / world_size * 4 * _CHECKED_NUMBERS / 1e9
+        )  # that each process sends
         logger.info(
             "all-reduce of %d MiB: right sums, %.1f ms, %.2f GB/s per process",
             *(4 * _CHECKED_NUMBERS >> 20, 1e3 * min(seconds), gigabytes / min(seconds)),
@@ -170,16 +178,22 @@ class Meeting:
         """End this process and all others; this one has the last word, the traceback, unless another failed before."""
         self.stop_if_interrupted()
         self._own_words.acquire()
-        handler = get_error_handler()  # torchrun shows in its summary what lies in the file that it names
+        handler = (
+            get_error_handler()
+        )  # torchrun shows in its summary what lies in the file that it names
         handler.initialize()
         handler.record_exception(error)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun and Slurm end all others when the first one leaves
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # torchrun and Slurm end all others when the first one leaves
         lines = [f"{self._name(self.place.rank)} failed:"]
         try:
             if not self._is_first("failure", self._name(self.place.rank)):
                 self.leave()
             silent = self._wait_until_left()
-            lines[:0] = [f"{self._name(rank)} stopped without a word; look there first" for rank in silent]
+            lines[:0] = [
+                f"{self._name(rank)} stopped without a word; look there first" for rank in silent
+            ]
         except (dist.DistError, RuntimeError):
             lines.insert(0, f"{self._name(0)} cannot be reached any more")
         lines.append("".join(traceback.format_exception(error)).rstrip())
@@ -214,7 +228,9 @@ class Meeting:
     def stop_if_interrupted(self) -> None:
         """Stop this process if another one was sent a signal, which made a collective of this one fail."""
         try:
-            name = self.store.get("interrupted").decode() if self.store.check(["interrupted"]) else ""
+            name = (
+                self.store.get("interrupted").decode() if self.store.check(["interrupted"]) else ""
+            )
         except (dist.DistError, RuntimeError):
             return
         if name:
@@ -226,11 +242,17 @@ class Meeting:
             cause = self.store.get("failure").decode()
             if self.place.rank == 0:  # whose store the others need
                 self._wait_until_left(spared=1)
-                _say(f"{self._name(0)} ends: {cause} failed; see there\n")  # before that one has the last word
+                _say(
+                    f"{self._name(0)} ends: {cause} failed; see there\n"
+                )  # before that one has the last word
             self.store.set(f"left/{self.place.rank}", "")
-            time.sleep(BEAT_SECONDS)  # Slurm and torchrun may kill the one that has the last word when this one is gone
+            time.sleep(
+                BEAT_SECONDS
+            )  # Slurm and torchrun may kill the one that has the last word when this one is gone
         except (dist.DistError, RuntimeError):
-            _end(f"{self._name(self.place.rank)} ends: {self._name(0)} cannot be reached any more\n")
+            _end(
+                f"{self._name(self.place.rank)} ends: {self._name(0)} cannot be reached any more\n"
+            )
         _end()
 
     def _is_first(self, key: str, value: str) -> bool:
@@ -285,7 +307,9 @@ class _Watch(threading.Thread):
             elif silent:
                 names = ", ".join(self.meeting._name(number) for number in silent)
                 self.store.set("failure", names)
-                self._end_with(f"no sign of life for {SILENT_SECONDS:.0f} s from {names}; look there for the reason")
+                self._end_with(
+                    f"no sign of life for {SILENT_SECONDS:.0f} s from {names}; look there for the reason"
+                )
             elif failed and self.meeting._own_words.acquire(blocking=False):
                 self.meeting.store = self.store
                 self.meeting.leave()
@@ -313,12 +337,18 @@ def open_store(place: Place, *, timeout: float) -> dist.Store:
     host, name, limit = str(address.hostname), address.path.strip("/"), timedelta(seconds=timeout)
     try:
         if address.scheme == "job":
-            return _hold_store(host, name) if place.rank == 0 else _reach_store(host, name, timeout=timeout)
+            return (
+                _hold_store(host, name)
+                if place.rank == 0
+                else _reach_store(host, name, timeout=timeout)
+            )
         if name:  # an attempt of torchrun, whose store outlives it
             url = f"tcp://{address.netloc}?rank={place.rank}&world_size={place.world_size}"
             return dist.PrefixStore(name, next(rendezvous(url, timeout=limit))[0])
         is_here = place.rank == 0
-        return dist.TCPStore(host, int(address.port or 0), is_master=is_here, wait_for_workers=False, timeout=limit)
+        return dist.TCPStore(
+            host, int(address.port or 0), is_master=is_here, wait_for_workers=False, timeout=limit
+        )
     except (dist.DistError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ConnectionError(
@@ -373,7 +403,9 @@ def _store_of(name: str, *, host: str, port: int) -> dist.Store | None:
 
     def look() -> None:
         try:
-            store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+            store = dist.TCPStore(
+                host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5)
+            )
             found.extend([store] if store.get("job").decode() == name else [])
         except (dist.DistError, RuntimeError):
             pass

@@ -17,8 +17,12 @@ from types import FrameType, TracebackType
 from slowfast.utils.cleanup import run_cleanups
 
 FAILED_STATUS = 1
-INTERRUPTED_STATUS = 75  # exit status of a run that the same command continues; EX_TEMPFAIL of sysexits.h
-CTRL_C_STATUS = 130  # exit status after Ctrl-C where there is nothing to continue from, as a shell reports it
+INTERRUPTED_STATUS = (
+    75  # exit status of a run that the same command continues; EX_TEMPFAIL of sysexits.h
+)
+CTRL_C_STATUS = (
+    130  # exit status after Ctrl-C where there is nothing to continue from, as a shell reports it
+)
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 ONE_REQUEST = 1.0  # seconds within which several signals are one: a terminal and a launcher both send to all processes
 _MAIN_THREAD_SECONDS = 8.0  # for the main thread to stop the process, before another thread does
@@ -139,7 +143,10 @@ class Interruption:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         restore(self._before)
 
@@ -167,7 +174,9 @@ def stop(number: int) -> None:
     if _process.leave_job is not None and not _process.leave_job(name):
         return
     with contextlib.suppress(ValueError):  # in another thread, where the main one is stuck
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error when a loader worker ends
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # torch's handler raises an error when a loader worker ends
     for worker in multiprocessing.active_children():
         worker.kill()
     run_cleanups()
@@ -182,14 +191,18 @@ def stop(number: int) -> None:
 
 
 def _stop_on_signal(number: int, frame: FrameType | None) -> None:
-    if _process.pid != os.getpid():  # a worker that was forked a moment ago; the main process ends it
+    if (
+        _process.pid != os.getpid()
+    ):  # a worker that was forked a moment ago; the main process ends it
         if number == signal.SIGTERM:
             os._exit(INTERRUPTED_STATUS)
         return
     if not _process.stopping_since:
         _process.stopping_since = time.monotonic()
         stop(number)
-    elif time.monotonic() - _process.stopping_since > ONE_REQUEST and _process.forced_signal is None:
+    elif (
+        time.monotonic() - _process.stopping_since > ONE_REQUEST and _process.forced_signal is None
+    ):
         _die_of(number)
 
 

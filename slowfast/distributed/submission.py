@@ -22,14 +22,27 @@ from slowfast.utils.files import read_json, write_json
 from slowfast.utils.provenance import SOURCE_FILE, find_source
 from slowfast.utils.text import count
 
-REQUEUE_SIGNAL = signal.SIGUSR2  # what submitit has Slurm send before the time limit, and when a job must make room
-MOST_IDLE_STARTS = 2  # in a row that the time limit ended before they saved anything: the next would do no better
+REQUEUE_SIGNAL = (
+    signal.SIGUSR2
+)  # what submitit has Slurm send before the time limit, and when a job must make room
+MOST_IDLE_STARTS = (
+    2  # in a row that the time limit ended before they saved anything: the next would do no better
+)
 SOURCES = ("slowfast", "tools")
 TIME_FORMAT = "%Y%m%d-%H%M%S"  # name of a submission's folder, as of time.strftime
 JOBS_FILE = "jobs.json"  # in that folder
 _TIME_LENGTH = len("20260131-093000")
 ENDED_STATES = {  # of Slurm; there are many more of jobs that are not done, such as SIGNALING
-    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"),
+    *(
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "BOOT_FAIL",
+        "DEADLINE",
+    ),
     *("PREEMPTED", "REVOKED"),
 }
 
@@ -44,7 +57,9 @@ class Task:
         output_dir: where the child saves its checkpoints.
     """
 
-    def __init__(self, command: Sequence[str], *, folder: str, working_dir: str, output_dir: str) -> None:
+    def __init__(
+        self, command: Sequence[str], *, folder: str, working_dir: str, output_dir: str
+    ) -> None:
         self.command = list(command)
         self.folder = folder
         self.working_dir = working_dir
@@ -61,12 +76,18 @@ class Task:
         now = {**before, "starts": before["starts"] + 1, "status": None, "host": host}
         write_json(path, now)
         restarts = os.environ.get("SLURM_RESTART_COUNT", before["starts"])
-        os.environ["SLOWFAST_RESTART"] = str(before["starts"])  # submitit's local executor does not count
-        print(f"task {job.global_rank} of job {job.job_id} on {host}, restart {restarts}", flush=True)
+        os.environ["SLOWFAST_RESTART"] = str(
+            before["starts"]
+        )  # submitit's local executor does not count
+        print(
+            f"task {job.global_rank} of job {job.job_id} on {host}, restart {restarts}", flush=True
+        )
         saved = self._checkpoints()
         status, signals = run_with_signals(self.command, working_dir=self.working_dir)
         now["status"] = status
-        cause = _cause_of_end(job.job_id, signals) if status < 0 or status == INTERRUPTED_STATUS else ""
+        cause = (
+            _cause_of_end(job.job_id, signals) if status < 0 or status == INTERRUPTED_STATUS else ""
+        )
         if cause and job.global_rank == 0:
             is_idle = self._checkpoints() == saved
             now["idle_starts"] = before["idle_starts"] + (cause == "time limit") if is_idle else 0
@@ -146,7 +167,12 @@ class Job(NamedTuple):
 
 def _read_status(path: Path) -> dict[str, Any]:
     remedy = "delete it, and the starts of its job are counted anew"
-    return _checked(path, read_json(path, remedy=remedy), names=("starts", "idle_starts", "status"), remedy=remedy)
+    return _checked(
+        path,
+        read_json(path, remedy=remedy),
+        names=("starts", "idle_starts", "status"),
+        remedy=remedy,
+    )
 
 
 def _checked(path: Path, content: Any, *, names: Sequence[str], remedy: str) -> dict[str, Any]:
@@ -236,7 +262,9 @@ def copy_source(root: Path, folder: Path, *, plugins: Sequence[str] = ()) -> Non
         plugins: Modules that have been imported.
     """
     write_json(folder / SOURCE_FILE, find_source(root)._asdict())
-    for name in SOURCES:  # with what Python and numba have compiled: it stays valid, as times of files are kept
+    for name in (
+        SOURCES
+    ):  # with what Python and numba have compiled: it stays valid, as times of files are kept
         shutil.copytree(root / name, folder / name)
     for name in sorted({plugin.partition(".")[0] for plugin in plugins}):
         spec = importlib.util.find_spec(name)
@@ -258,7 +286,9 @@ def job_state(job_id: str) -> dict[str, str]:
     answer = _say("scontrol", "show", "job", "--oneliner", job_id).splitlines()
     if answer:
         return dict(re.findall(r"(\w+)=(\S*)", answer[0]))
-    rows = _say("sacct", "-X", "-n", "-P", "-o", "State,ExitCode,NodeList", "-j", job_id).splitlines()
+    rows = _say(
+        "sacct", "-X", "-n", "-P", "-o", "State,ExitCode,NodeList", "-j", job_id
+    ).splitlines()
     values = [*(rows[-1].split("|") if rows else []), "", "", ""]
     return {"JobState": values[0], "ExitCode": values[1], "NodeList": values[2]}
 
@@ -313,7 +343,9 @@ def final_status(job: Job, *, state: str = "COMPLETED") -> int:
     statuses = [int(fields["status"]) for fields in job.statuses() if fields["status"] is not None]
     failed = [status for status in statuses if status]
     if failed:
-        own = [status for status in failed if status > 0 and status != INTERRUPTED_STATUS]  # not by a signal
+        own = [
+            status for status in failed if status > 0 and status != INTERRUPTED_STATUS
+        ]  # not by a signal
         return next(iter(own), max(*failed, FAILED_STATUS))
     return 0 if state == "COMPLETED" and len(statuses) == job.num_tasks else FAILED_STATUS
 
@@ -327,8 +359,18 @@ def table(jobs: Sequence[Job], *, states: Sequence[str]) -> str:
         scores = [f"{result[name]:.2f}" if name in result else "-" for name in ("top1", "top5")]
         scored = f"{result['num_scored']}/{result['num_videos']}" if "num_scored" in result else "-"
         starts = max((fields["starts"] for fields in job.statuses()), default=0)
-        rows.append((job.label or Path(job.output_dir).name, job.job_id, state, str(starts), *scores, scored))
+        rows.append(
+            (
+                job.label or Path(job.output_dir).name,
+                job.job_id,
+                state,
+                str(starts),
+                *scores,
+                scored,
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )

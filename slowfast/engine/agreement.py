@@ -30,7 +30,15 @@ class Agreement:
         # To wait for an event that is not blocking keeps a core busy.
         self._copied = torch.cuda.Event(blocking=True) if device().type == "cuda" else None
 
-    def ask(self, *, is_bad: Tensor, loss: Tensor, shall_stop: bool, shall_save: bool, num_unreadable: int) -> None:
+    def ask(
+        self,
+        *,
+        is_bad: Tensor,
+        loss: Tensor,
+        shall_stop: bool,
+        shall_save: bool,
+        num_unreadable: int,
+    ) -> None:
         """Bring together what the processes have to say on the step that was just taken."""
         of_host = torch.tensor([shall_stop, shall_save, num_unreadable], dtype=torch.float32).to(
             device(), non_blocking=True
@@ -62,7 +70,9 @@ class BufferSnapshot:
         by_dtype: dict[torch.dtype, list[Tensor]] = {}  # one kernel copies tensors of one type
         for buffer in model.buffers():
             by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        self._groups = [(buffers, [buffer.clone() for buffer in buffers]) for buffers in by_dtype.values()]
+        self._groups = [
+            (buffers, [buffer.clone() for buffer in buffers]) for buffers in by_dtype.values()
+        ]
 
     def take(self) -> None:
         """Remember what the buffers are now."""

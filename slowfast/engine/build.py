@@ -22,7 +22,9 @@ from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.models.build import build_model, lr_scales
 from slowfast.models.uniformer import UniFormer
 
-STEPS_ON_GPU = 3  # with prefetching: the step before, which is not judged yet, this one, and the next
+STEPS_ON_GPU = (
+    3  # with prefetching: the step before, which is not judged yet, this one, and the next
+)
 
 
 def build_state(cfg: CfgNode, *, identity: dict[str, Any], num_parts: int) -> TrainingState:
@@ -75,7 +77,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 
 
 def build_train_step(
-    cfg: CfgNode, run: TrainingState, *, unreadable: UnreadableVideos, video_name: Callable[[int], str] = str
+    cfg: CfgNode,
+    run: TrainingState,
+    *,
+    unreadable: UnreadableVideos,
+    video_name: Callable[[int], str] = str,
 ) -> TrainStep:
     """Return what takes the steps of a run.
 
@@ -137,7 +143,9 @@ def _choose_recomputed(cfg: CfgNode, model: UniFormer, *, num_parts: int) -> Non
     choose_recomputed(model, shape=shape, amp=amp, limit=limit, remedy=remedy)
 
 
-def build_memory_limit(cfg: CfgNode, model: nn.Module, *, shape: tuple[int, ...], parts_per_step: int) -> float:
+def build_memory_limit(
+    cfg: CfgNode, model: nn.Module, *, shape: tuple[int, ...], parts_per_step: int
+) -> float:
     """Return the bytes that the activations of a forward pass may take.
 
     Args:

@@ -35,7 +35,13 @@ class Saver:
     """
 
     def __init__(
-        self, output_dir: str, lock: FolderLock | None, *, minutes: float, keep_last: int, keep_every: int
+        self,
+        output_dir: str,
+        lock: FolderLock | None,
+        *,
+        minutes: float,
+        keep_last: int,
+        keep_every: int,
     ) -> None:
         self._output_dir = output_dir
         self._lock = lock
@@ -68,7 +74,9 @@ class Saver:
         """Write best.pyth with its record, if this is the main process."""
         if is_main():
             self._check_lock()
-            save_checkpoint(Path(self._output_dir, BEST_NAME), {**run.state(), "validation": validation})
+            save_checkpoint(
+                Path(self._output_dir, BEST_NAME), {**run.state(), "validation": validation}
+            )
 
     def put_away_streak(self, run: TrainingState) -> Path | None:
         """Take the checkpoints within a streak of skipped steps out of the way; return the newest one before it.
@@ -110,7 +118,13 @@ class Saver:
 
 
 def check_disk(
-    output_dir: str, run: TrainingState, *, num_epochs: int, period: int, keep_last: int, keep_every: int
+    output_dir: str,
+    run: TrainingState,
+    *,
+    num_epochs: int,
+    period: int,
+    keep_last: int,
+    keep_every: int,
 ) -> None:
     """Compare the size of all checkpoints that a run will keep with the free space of its disk.
 
@@ -157,7 +171,9 @@ class Validations:
         metric: What makes a validation the best: top1 | loss.
     """
 
-    def __init__(self, output_dir: str, run: TrainingState, *, best: dict[str, Any] | None, metric: str) -> None:
+    def __init__(
+        self, output_dir: str, run: TrainingState, *, best: dict[str, Any] | None, metric: str
+    ) -> None:
         self._path = Path(output_dir, "validation.json")
         self._run_id = run.run_id
         self._records = run.validations
@@ -176,7 +192,10 @@ class Validations:
         except FileNotFoundError:
             return []
         except (ValueError, OSError, KeyError, TypeError) as error:
-            logger.warning("%s", error if str(path) in str(error) else f"{path}: is damaged; it is written anew")
+            logger.warning(
+                "%s",
+                error if str(path) in str(error) else f"{path}: is damaged; it is written anew",
+            )
             return []
 
     def has(self, epoch: int) -> bool:

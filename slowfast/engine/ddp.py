@@ -22,7 +22,9 @@ def find_problems(cfg: "CfgNode") -> list[str]:
         return []
     is_for_gpu = cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl"
     problems = find_gpu_problems() if is_for_gpu else find_cpu_problems()
-    return [f"TRAIN.COMPILE is True, but {problem}, or set TRAIN.COMPILE False" for problem in problems]
+    return [
+        f"TRAIN.COMPILE is True, but {problem}, or set TRAIN.COMPILE False" for problem in problems
+    ]
 
 
 def compile_blocks(model: nn.Module) -> None:
@@ -48,7 +50,11 @@ def compile_blocks(model: nn.Module) -> None:
 
 
 def wrap_ddp(
-    model: nn.Module, *, static_graph: bool = False, bucket_view: bool = True, gradient_dtype: str = "fp32"
+    model: nn.Module,
+    *,
+    static_graph: bool = False,
+    bucket_view: bool = True,
+    gradient_dtype: str = "fp32",
 ) -> nn.Module:
     """Return what brings the gradients of all processes together as it is run; the model itself for one process.
 
@@ -61,7 +67,9 @@ def wrap_ddp(
     if world_size() == 1:
         return model
     # They differ where an axis has one element, as those of 1x1x1 convolutions: no number lies elsewhere.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", message="Grad strides do not match bucket view strides", category=UserWarning
+    )
     parallel = DistributedDataParallel(
         model,
         static_graph=static_graph,

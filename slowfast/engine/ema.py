@@ -29,7 +29,9 @@ class ModelEma:
     @torch.no_grad()
     def begin_at(self, model: nn.Module) -> None:
         """Forget the average, and begin again at what the weights are now."""
-        for average, value in zip(self._model.state_dict().values(), model.state_dict().values(), strict=True):
+        for average, value in zip(
+            self._model.state_dict().values(), model.state_dict().values(), strict=True
+        ):
             average.copy_(value)
 
     @torch.no_grad()
@@ -46,8 +48,12 @@ class ModelEma:
         floats = [number for number, value in enumerate(values) if value.is_floating_point()]
         others = [number for number, value in enumerate(values) if not value.is_floating_point()]
 
-        changes = torch._foreach_sub([values[number] for number in floats], [averages[number] for number in floats])
+        changes = torch._foreach_sub(
+            [values[number] for number in floats], [averages[number] for number in floats]
+        )
         torch._foreach_mul_(changes, (~is_bad).to(torch.float32))  # by 0 or 1
         torch._foreach_add_([averages[number] for number in floats], changes, alpha=self._weight)
         if others:  # counters of batches
-            torch._foreach_copy_([averages[number] for number in others], [values[number] for number in others])
+            torch._foreach_copy_(
+                [averages[number] for number in others], [values[number] for number in others]
+            )

@@ -41,7 +41,9 @@ class Estimate:
     def num_clips(self) -> float:
         """The clips of the whole run, as many as would be trained in its time."""
         trained = self._cfg.SOLVER.MAX_EPOCH * self._steps_per_epoch * clips_per_step(self._cfg)
-        return trained + (self._num_validations(0) * self._num_val + self.test_views) / VIEWS_PER_CLIP
+        return (
+            trained + (self._num_validations(0) * self._num_val + self.test_views) / VIEWS_PER_CLIP
+        )
 
     def note_views(self, seconds: float, *, num_views: int) -> None:
         """Note how long all processes together have taken to score so many views."""
@@ -70,11 +72,17 @@ class Estimate:
         num_validations = self._num_validations(run.epoch)
         parts = {
             f"{count(num_steps, 'step')} in": num_steps * step_seconds,
-            f"{count(num_validations, 'validation')} in": num_validations * self._num_val * view_seconds,
+            f"{count(num_validations, 'validation')} in": num_validations
+            * self._num_val
+            * view_seconds,
             "test in": self.test_views * view_seconds,
         }
         total = timedelta(seconds=round(sum(parts.values())))
-        shown = ", ".join(f"{name} {timedelta(seconds=round(seconds))}" for name, seconds in parts.items() if seconds)
+        shown = ", ".join(
+            f"{name} {timedelta(seconds=round(seconds))}"
+            for name, seconds in parts.items()
+            if seconds
+        )
         logger.info("time left for the whole run: about %s (%s)", total, shown)
         if device().type == "cpu" and total > LONG_ON_CPU:
             logger.warning(

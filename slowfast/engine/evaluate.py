@@ -64,18 +64,24 @@ class ScoreTable:
         are_probabilities: whether the scores are softmax probabilities, not logits.
     """
 
-    def __init__(self, num_videos: int, *, num_views: int, num_classes: int, are_probabilities: bool = False) -> None:
+    def __init__(
+        self, num_videos: int, *, num_views: int, num_classes: int, are_probabilities: bool = False
+    ) -> None:
         self.num_views = num_views
         self.are_probabilities = are_probabilities
         self.scores = torch.zeros(num_videos, num_classes)
         self.seen = torch.zeros(num_videos, num_views, dtype=torch.int32)
         self.unreadable: list[UnreadableVideo] = []
-        self.not_finite: list[UnreadableVideo] = []  # videos with scores that are not finite, which are never right
+        self.not_finite: list[
+            UnreadableVideo
+        ] = []  # videos with scores that are not finite, which are never right
 
     def add(self, scores: Tensor, *, video: Tensor, view: Tensor) -> None:
         """Add the scores (B, K) of B views to their videos."""
         self.scores.index_add_(0, video, scores)
-        self.seen.index_put_((video, view), torch.ones_like(view, dtype=torch.int32), accumulate=True)
+        self.seen.index_put_(
+            (video, view), torch.ones_like(view, dtype=torch.int32), accumulate=True
+        )
 
     def leave_out(self, unreadable: Sequence[UnreadableVideo]) -> None:
         """Note videos that cannot be scored."""
@@ -114,7 +120,9 @@ class ScoreTable:
                 f"{expected[video, view]}"
             )
         bad_rows = (~self.scores.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        self.not_finite = [UnreadableVideo(row, f"{path_of(row)}: its scores are not finite") for row in bad_rows]
+        self.not_finite = [
+            UnreadableVideo(row, f"{path_of(row)}: its scores are not finite") for row in bad_rows
+        ]
 
 
 class PendingScores:
@@ -165,7 +173,9 @@ def summarize(table: ScoreTable, labels: Tensor, *, loss_name: str = "cross_entr
     is_scored = table.is_scored
     num_videos, num_scored = len(labels), int(is_scored.sum())
     if not num_scored:
-        raise ValueError(f"no video of {num_videos} has scores; the first: {table.unscored[0].reason}")
+        raise ValueError(
+            f"no video of {num_videos} has scores; the first: {table.unscored[0].reason}"
+        )
     scores, labels = table.scores[is_scored], labels[is_scored]
     shares, counts = accuracy_by_class(scores, labels)
     top1, top5 = (100 * hits_at(scores, labels, k=k).double().mean().item() for k in (1, 5))
@@ -228,7 +238,10 @@ def score_views(
                 scores = model(normalize(batch.frames[part].to(place, non_blocking=True))).float()
             if table.are_probabilities:
                 scores = scores.softmax(dim=1)
-            before, pending = pending, PendingScores(scores, video=batch.video[part], view=batch.view[part])
+            before, pending = (
+                pending,
+                PendingScores(scores, video=batch.video[part], view=batch.view[part]),
+            )
             if before is not None:
                 before.add_to(table)
         table.leave_out(batch.unreadable)
@@ -306,7 +319,11 @@ def evaluate(cfg: CfgNode) -> Result:
     """
     start_logging(is_main=is_main())
     folder = Path(cfg.OUTPUT_DIR, "test")
-    same_command = "the same command" if cfg.TRAIN.AUTO_RESUME else "the same command with TRAIN.AUTO_RESUME True"
+    same_command = (
+        "the same command"
+        if cfg.TRAIN.AUTO_RESUME
+        else "the same command with TRAIN.AUTO_RESUME True"
+    )
     outcome = f"the training is saved; {same_command} tests again" if cfg.TRAIN.ENABLE else ""
     with (
         phase("the test", outcome=outcome, can_continue=cfg.TRAIN.ENABLE),
@@ -348,7 +365,9 @@ def _evaluate(cfg: CfgNode, folder: Path) -> Result:
         write_file(folder / "config.yaml", cfg.dump())
         logger.info("%s", format_table(result, build_class_names(cfg), title=f"test, {views}"))
         logger.info("scores and accuracies: %s", folder)
-        numbers = {name: value for name, value in result._asdict().items() if not name.startswith("class_")}
+        numbers = {
+            name: value for name, value in result._asdict().items() if not name.startswith("class_")
+        }
         log_json_stats({"_type": "test", **numbers})
         if result.num_not_finite:
             logger.error(
@@ -359,7 +378,9 @@ def _evaluate(cfg: CfgNode, folder: Path) -> Result:
     return result
 
 
-def write_result(folder: Path, result: Result, *, table: ScoreTable, labels: Tensor, weights: str) -> None:
+def write_result(
+    folder: Path, result: Result, *, table: ScoreTable, labels: Tensor, weights: str
+) -> None:
     """Write scores.npz and result.json, see `evaluate`, to a folder."""
     arrays: dict[str, Any] = {
         "scores": table.scores.numpy(),
@@ -369,7 +390,8 @@ def write_result(folder: Path, result: Result, *, table: ScoreTable, labels: Ten
     write_file(folder / "scores.npz", lambda file: np.savez_compressed(file, **arrays))
     unscored = [{"video": unscored.video, "reason": unscored.reason} for unscored in table.unscored]
     write_json(
-        folder / "result.json", {"weights": weights, **result._asdict(), "unscored": unscored, "run_by": provenance()}
+        folder / "result.json",
+        {"weights": weights, **result._asdict(), "unscored": unscored, "run_by": provenance()},
     )
 
 
@@ -378,7 +400,9 @@ def format_table(result: Result, class_names: Sequence[str], *, title: str) -> s
     width = max(len(name) for name in [*class_names, "all classes"])
     rows = [
         f"  {name:<{width}}  {count:>6}  {top1:>6.2f}"
-        for name, count, top1 in zip(class_names, result.class_counts, result.class_top1, strict=True)
+        for name, count, top1 in zip(
+            class_names, result.class_counts, result.class_top1, strict=True
+        )
         if count
     ]
     head = f"  {'class':<{width}}  {'videos':>6}  {'top-1':>6}"

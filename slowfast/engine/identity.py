@@ -14,10 +14,34 @@ START_WEIGHTS = "sha256 of the weights it started from"  # "": random ones
 # Keys that say where and how fast a run computes, what it shows and when it saves: not what it is.
 FREE_KEYS = (
     *("NUM_GPUS", "SHARD_ID", "DIST_BACKEND", "DIST_TIMEOUT", "OUTPUT_DIR", "LOG_PERIOD"),
-    *("TRAIN.ENABLE", "TRAIN.EVAL_PERIOD", "TRAIN.AUTO_RESUME", "TRAIN.REHEARSE", "TRAIN.RESUME_WITH_CHANGES"),
-    *("TRAIN.STATIC_GRAPH", "TRAIN.GRADIENT_BUCKET_VIEW", "TRAIN.PREFETCH", "TRAIN.EARLY_STOP_PATIENCE"),
-    *("TRAIN.CHECKPOINT_", "TRAIN.SAVE_LATEST", "TRAIN.KEEP_", "TEST.", "TENSORBOARD.", "DATA_LOADER."),
-    *("DATA.PATH_", "DATA.LABEL_PATH_TEMPLATE", "DATA.CLASS_NAMES", "DATA.TEST_", "DATA.ENSEMBLE_METHOD"),
+    *(
+        "TRAIN.ENABLE",
+        "TRAIN.EVAL_PERIOD",
+        "TRAIN.AUTO_RESUME",
+        "TRAIN.REHEARSE",
+        "TRAIN.RESUME_WITH_CHANGES",
+    ),
+    *(
+        "TRAIN.STATIC_GRAPH",
+        "TRAIN.GRADIENT_BUCKET_VIEW",
+        "TRAIN.PREFETCH",
+        "TRAIN.EARLY_STOP_PATIENCE",
+    ),
+    *(
+        "TRAIN.CHECKPOINT_",
+        "TRAIN.SAVE_LATEST",
+        "TRAIN.KEEP_",
+        "TEST.",
+        "TENSORBOARD.",
+        "DATA_LOADER.",
+    ),
+    *(
+        "DATA.PATH_",
+        "DATA.LABEL_PATH_TEMPLATE",
+        "DATA.CLASS_NAMES",
+        "DATA.TEST_",
+        "DATA.ENSEMBLE_METHOD",
+    ),
     "DATA.MAX_FRAME_PIXELS",
     *("DATA.MANIFEST", "DATA.MAX_BAD_FRACTION"),  # what the manifest leaves out shows in the videos
     *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
@@ -41,7 +65,9 @@ def identity_of(cfg: CfgNode, annotations: Annotations, *, start_weights: str) -
     identity = settings | {
         "training videos": len(annotations),
         "checksum of their labels": annotations.checksum_of_labels(),
-        "checksum of their paths, in order": annotations.checksum_of_paths(prefix=cfg.DATA.PATH_PREFIX),
+        "checksum of their paths, in order": annotations.checksum_of_paths(
+            prefix=cfg.DATA.PATH_PREFIX
+        ),
         "videos per step (TRAIN.BATCH_SIZE * NUM_SHARDS)": cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS,
         "learning rate at first and after the warm-up (SOLVER.BASE_LR, NUM_SHARDS)": [
             lr_at(cfg, epoch) for epoch in (0, cfg.SOLVER.WARMUP_EPOCHS)
@@ -49,7 +75,9 @@ def identity_of(cfg: CfgNode, annotations: Annotations, *, start_weights: str) -
         "number format (TRAIN.AMP)": dtype_name(amp_dtype(cfg.TRAIN.AMP, device())),
         START_WEIGHTS: start_weights,
     }
-    plain: dict[str, Any] = simplejson.loads(simplejson.dumps(identity))  # as it is read again from a file
+    plain: dict[str, Any] = simplejson.loads(
+        simplejson.dumps(identity)
+    )  # as it is read again from a file
     return plain
 
 
@@ -68,5 +96,9 @@ def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
 def _flatten(tree: CfgNode, prefix: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for name, value in tree.items():
-        pairs += _flatten(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [(f"{prefix}{name}", value)]
+        pairs += (
+            _flatten(value, f"{prefix}{name}.")
+            if isinstance(value, CfgNode)
+            else [(f"{prefix}{name}", value)]
+        )
     return pairs

@@ -77,9 +77,15 @@ def parameter_groups(
         decay_1d: whether biases and other 1-D parameters decay as well.
         lr_scales: learning rate of a parameter, by name, over that of `set_lr`; None: 1 for all.
     """
-    decays = {"batch_norm": norm_weight_decay, "one_d": weight_decay if decay_1d else 0.0, "others": weight_decay}
+    decays = {
+        "batch_norm": norm_weight_decay,
+        "one_d": weight_decay if decay_1d else 0.0,
+        "others": weight_decay,
+    }
     scales = sorted({*lr_scales.values()}) if lr_scales else [1.0]
-    members: dict[tuple[float, str], list[nn.Parameter]] = {(scale, kind): [] for scale in scales for kind in decays}
+    members: dict[tuple[float, str], list[nn.Parameter]] = {
+        (scale, kind): [] for scale in scales for kind in decays
+    }
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
@@ -118,7 +124,9 @@ def _policy_lr_at(cfg: "CfgNode", epoch: float) -> float:
         return cfg.SOLVER.BASE_LR * cfg.SOLVER.LRS[reached - 1]
     start = cfg.SOLVER.WARMUP_EPOCHS if cfg.SOLVER.COSINE_AFTER_WARMUP else 0.0
     # A warm-up as long as the run leaves no time for a cosine.
-    progress = (epoch - start) / (cfg.SOLVER.MAX_EPOCH - start) if start < cfg.SOLVER.MAX_EPOCH else 0.0
+    progress = (
+        (epoch - start) / (cfg.SOLVER.MAX_EPOCH - start) if start < cfg.SOLVER.MAX_EPOCH else 0.0
+    )
     half_height = (cfg.SOLVER.BASE_LR - cfg.SOLVER.COSINE_END_LR) / 2
     return cfg.SOLVER.COSINE_END_LR + half_height * (math.cos(math.pi * progress) + 1)
 

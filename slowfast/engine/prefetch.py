@@ -8,7 +8,9 @@ import torch
 from slowfast.datasets.records import Batch
 
 
-def on_device(steps: Iterable[tuple[Batch, ...]], device: torch.device) -> Iterator[tuple[Batch, ...]]:
+def on_device(
+    steps: Iterable[tuple[Batch, ...]], device: torch.device
+) -> Iterator[tuple[Batch, ...]]:
     """Iterate over steps, the frames and labels of their batches on a device; on a CPU, over the steps as they are.
 
     The host runs ahead of a GPU: it asks for the next step while the GPU computes. The copies go over a stream of their
@@ -26,7 +28,9 @@ def on_device(steps: Iterable[tuple[Batch, ...]], device: torch.device) -> Itera
         computing.wait_stream(copying)
         for batch in moved:
             for tensor in (batch.frames, batch.label):
-                tensor.record_stream(computing)  # so that its memory is not given away before the step is done
+                tensor.record_stream(
+                    computing
+                )  # so that its memory is not given away before the step is done
         yield moved
 
 
@@ -48,5 +52,6 @@ def copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
     return batch._replace(
-        frames=batch.frames.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True)
+        frames=batch.frames.to(device, non_blocking=True),
+        label=batch.label.to(device, non_blocking=True),
     )

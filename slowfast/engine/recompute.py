@@ -18,7 +18,12 @@ MARGIN = 0.2  # share of the free memory of a GPU that is left for what the kern
 
 
 def choose_recomputed(
-    model: UniFormer, *, shape: tuple[int, ...], amp: torch.dtype | None, limit: float, remedy: str = ""
+    model: UniFormer,
+    *,
+    shape: tuple[int, ...],
+    amp: torch.dtype | None,
+    limit: float,
+    remedy: str = "",
 ) -> None:
     """Let a model recompute as few blocks as make the activations of a training step fit into memory.
 
@@ -36,15 +41,24 @@ def choose_recomputed(
         ValueError: not even all blocks are enough.
     """
     num_clips = shape[0]
-    depths = tuple(len(stage) for stage in (model.blocks1, model.blocks2, model.blocks3, model.blocks4))
+    depths = tuple(
+        len(stage) for stage in (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
+    )
     none = activation_bytes(model, (0, 0, 0, 0), shape=shape, amp=amp)
     saved = [
-        none - activation_bytes(model, tuple(int(other == stage) for other in range(4)), shape=shape, amp=amp)
+        none
+        - activation_bytes(
+            model, tuple(int(other == stage) for other in range(4)), shape=shape, amp=amp
+        )
         if depths[stage]
         else 0
         for stage in range(4)
     ]  # by one block of each stage
-    order = [stage for stage in sorted(range(4), key=lambda stage: -saved[stage]) for _ in range(depths[stage])]
+    order = [
+        stage
+        for stage in sorted(range(4), key=lambda stage: -saved[stage])
+        for _ in range(depths[stage])
+    ]
 
     def bytes_with(count: int) -> int:
         # While a block is recomputed, its own activations are there as well.
@@ -63,7 +77,13 @@ def choose_recomputed(
     model.recomputed = from_main(_first(order, enough))
     logger.info(
         "activations of %d clips take %.2f GiB, of %.2f GiB; with MODEL.CHECKPOINT_NUM %s, %.2f GiB",
-        *(num_clips, none / 2**30, limit / 2**30, list(model.recomputed), bytes_with(enough) / 2**30),
+        *(
+            num_clips,
+            none / 2**30,
+            limit / 2**30,
+            list(model.recomputed),
+            bytes_with(enough) / 2**30,
+        ),
     )
 
 
@@ -72,7 +92,11 @@ def _first(order: list[int], count: int) -> tuple[int, ...]:
 
 
 def activation_bytes(
-    model: UniFormer, recomputed: tuple[int, ...], *, shape: tuple[int, ...], amp: torch.dtype | None
+    model: UniFormer,
+    recomputed: tuple[int, ...],
+    *,
+    shape: tuple[int, ...],
+    amp: torch.dtype | None,
 ) -> int:
     """Return the bytes that a forward pass keeps for the backward pass, besides the weights; nothing is computed.
 
@@ -88,16 +112,21 @@ def activation_bytes(
     try:
         with FakeTensorMode() as fake, torch.compiler.set_stance("force_eager"):
             state: dict[str, Tensor] = {
-                name: fake.from_tensor(tensor) for name, tensor in model.state_dict(keep_vars=True).items()
+                name: fake.from_tensor(tensor)
+                for name, tensor in model.state_dict(keep_vars=True).items()
             }
             with kept_tensors() as kept, autocast(amp, device()):
-                logits = torch.func.functional_call(model, state, torch.empty(shape, device=device()))
+                logits = torch.func.functional_call(
+                    model, state, torch.empty(shape, device=device())
+                )
                 logits.float().logsumexp(dim=1).mean()
     finally:
         model.recomputed = before
         model.train(was_training)
     own = {tensor.untyped_storage()._cdata for tensor in state.values()}
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept}
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept
+    }
     return sum(size for storage, size in storages.items() if storage not in own)
 
 
@@ -115,7 +144,12 @@ def kept_tensors() -> Iterator[list[Tensor]]:
 
 
 def free_bytes(
-    model: nn.Module, *, num_moments: int, has_average: bool, num_gradient_copies: float, input_bytes: int
+    model: nn.Module,
+    *,
+    num_moments: int,
+    has_average: bool,
+    num_gradient_copies: float,
+    input_bytes: int,
 ) -> float:
     """Return the bytes of a GPU that are left for activations, with what is still to come taken off.
 

@@ -13,7 +13,13 @@ from torch import nn
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import VideoLoader, build_annotations, build_loader
-from slowfast.distributed.collectives import device, is_main, largest_over_ranks, wait_for_all, world_size
+from slowfast.distributed.collectives import (
+    device,
+    is_main,
+    largest_over_ranks,
+    wait_for_all,
+    world_size,
+)
 from slowfast.engine.estimate import VIEWS_PER_CLIP, Estimate, clips_per_step
 from slowfast.engine.evaluate import ScoreTable, score_split, summarize, write_result
 from slowfast.engine.optim import lr_at
@@ -31,7 +37,9 @@ VIDEOS_PER_PROCESS = 4  # at most, of each split
 NUM_STEPS = 2  # the second one finds the optimizer as the first one has left it
 
 
-def rehearse(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoader, estimate: Estimate) -> None:
+def rehearse(
+    cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoader, estimate: Estimate
+) -> None:
     """Train a step or two, save, load, validate, test and write the result, each as the run will; then forget it all.
 
     Args:
@@ -45,7 +53,9 @@ def rehearse(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLo
         FloatingPointError: A loss or a score is not finite.
         Exception: Whatever the run would have raised, hours later.
     """
-    logger.info("rehearsing training, checkpoint, validation and test on a few videos (TRAIN.REHEARSE False skips it)")
+    logger.info(
+        "rehearsing training, checkpoint, validation and test on a few videos (TRAIN.REHEARSE False skips it)"
+    )
     start = perf_counter()
     beginning = copy.deepcopy(run.state())
     folder = Path(cfg.OUTPUT_DIR, REHEARSAL_NAME)
@@ -63,10 +73,14 @@ def rehearse(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLo
             _evaluate(cfg, run, split, folder=folder, budget=budget, estimate=estimate)
         wait_for_all()
     run.load(beginning, path="the state before the rehearsal")
-    logger.info("rehearsed training, checkpoint, validation and test in %.1f s", perf_counter() - start)
+    logger.info(
+        "rehearsed training, checkpoint, validation and test in %.1f s", perf_counter() - start
+    )
 
 
-def _train(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoader, *, num_steps: int) -> None:
+def _train(
+    cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoader, *, num_steps: int
+) -> None:
     run.model.train()
     loader.set_epoch(0)
     steps = islice(loader.steps(), num_steps)
@@ -87,7 +101,9 @@ def _train(cfg: CfgNode, run: TrainingState, taker: TrainStep, loader: VideoLoad
         )
 
 
-def _evaluate(cfg: CfgNode, run: TrainingState, split: str, *, folder: Path, budget: float, estimate: Estimate) -> None:
+def _evaluate(
+    cfg: CfgNode, run: TrainingState, split: str, *, folder: Path, budget: float, estimate: Estimate
+) -> None:
     annotations = build_annotations(cfg, split)
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS if split == "test" else 1
     model = run.models[-1] if cfg.TEST.EMA else run.model
@@ -98,7 +114,9 @@ def _evaluate(cfg: CfgNode, run: TrainingState, split: str, *, folder: Path, bud
     start = perf_counter()
     table, loader = _score(cfg, model, annotations, split, num_videos=num_videos)
     estimate.note_views(perf_counter() - start, num_views=num_videos * num_views)
-    if not table.is_scored.any() and num_videos < most:  # a few unreadable videos are no reason to stop
+    if (
+        not table.is_scored.any() and num_videos < most
+    ):  # a few unreadable videos are no reason to stop
         table, loader = _score(cfg, model, annotations, split, num_videos=most)
     if table.not_finite:
         raise FloatingPointError(

@@ -65,7 +65,9 @@ def start_run(cfg: CfgNode) -> tuple[TrainingState, VideoLoader, bool]:
     changes = differences(identity, found.state["identity"] if found.state else {})
     if changes and not cfg.TRAIN.RESUME_WITH_CHANGES:
         raise ValueError(_describe_other_run(cfg.OUTPUT_DIR, found, changes))
-    run_id = from_main(_take_folder(cfg, found, identity=identity, weights=weights) if is_main() else "")
+    run_id = from_main(
+        _take_folder(cfg, found, identity=identity, weights=weights) if is_main() else ""
+    )
     if changes:
         logger.warning("%s", "\n    ".join([f"resuming from {found.path} with changes:", *changes]))
 
@@ -91,15 +93,24 @@ def _find(cfg: CfgNode) -> Found:
     record, path, state = None, None, None
     if is_main():
         record = find_run(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME)
-        newest = load_newest(resumable_checkpoints(cfg.OUTPUT_DIR, record.run_id)) if record else None
+        newest = (
+            load_newest(resumable_checkpoints(cfg.OUTPUT_DIR, record.run_id)) if record else None
+        )
         state, path = newest or (None, None)
         if state is not None:
             check_state(state, path=str(path))
         others = (
-            len(checkpoints_of(cfg.OUTPUT_DIR)) - len(own_checkpoints(cfg.OUTPUT_DIR, record.run_id)) if record else 0
+            len(checkpoints_of(cfg.OUTPUT_DIR))
+            - len(own_checkpoints(cfg.OUTPUT_DIR, record.run_id))
+            if record
+            else 0
         )
         if others:
-            logger.warning("%s/checkpoints: %s of other runs, left alone", cfg.OUTPUT_DIR, count(others, "checkpoint"))
+            logger.warning(
+                "%s/checkpoints: %s of other runs, left alone",
+                cfg.OUTPUT_DIR,
+                count(others, "checkpoint"),
+            )
     record, path = from_main((record, path))
     if path is not None and state is None:
         state = load_checkpoint(path)
@@ -113,11 +124,16 @@ def _identify(cfg: CfgNode, loader: VideoLoader, found: Found) -> tuple[str, dic
         weights = weights_to_start(cfg)
         checksum = sha256_of(pathmgr.get_local_path(weights)) if weights else ""
     except OSError as error:
-        names = {start.get("start_weights") for start in found.record.starts} if found.record else set()
+        names = (
+            {start.get("start_weights") for start in found.record.starts} if found.record else set()
+        )
         is_of_run = known.get(START_WEIGHTS) and (not names or name_of_start_weights(cfg) in names)
         if not is_of_run:
             raise
-        logger.info("the weights that this run started from are not there, and not needed to resume it (%s)", error)
+        logger.info(
+            "the weights that this run started from are not there, and not needed to resume it (%s)",
+            error,
+        )
         weights, checksum = "", known[START_WEIGHTS]
     return weights, identity_of(cfg, loader.dataset.annotations, start_weights=checksum)
 
@@ -129,7 +145,9 @@ def _take_folder(cfg: CfgNode, found: Found, *, identity: dict[str, Any], weight
         record = None  # of a run that was stopped before it saved anything
     if record is None and holds_outputs(cfg.OUTPUT_DIR):
         _refuse_to_move(weights, cfg.OUTPUT_DIR)
-        with locked(cfg.OUTPUT_DIR, purpose="test"):  # one that runs would write its result into the new run's folder
+        with locked(
+            cfg.OUTPUT_DIR, purpose="test"
+        ):  # one that runs would write its result into the new run's folder
             folder = set_aside(cfg.OUTPUT_DIR)
         logger.warning("%s holds another run, which is set aside: %s", cfg.OUTPUT_DIR, folder)
 

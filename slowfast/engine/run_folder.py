@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 from slowfast.distributed.collectives import is_main
 from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job import Job, current_job, is_restart_of
-from slowfast.utils.checkpoint import BEST_NAME, checkpoints_of, load_checkpoint, position_in_name, read_header
+from slowfast.utils.checkpoint import (
+    BEST_NAME,
+    checkpoints_of,
+    load_checkpoint,
+    position_in_name,
+    read_header,
+)
 from slowfast.utils.cleanup import cleaned_up
 from slowfast.utils.files import read_json, remove_unfinished, write_json
 from slowfast.utils.provenance import provenance
@@ -45,9 +51,13 @@ class RunRecord(NamedTuple):
 
     run_id: str  # unique; in every checkpoint of the run, too
     identity: dict[str, Any]  # what makes it this run and no other, see slowfast.engine.identity
-    starts: list[dict[str, Any]]  # of the processes that worked on it: when, where, with which code and command
+    starts: list[
+        dict[str, Any]
+    ]  # of the processes that worked on it: when, where, with which code and command
     job: dict[str, Any]  # the job of the last start
-    goes_aside_to: str = ""  # name of the folder that it is being moved to; "": it is the run of its folder
+    goes_aside_to: str = (
+        ""  # name of the folder that it is being moved to; "": it is the run of its folder
+    )
 
 
 @contextmanager
@@ -103,7 +113,9 @@ def _read_record(output_dir: str) -> tuple[RunRecord | None, str]:
     for checkpoint in paths:
         header = _header_of(checkpoint)
         if header.get("run_id"):
-            record = RunRecord(header["run_id"], header.get("identity", {}), starts=[], job=_NO_JOB._asdict())
+            record = RunRecord(
+                header["run_id"], header.get("identity", {}), starts=[], job=_NO_JOB._asdict()
+            )
             return record, f"{damage}; the run is known from {checkpoint}"
     if paths:
         raise ValueError(
@@ -155,7 +167,11 @@ def own_checkpoints(output_dir: str, run_id: str) -> list[Path]:
 
     A checkpoint that cannot be read counts as one of the run: whoever loads it tells what is wrong with it.
     """
-    return [path for path in checkpoints_of(output_dir) if _header_of(path).get("run_id", run_id) == run_id]
+    return [
+        path
+        for path in checkpoints_of(output_dir)
+        if _header_of(path).get("run_id", run_id) == run_id
+    ]
 
 
 def resumable_checkpoints(output_dir: str, run_id: str) -> list[Path]:
@@ -199,9 +215,13 @@ def checkpoint_to_test(output_dir: str, *, best: bool) -> Path:
 
     path = Path(output_dir, BEST_NAME)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, but TEST.TEST_BEST is True; train first, or set it False")
+        raise FileNotFoundError(
+            f"{path}: no such file, but TEST.TEST_BEST is True; train first, or set it False"
+        )
     if record and _header_of(path).get("run_id", record.run_id) != record.run_id:
-        raise ValueError(f"{path} is of another run than {Path(output_dir, RECORD_NAME)}; name it as a file to test it")
+        raise ValueError(
+            f"{path} is of another run than {Path(output_dir, RECORD_NAME)}; name it as a file to test it"
+        )
     return path
 
 
@@ -253,7 +273,9 @@ def set_aside(output_dir: str) -> Path:
         record = read_record(output_dir)
     except ValueError:
         record = None
-    record = record or RunRecord(f"unknown-{new_run_id()}", identity={}, starts=[], job=_NO_JOB._asdict())
+    record = record or RunRecord(
+        f"unknown-{new_run_id()}", identity={}, starts=[], job=_NO_JOB._asdict()
+    )
     folder = Path(output_dir, ASIDE_NAME, record.goes_aside_to or record.run_id)
     if not record.goes_aside_to and folder.exists():  # it was brought back from there
         folder = folder.with_name(f"{record.run_id}-again-{new_run_id()}")

@@ -71,7 +71,9 @@ class SkippedSteps:
         """Begin to count anew."""
         self._streak.length = 0
 
-    def note_bad(self, step: Step, *, loss_scale: float, is_normal: bool, find_module: Callable[[Step], str]) -> None:
+    def note_bad(
+        self, step: Step, *, loss_scale: float, is_normal: bool, find_module: Callable[[Step], str]
+    ) -> None:
         """Count a step that was skipped, and write down what is known of it; all processes call it together.
 
         Args:
@@ -105,7 +107,11 @@ class SkippedSteps:
             "rank": rank(),
             "loss": _shown(step.loss),
             "first_module_not_finite": module,
-            "videos": [self._video_name(row) for part in step.parts for row in dict.fromkeys(part.video.tolist())],
+            "videos": [
+                self._video_name(row)
+                for part in step.parts
+                for row in dict.fromkeys(part.video.tolist())
+            ],
         }
         content: dict[str, Any] = {
             "epoch": step.epoch + 1,
@@ -118,7 +124,9 @@ class SkippedSteps:
         if self._folder is None:
             return f"first in {module}, videos {some(here['videos'])}"
 
-        from slowfast.utils.files import write_json  # needs simplejson, which training without a folder can do without
+        from slowfast.utils.files import (
+            write_json,
+        )  # needs simplejson, which training without a folder can do without
 
         path = self._folder / f"epoch_{step.epoch + 1:05d}_step_{step.step + 1:07d}.json"
         if is_main():
@@ -143,7 +151,11 @@ def first_module_not_finite(model: nn.Module, losses: Callable[[], Sequence[Tens
     found: list[str] = []
 
     def look(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point() and not output.isfinite().all():
+        if (
+            isinstance(output, Tensor)
+            and output.is_floating_point()
+            and not output.isfinite().all()
+        ):
             found.append(names[module] or "the model")
 
     hooks = [module.register_forward_hook(look) for module in names]
@@ -159,7 +171,9 @@ def first_module_not_finite(model: nn.Module, losses: Callable[[], Sequence[Tens
     torch.stack(list(values)).sum().backward()
     bad = [name for name, parameter in model.named_parameters() if not _is_finite(parameter.grad)]
     model.zero_grad(set_to_none=True)
-    return f"the gradient of {bad[-1]}" if bad else "none in this process, when the step was repeated"
+    return (
+        f"the gradient of {bad[-1]}" if bad else "none in this process, when the step was repeated"
+    )
 
 
 def _is_finite(gradient: Tensor | None) -> bool:

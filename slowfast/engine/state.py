@@ -41,7 +41,9 @@ class TrainingState:
     num_parts: int = 1  # batches into which all processes together divide a step
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the next epoch
-    unreadable: set[int] = field(default_factory=set)  # rows of the training videos that were unreadable in this epoch
+    unreadable: set[int] = field(
+        default_factory=set
+    )  # rows of the training videos that were unreadable in this epoch
     num_skipped_steps: int = 0  # skipped so far, because their numbers were not finite
     streak: Streak = field(default_factory=Streak)  # of skipped steps
     validations: list[dict[str, Any]] = field(default_factory=list)  # records, see `Validations`
@@ -92,11 +94,21 @@ class TrainingState:
             ValueError: It cannot be resumed from, or is of another model or optimizer.
         """
         check_state(state, path=path)
-        report = fill_weights(self.model, state, path=path, allowed=self.allowed_mismatch, class_names=self.class_names)
+        report = fill_weights(
+            self.model,
+            state,
+            path=path,
+            allowed=self.allowed_mismatch,
+            class_names=self.class_names,
+        )
         if self.ema is not None and "ema_state" in state:
             averaged = {**state, "model_state": state["ema_state"]}
             fill_weights(
-                self.ema.model, averaged, path=path, allowed=self.allowed_mismatch, class_names=self.class_names
+                self.ema.model,
+                averaged,
+                path=path,
+                allowed=self.allowed_mismatch,
+                class_names=self.class_names,
             )
         elif self.ema is not None:
             self.ema.begin_at(self.model)
@@ -104,7 +116,9 @@ class TrainingState:
             self.optimizer.load_state_dict(self._with_own_options(state["optimizer_state"]))
             self._reorder_head(report.class_order)
         except ValueError as error:
-            raise ValueError(f"{path}: was trained with another optimizer ({error}); use another OUTPUT_DIR") from error
+            raise ValueError(
+                f"{path}: was trained with another optimizer ({error}); use another OUTPUT_DIR"
+            ) from error
         if state["scaler_state"]:
             self.scaler.load_state_dict(state["scaler_state"])
         elif self.scaler.is_enabled():
@@ -112,7 +126,10 @@ class TrainingState:
 
         self.epoch, self.step = state["epoch"], state["step"]
         counters = state["counters"]
-        self.unreadable, self.num_skipped_steps = set(counters["unreadable"]), counters["num_skipped_steps"]
+        self.unreadable, self.num_skipped_steps = (
+            set(counters["unreadable"]),
+            counters["num_skipped_steps"],
+        )
         vars(self.streak).update(counters["streak"])
         self.validations[:] = state["validations"]
 
@@ -123,12 +140,16 @@ class TrainingState:
             return state  # which torch refuses
         if ("betas" in own[0]) != ("betas" in saved[0]):  # torch would notice at the next step only
             raise ValueError("SOLVER.OPTIMIZING_METHOD is of another kind")
-        groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(own, saved, strict=True)]
+        groups = [
+            {**mine, "params": theirs["params"]} for mine, theirs in zip(own, saved, strict=True)
+        ]
         return {**state, "param_groups": groups}
 
     def _reorder_head(self, class_order: Sequence[int]) -> None:
         """Bring the rows of the optimizer's means into the order that those of the head were brought into, if any."""
-        for parameter in map(self.model.get_parameter, head_names(self.model) if class_order else ()):
+        for parameter in map(
+            self.model.get_parameter, head_names(self.model) if class_order else ()
+        ):
             for mean in self.optimizer.state[parameter].values():
                 if isinstance(mean, Tensor) and mean.shape == parameter.shape:
                     mean.copy_(mean[[*class_order]])

@@ -27,7 +27,9 @@ class Outcome(NamedTuple):
     loss: Tensor  # mean over the clips
     top1: Tensor  # share of the clips
     grad_norm: Tensor  # over all processes, before clipping
-    is_bad: Tensor  # bool: a gradient was not finite, nothing was changed; the same in all processes
+    is_bad: (
+        Tensor  # bool: a gradient was not finite, nothing was changed; the same in all processes
+    )
 
 
 class TrainStep:
@@ -67,7 +69,9 @@ class TrainStep:
         seed: int = 0,
         parallel: nn.Module | None = None,
     ) -> None:
-        self.shall_stop = False  # some process was asked to stop; all get to know it after the same step
+        self.shall_stop = (
+            False  # some process was asked to stop; all get to know it after the same step
+        )
         self.shall_save = False  # the same, to save
         self._run = run
         self._mix = mix
@@ -85,7 +89,12 @@ class TrainStep:
         self._last: Step | None = None  # taken, and not judged yet
 
     def take(
-        self, parts: tuple[Batch, ...], *, lr: float, is_interrupted: bool = False, save_is_due: bool = False
+        self,
+        parts: tuple[Batch, ...],
+        *,
+        lr: float,
+        is_interrupted: bool = False,
+        save_is_due: bool = False,
     ) -> Outcome:
         """Take the next step of the run, and judge the one before.
 
@@ -140,7 +149,10 @@ class TrainStep:
         self._run.num_skipped_steps += 1
         is_normal = self._run.scaler.is_enabled() and not verdict.has_bad_loss
         self._bad_steps.note_bad(
-            last, loss_scale=self._run.scaler.get_scale(), is_normal=is_normal, find_module=self._find_module
+            last,
+            loss_scale=self._run.scaler.get_scale(),
+            is_normal=is_normal,
+            find_module=self._find_module,
         )
 
     def _find_module(self, step: Step) -> str:
@@ -153,7 +165,9 @@ class TrainStep:
     def _losses(self, step: Step) -> list[Tensor]:
         """The losses of a step that was taken before, in this process alone, with the weights of now, a step later."""
         return [
-            self._forward(self._run.model, batch, place=(step.epoch, step.step, number), of=len(step.parts))[0]
+            self._forward(
+                self._run.model, batch, place=(step.epoch, step.step, number), of=len(step.parts)
+            )[0]
             for number, batch in enumerate(step.parts)
         ]
 
@@ -165,7 +179,9 @@ class TrainStep:
         for number, batch in enumerate(parts):
             is_last = number == len(parts) - 1
             with self._synchronized(is_last):
-                loss, share = self._forward(self._parallel, batch, place=(run.epoch, run.step, number), of=len(parts))
+                loss, share = self._forward(
+                    self._parallel, batch, place=(run.epoch, run.step, number), of=len(parts)
+                )
                 run.scaler.scale(loss / len(parts)).backward()
             losses.append(loss.detach())
             shares.append(share)
@@ -193,7 +209,9 @@ class TrainStep:
         # and so does one on another number of processes that divides the step into the same parts.
         seed = (self._seed, epoch, step, rank() * of + number)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        frames, label = (tensor.to(device(), non_blocking=True) for tensor in (batch.frames, batch.label))
+        frames, label = (
+            tensor.to(device(), non_blocking=True) for tensor in (batch.frames, batch.label)
+        )
         frames = self._normalize(frames, batch.unfilled)
         target = label
         if self._mix is not None:

@@ -68,24 +68,37 @@ def train(cfg: CfgNode) -> bool:
     """
     start_logging(is_main=is_main())
     set_up_kernels(tf32=cfg.TRAIN.TF32)
-    with explained_out_of_memory(_remedies(cfg)), locked(cfg.OUTPUT_DIR, purpose="training") as lock:
+    with (
+        explained_out_of_memory(_remedies(cfg)),
+        locked(cfg.OUTPUT_DIR, purpose="training") as lock,
+    ):
         if is_main():
             remove_leftovers(cfg.OUTPUT_DIR)
-        can_continue = from_main(is_main() and is_resumable(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME))
+        can_continue = from_main(
+            is_main() and is_resumable(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME)
+        )
         saved = "what is saved stays; run the same command again" if can_continue else ""
         with phase("the start of the training", outcome=saved, can_continue=can_continue):
             run, train_loader, is_resumed = start_run(cfg)
             val_loader = build_loader(cfg, "val")
             _log_setup(cfg, run, num_videos=len(train_loader.dataset))
             saver = _build_saver(cfg, run, lock, is_resumed=is_resumed)
-            best = best_validation(cfg.OUTPUT_DIR, run.run_id, max_epoch=run.epoch) if is_main() else None
-            validations = Validations(cfg.OUTPUT_DIR, run, best=from_main(best), metric=cfg.TRAIN.BEST_METRIC)
+            best = (
+                best_validation(cfg.OUTPUT_DIR, run.run_id, max_epoch=run.epoch)
+                if is_main()
+                else None
+            )
+            validations = Validations(
+                cfg.OUTPUT_DIR, run, best=from_main(best), metric=cfg.TRAIN.BEST_METRIC
+            )
             validations.write()
             annotations = train_loader.dataset.annotations
             taker = build_train_step(
                 cfg,
                 run,
-                unreadable=UnreadableVideos(len(annotations), max_fraction=cfg.DATA.MAX_BAD_FRACTION),
+                unreadable=UnreadableVideos(
+                    len(annotations), max_fraction=cfg.DATA.MAX_BAD_FRACTION
+                ),
                 video_name=lambda row: annotations[row].name,
             )
 
@@ -99,19 +112,32 @@ def train(cfg: CfgNode) -> bool:
         log_dir = log_dir or Path(cfg.OUTPUT_DIR, "tensorboard")
         writer = ScalarWriter(str(log_dir) if cfg.TENSORBOARD.ENABLE and is_main() else None)
         training = _Training(
-            cfg, run, taker, train_loader, val_loader, saver, validations, estimate, writer, Interruption()
+            cfg,
+            run,
+            taker,
+            train_loader,
+            val_loader,
+            saver,
+            validations,
+            estimate,
+            writer,
+            Interruption(),
         )
         with training.interruption, train_loader.explained():
             try:
                 return training.run_epochs()
             except SkippedStepsError as error:
-                before = from_main(saver.put_away_streak(run) if is_main() and run.streak.length else None)
+                before = from_main(
+                    saver.put_away_streak(run) if is_main() and run.streak.length else None
+                )
                 raise SkippedStepsError(f"{error}. {_how_to_continue(cfg, before)}") from error
             finally:
                 writer.close()
 
 
-def _build_saver(cfg: CfgNode, run: TrainingState, lock: FolderLock | None, *, is_resumed: bool) -> Saver:
+def _build_saver(
+    cfg: CfgNode, run: TrainingState, lock: FolderLock | None, *, is_resumed: bool
+) -> Saver:
     retention = {
         "keep_last": 1 if cfg.TRAIN.SAVE_LATEST else cfg.TRAIN.KEEP_LAST,
         "keep_every": cfg.TRAIN.KEEP_EVERY,
@@ -183,7 +209,9 @@ class _Training:
             for model in run.models:
                 copy_buffers_from_main(model)
                 if cfg.BN.USE_PRECISE_STATS and self._is_due(every=cfg.TRAIN.EVAL_PERIOD):
-                    _recompute_statistics(cfg, model, self.train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE)
+                    _recompute_statistics(
+                        cfg, model, self.train_loader, num_batches=cfg.BN.NUM_BATCHES_PRECISE
+                    )
             if cfg.TRAIN.SAVE_LATEST or self._is_due(every=cfg.TRAIN.CHECKPOINT_PERIOD):
                 self.saver.save(run)
             wait_for_all()
@@ -211,7 +239,10 @@ class _Training:
         for parts in progress:
             lr = lr_at(cfg, run.epoch + run.step / num_steps)
             outcome = taker.take(
-                parts, lr=lr, is_interrupted=self.interruption.is_requested, save_is_due=self.saver.is_due()
+                parts,
+                lr=lr,
+                is_interrupted=self.interruption.is_requested,
+                save_is_due=self.saver.is_due(),
             )
             self.estimate.note_step(run, loss=outcome.loss)
             if progress.line_is_due():
@@ -233,9 +264,17 @@ class _Training:
         cfg, run, start = self.cfg, self.run, perf_counter()
         model = run.models[-1] if cfg.TEST.EMA else run.model
         title = f"validate epoch {run.epoch}"
-        logger.info("validating after epoch %d on %s", run.epoch, count(len(self.val_loader.dataset), "video"))
+        logger.info(
+            "validating after epoch %d on %s",
+            run.epoch,
+            count(len(self.val_loader.dataset), "video"),
+        )
         table = score_split(
-            cfg, model, self.val_loader, title=title, is_interrupted=lambda: self.interruption.is_requested
+            cfg,
+            model,
+            self.val_loader,
+            title=title,
+            is_interrupted=lambda: self.interruption.is_requested,
         )
         if table is None:
             return False
@@ -251,13 +290,22 @@ class _Training:
 
         logger.info(
             "validation after epoch %d: top-1 %.2f  top-5 %.2f  loss %.4f  (scored %d/%d, %.1fs)",
-            *(run.epoch, result.top1, result.top5, result.loss, result.num_scored, result.num_videos),
+            *(
+                run.epoch,
+                result.top1,
+                result.top5,
+                result.loss,
+                result.num_scored,
+                result.num_videos,
+            ),
             perf_counter() - start,
         )
         numbers = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
         if is_main():
             log_json_stats({"_type": "val_epoch", "epoch": run.epoch, **numbers})
-            self.writer.write({f"val/{name}": value for name, value in numbers.items()}, step=run.epoch)
+            self.writer.write(
+                {f"val/{name}": value for name, value in numbers.items()}, step=run.epoch
+            )
         record = {"epoch": run.epoch, **numbers}
         is_best = self.validations.is_best(record)
         if is_best:
@@ -282,13 +330,19 @@ class _Training:
         """Whether a signal came after the last step, which the test that follows would not hear of."""
         if not largest_over_ranks(float(self.interruption.is_requested)):
             return False
-        logger.warning("stopped by %s; the training is finished, and %s tests", self._signal, self._same_command)
+        logger.warning(
+            "stopped by %s; the training is finished, and %s tests",
+            self._signal,
+            self._same_command,
+        )
         return True
 
     def _stop(self) -> bool:
         self.saver.save(self.run)
         wait_for_all()  # a launcher may end the processes that are left when the first one has gone
-        logger.warning("stopped by %s; %s resumes at %s", self._signal, self._same_command, self.run.place)
+        logger.warning(
+            "stopped by %s; %s resumes at %s", self._signal, self._same_command, self.run.place
+        )
         return False
 
     @property
@@ -297,7 +351,9 @@ class _Training:
 
     @property
     def _same_command(self) -> str:
-        return "the same command" + ("" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True")
+        return "the same command" + (
+            "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
+        )
 
     def _is_due(self, *, every: int) -> bool:
         """Whether something done after each so many epochs, and after the last, is done now."""
@@ -316,7 +372,12 @@ def _log_step(
 ) -> None:
     means = mean_over_ranks({"loss": outcome.loss.item(), "top1": 100 * outcome.top1.item()})
     memory = "memory_gb" if device().type == "cuda" else "ram_gb"
-    values = {**means, "lr": lr, "grad_norm": outcome.grad_norm.item(), memory: largest_over_ranks(peak_memory())}
+    values = {
+        **means,
+        "lr": lr,
+        "grad_norm": outcome.grad_norm.item(),
+        memory: largest_over_ranks(peak_memory()),
+    }
     if device().type == "cuda":
         values["reserved_gb"] = largest_over_ranks(peak_reserved())
     if run.scaler.is_enabled():
@@ -326,17 +387,28 @@ def _log_step(
         record["clips_per_second"] = clips_per_step(cfg) / record["step_seconds"]
         record["skipped_steps"] = run.num_skipped_steps
         log_json_stats({"_type": "train_step", "epoch": run.epoch + 1, **record})
-        shown = {name: value for name, value in record.items() if name not in ("step", "num_steps", "eta_seconds")}
+        shown = {
+            name: value
+            for name, value in record.items()
+            if name not in ("step", "num_steps", "eta_seconds")
+        }
         global_step = run.epoch * progress.num_steps + record["step"]
         writer.write({f"train/{name}": value for name, value in shown.items()}, step=global_step)
 
 
-def _recompute_statistics(cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, num_batches: int) -> None:
+def _recompute_statistics(
+    cfg: CfgNode, model: nn.Module, loader: VideoLoader, *, num_batches: int
+) -> None:
     """Replace the running BatchNorm statistics by the mean over training batches, and share those of rank 0."""
     normalize = build_normalize(cfg)
-    frames = (normalize(batch.frames.to(device()), batch.unfilled) for batch in islice(loader, num_batches))
+    frames = (
+        normalize(batch.frames.to(device()), batch.unfilled)
+        for batch in islice(loader, num_batches)
+    )
     was_training = model.training
-    with autocast(amp_dtype(cfg.TRAIN.AMP, device()), device()):  # as in training, whose statistics they stand for
+    with autocast(
+        amp_dtype(cfg.TRAIN.AMP, device()), device()
+    ):  # as in training, whose statistics they stand for
         update_bn_stats(model.train(), frames, min(num_batches, len(loader)), progress=None)
     model.train(was_training)
     copy_buffers_from_main(model)

@@ -42,7 +42,10 @@ class UnreadableVideos:
         self._new = []
         for unreadable in found:
             if unreadable.video not in self._named and is_main():
-                logger.warning("another video takes the place of one that cannot be read: %s", unreadable.reason)
+                logger.warning(
+                    "another video takes the place of one that cannot be read: %s",
+                    unreadable.reason,
+                )
             self._named.add(unreadable.video)
 
         rows.update(unreadable.video for unreadable in found)

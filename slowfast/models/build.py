@@ -21,8 +21,12 @@ class Model(NamedTuple):
     """What MODEL.MODEL_NAME can name."""
 
     build: Callable[[CfgNode], nn.Module]  # with random weights
-    find_problems: Callable[[CfgNode], list[str]] = _nothing_wrong  # with its keys, one sentence each
-    layer_numbers: Callable[[nn.Module], dict[str, int]] | None = None  # of its parameters by name, the lowest first
+    find_problems: Callable[[CfgNode], list[str]] = (
+        _nothing_wrong  # with its keys, one sentence each
+    )
+    layer_numbers: Callable[[nn.Module], dict[str, int]] | None = (
+        None  # of its parameters by name, the lowest first
+    )
 
 
 MODELS = {
@@ -33,7 +37,11 @@ MODELS = {
     ),
 }
 
-LIGHT_MODELS = ("Uniformer_light", "Uniformer_light_fp32", "Uniformer_light_ls_fp32")  # another architecture: XS, XXS
+LIGHT_MODELS = (
+    "Uniformer_light",
+    "Uniformer_light_fp32",
+    "Uniformer_light_ls_fp32",
+)  # another architecture: XS, XXS
 
 
 def add_model(name: str, model: Model) -> None:
@@ -52,9 +60,14 @@ def find_problems(cfg: CfgNode) -> list[str]:
     problems = zoo.find_problems(cfg)
     if cfg.MODEL.MODEL_NAME not in MODELS:
         what = (
-            "; the light models (UniFormer-XS, -XXS) are not available" if cfg.MODEL.MODEL_NAME in LIGHT_MODELS else ""
+            "; the light models (UniFormer-XS, -XXS) are not available"
+            if cfg.MODEL.MODEL_NAME in LIGHT_MODELS
+            else ""
         )
-        return [*problems, f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}{what}; choose from {', '.join(MODELS)}"]
+        return [
+            *problems,
+            f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}{what}; choose from {', '.join(MODELS)}",
+        ]
     model = MODELS[cfg.MODEL.MODEL_NAME]
     if cfg.SOLVER.LAYER_DECAY != 1 and model.layer_numbers is None:
         numbered = [name for name, other in MODELS.items() if other.layer_numbers is not None]

@@ -45,7 +45,11 @@ class Depthwise(nn.Conv3d):
         if torch.is_autocast_enabled("cuda"):
             x = x.to(torch.get_autocast_dtype("cuda"))
         C, _, H, W = x.shape[1:]
-        is_supported = self.kernel_size[0] in KERNEL_SIZES and x.dtype in KERNEL_DTYPES and H * W * C < MAX_FRAME
+        is_supported = (
+            self.kernel_size[0] in KERNEL_SIZES
+            and x.dtype in KERNEL_DTYPES
+            and H * W * C < MAX_FRAME
+        )
         if is_supported and can_use_triton():
             return convolve(x, self.weight, self.bias)
         return convolve_over_time(x, self.weight, self.bias)
@@ -79,17 +83,23 @@ def find_triton_problems() -> list[str]:
         return ["the kernels are made for GPUs of NVIDIA alone"]
     major, minor = torch.cuda.get_device_capability()
     if major < 8:
-        return [f"the kernels need a GPU of compute capability 8.0, and this one has {major}.{minor}"]
+        return [
+            f"the kernels need a GPU of compute capability 8.0, and this one has {major}.{minor}"
+        ]
     return [*find_gpu_problems(), *_cache_problems()]
 
 
 def _cache_problems() -> list[str]:
     home = os.environ.get("TRITON_HOME") or Path.home()
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
     if os.access(existing, os.W_OK | os.X_OK):
         return []
-    return [f"Triton cannot write to {folder}; name another folder in the environment variable TRITON_CACHE_DIR"]
+    return [
+        f"Triton cannot write to {folder}; name another folder in the environment variable TRITON_CACHE_DIR"
+    ]
 
 
 @torch.library.custom_op("slowfast::depthwise", mutates_args=())
@@ -135,7 +145,9 @@ def _(dy: Tensor, weight: Tensor) -> Tensor:
 @_weight_gradient.register_fake
 def _(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     dim = x.shape[1]
-    return x.new_empty((dim, 1, size, size, size), dtype=torch.float32), x.new_empty(dim, dtype=torch.float32)
+    return x.new_empty((dim, 1, size, size, size), dtype=torch.float32), x.new_empty(
+        dim, dtype=torch.float32
+    )
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -53,7 +53,9 @@ def weight_gradient(dy: Tensor, x: Tensor, *, size: int) -> tuple[Tensor, Tensor
     B, C, T, H, W = x.shape
     tiling = _Tiling.of(C, H, W, lanes=8)
     taps = size**3
-    steps = size if size == 3 else 1  # The time steps of the kernel whose sums fit into the registers together.
+    steps = (
+        size if size == 3 else 1
+    )  # The time steps of the kernel whose sums fit into the registers together.
     groups = triton.cdiv(C, tiling.channels) * (size // steps)
     tiles = B * T * tiling.row_tiles * tiling.column_tiles
     splits = max(1, min(_PROGRAMS // groups, triton.cdiv(tiles, _LEAST_TILES)))
@@ -99,7 +101,9 @@ def _correlate(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     taps = weight.new_empty((size**3, C), dtype=torch.float32).copy_(weight.flatten(1).t())
     y = torch.empty_like(x, memory_format=torch.channels_last_3d)
     with torch.cuda.device_of(x):
-        _correlation_kernel[(B * T * tiling.row_tiles * tiling.column_tiles, triton.cdiv(C, tiling.channels))](
+        _correlation_kernel[
+            (B * T * tiling.row_tiles * tiling.column_tiles, triton.cdiv(C, tiling.channels))
+        ](
             x,
             taps,
             taps if bias is None else bias.float(),
@@ -158,7 +162,9 @@ class _Tiling:
             return area * loads * (1 if rows * columns == lanes else 1.25)
 
         grids = [(8, lanes // 8), (4, lanes // 4), (8, 1)]
-        num_w, rows, columns = min(((num_w, *grid) for num_w in (8, 7, 6, 5, 4) for grid in grids), key=cost)
+        num_w, rows, columns = min(
+            ((num_w, *grid) for num_w in (8, 7, 6, 5, 4) for grid in grids), key=cost
+        )
         return cls(
             num_w=num_w,
             rows=rows,
@@ -243,7 +249,9 @@ def _correlation_kernel(
             tap = step * SIZE + kw
             if MIRRORED:
                 tap = SIZE * SIZE * SIZE - 1 - tap
-            weights = weights + (tl.load(taps_ptr + tap * C + c, mask=is_channel, other=0.0)[None, :],)
+            weights = weights + (
+                tl.load(taps_ptr + tap * C + c, mask=is_channel, other=0.0)[None, :],
+            )
 
         for j in tl.static_range(NUM_W + SIZE - 1):  # The neighbor w + j - PAD.
             is_here = is_input
@@ -377,8 +385,12 @@ def _weight_kernel(
 
     partial = partial_ptr + tl.cast(split, tl.int64) * ((TAPS + 1) * C) + c
     for i in tl.static_range(STEPS * SIZE * SIZE):
-        tl.store(partial + (first_kt * SIZE * SIZE + i) * C, tl.sum(sums[i], axis=0), mask=is_channel)
-    if (first_kt <= PAD) & (first_kt + STEPS > PAD):  # In the middle of the kernel, no frame is left out.
+        tl.store(
+            partial + (first_kt * SIZE * SIZE + i) * C, tl.sum(sums[i], axis=0), mask=is_channel
+        )
+    if (first_kt <= PAD) & (
+        first_kt + STEPS > PAD
+    ):  # In the middle of the kernel, no frame is left out.
         tl.store(partial + TAPS * C, tl.sum(sum_of_dy, axis=0), mask=is_channel)
 
 
@@ -401,7 +413,9 @@ def _sum_kernel(
     sums = tl.zeros((SPLITS, CHANNELS), tl.float32)
     for first in range(0, splits, SPLITS):
         split = first + lane
-        here = partial_ptr + (split.to(tl.int64) * ((TAPS + 1) * C))[:, None] + (tap * C + c)[None, :]
+        here = (
+            partial_ptr + (split.to(tl.int64) * ((TAPS + 1) * C))[:, None] + (tap * C + c)[None, :]
+        )
         sums += tl.load(here, mask=(split < splits)[:, None] & is_channel[None, :], other=0.0)
     total = tl.sum(sums, axis=0)
     if tap < TAPS:

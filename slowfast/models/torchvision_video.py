@@ -19,7 +19,10 @@ def build_torchvision_model(cfg: CfgNode) -> nn.Module:
     name, num_classes = cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES
     if _has_fixed_clip(name):
         return build_mvit(
-            name, num_classes=num_classes, num_frames=cfg.DATA.NUM_FRAMES, crop_size=cfg.DATA.TRAIN_CROP_SIZE
+            name,
+            num_classes=num_classes,
+            num_frames=cfg.DATA.NUM_FRAMES,
+            crop_size=cfg.DATA.TRAIN_CROP_SIZE,
         )
     return get_model(name, weights=None, num_classes=num_classes)
 
@@ -27,25 +30,40 @@ def build_torchvision_model(cfg: CfgNode) -> nn.Module:
 def find_problems(cfg: CfgNode) -> list[str]:
     """Return what is wrong with the keys of one of these models: clips it cannot take, keys it would not heed."""
     name, num_frames = cfg.MODEL.MODEL_NAME, cfg.DATA.NUM_FRAMES
-    sizes = {"DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE, "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE}
+    sizes = {
+        "DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE,
+        "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
+    }
     problems = []
     if _has_fixed_clip(name):
         if len(set(sizes.values())) > 1:
             places = " and ".join(f"{key} is {size}" for key, size in sizes.items())
-            problems.append(f"{places}, but {name} learns a position for each place; use one size for both")
-        problems += [f"{key} is {size}; {name} takes multiples of 32" for key, size in sizes.items() if size % 32]
+            problems.append(
+                f"{places}, but {name} learns a position for each place; use one size for both"
+            )
+        problems += [
+            f"{key} is {size}; {name} takes multiples of 32"
+            for key, size in sizes.items()
+            if size % 32
+        ]
         if num_frames % 2:
             problems.append(f"DATA.NUM_FRAMES is {num_frames}; {name} takes an even number")
     else:
         meta = get_model_weights(name).DEFAULT.meta
         smallest, fewest = meta["min_size"][0], meta.get("min_temporal_size", 1)
         problems += [
-            f"{key} is {size}; {name} takes {smallest} or more" for key, size in sizes.items() if size < smallest
+            f"{key} is {size}; {name} takes {smallest} or more"
+            for key, size in sizes.items()
+            if size < smallest
         ]
         if num_frames < fewest:
             problems.append(f"DATA.NUM_FRAMES is {num_frames}; {name} takes {fewest} or more")
-    unused = [f"{key} is {value}, which {name} does not read" for key, value in changed_keys(cfg).items()]
-    return problems + [f"{problem}; leave it out, or choose MODEL.MODEL_NAME Uniformer" for problem in unused]
+    unused = [
+        f"{key} is {value}, which {name} does not read" for key, value in changed_keys(cfg).items()
+    ]
+    return problems + [
+        f"{problem}; leave it out, or choose MODEL.MODEL_NAME Uniformer" for problem in unused
+    ]
 
 
 def build_mvit(name: str, *, num_classes: int, num_frames: int, crop_size: int) -> MViT:
@@ -65,7 +83,9 @@ def build_mvit(name: str, *, num_classes: int, num_frames: int, crop_size: int) 
     stages = [stage for stage, depth in enumerate(_MVIT_DEPTHS) for _ in range(depth)]
     blocks = []
     for before, stage, after in zip([0, *stages], stages, [*stages[1:], 3], strict=False):
-        narrow, wide = (before, stage) if is_v2 else (stage, after)  # V2 widens as a stage starts, V1 as it ends
+        narrow, wide = (
+            (before, stage) if is_v2 else (stage, after)
+        )  # V2 widens as a stage starts, V1 as it ends
         is_first = stage > before  # it halves height and width
         blocks.append(
             MSBlockConfig(

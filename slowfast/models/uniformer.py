@@ -52,7 +52,9 @@ class Pointwise(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, dim, T, H, W) of (B, in_dim, T, H, W), channels-last."""
-        return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+        return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(
+            0, 4, 1, 2, 3
+        )
 
 
 class PatchEmbed(nn.Module):
@@ -100,17 +102,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, N, C) of (B, N, C)."""
-        qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3*C) -> (B, N, 3, heads, head_dim)
+        qkv = self.qkv(x).unflatten(
+            2, (3, -1, self.head_dim)
+        )  # (B, N, 3*C) -> (B, N, 3, heads, head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, head_dim)
         dropout = self.attention_dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))  # (B, heads, N, head_dim) -> (B, N, C)
+        return self.proj_drop(
+            self.proj(x.transpose(1, 2).flatten(2))
+        )  # (B, heads, N, head_dim) -> (B, N, C)
 
 
 class Mlp(nn.Module):
     """Two layers with GELU between, `layer` making each: linear on tokens or 1x1x1 convolutions on volumes."""
 
-    def __init__(self, dim: int, hidden_dim: int, *, layer: Callable[[int, int], nn.Module], dropout: float) -> None:
+    def __init__(
+        self, dim: int, hidden_dim: int, *, layer: Callable[[int, int], nn.Module], dropout: float
+    ) -> None:
         super().__init__()
         self.fc1 = layer(dim, hidden_dim)
         self.act = nn.GELU()
@@ -147,7 +155,13 @@ class SABlock(nn.Module):
     """Global block: self-attention over all T*H*W tokens."""
 
     def __init__(
-        self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float, attention: Callable[[int], Attention]
+        self,
+        dim: int,
+        *,
+        mlp_ratio: float,
+        dropout: float,
+        drop_path: float,
+        attention: Callable[[int], Attention],
     ) -> None:
         super().__init__()
         self.pos_embed = Depthwise(dim, 3)
@@ -170,9 +184,17 @@ class SplitSABlock(SABlock):
     """Global block, split: attention over time at each place, then over space at each time."""
 
     def __init__(
-        self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float, attention: Callable[[int], Attention]
+        self,
+        dim: int,
+        *,
+        mlp_ratio: float,
+        dropout: float,
+        drop_path: float,
+        attention: Callable[[int], Attention],
     ) -> None:
-        super().__init__(dim, mlp_ratio=mlp_ratio, dropout=dropout, drop_path=drop_path, attention=attention)
+        super().__init__(
+            dim, mlp_ratio=mlp_ratio, dropout=dropout, drop_path=drop_path, attention=attention
+        )
         self.t_norm = BlockNorm(dim)
         self.t_attn = attention(dim)
 
@@ -180,10 +202,14 @@ class SplitSABlock(SABlock):
         """Return (B, C, T, H, W) of (B, C, T, H, W)."""
         x = x + self.pos_embed(x)
         B, _, T, H, W = x.shape
-        spatial = x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)  # (B, C, T, H, W) -> (B*T, H*W, C)
+        spatial = (
+            x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
+        )  # (B, C, T, H, W) -> (B*T, H*W, C)
         temporal = x.permute(0, 3, 4, 2, 1).flatten(0, 2)  # (B, C, T, H, W) -> (B*H*W, T, C)
         temporal = temporal + self.drop_path(self.t_attn(self.t_norm(temporal)))
-        temporal = temporal.unflatten(0, (B, H * W)).transpose(1, 2).flatten(0, 1)  # -> (B*T, H*W, C)
+        temporal = (
+            temporal.unflatten(0, (B, H * W)).transpose(1, 2).flatten(0, 1)
+        )  # -> (B*T, H*W, C)
         # The residual is the input of the block: time reaches the output through the spatial attention alone.
         spatial = spatial + self.drop_path(self.attn(self.norm1(temporal)))
         tokens = spatial.reshape(B, T * H * W, -1)
@@ -243,15 +269,21 @@ class UniFormer(nn.Module):
         local = partial(CBlock, dropout=dropout)
         attend = partial(SplitSABlock if split else SABlock, dropout=dropout, attention=attention)
         time_kernel, time_padding = (3, 1) if overlap_time else (1, 0)
-        halve = partial(PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0))
+        halve = partial(
+            PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0)
+        )
 
         rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
 
         def blocks_of(stage: int, block: Callable[..., nn.Module]) -> nn.ModuleList:
             settings = {"mlp_ratio": ratios[stage]}
-            return nn.ModuleList(block(dims[stage], drop_path=next(rates), **settings) for _ in range(depths[stage]))
+            return nn.ModuleList(
+                block(dims[stage], drop_path=next(rates), **settings) for _ in range(depths[stage])
+            )
 
-        self.patch_embed1 = PatchEmbed(3, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0))
+        self.patch_embed1 = PatchEmbed(
+            3, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0)
+        )
         self.pos_drop = nn.Dropout(dropout)
         self.blocks1 = blocks_of(0, local)
         self.patch_embed2 = halve(dims[0], dims[1])
@@ -283,7 +315,9 @@ class UniFormer(nn.Module):
                 f"not {tuple(frames.shape[-2:])}"
             )
         x = frames.contiguous(memory_format=torch.channels_last_3d)
-        x = self._run(self.blocks1, self.pos_drop(self.patch_embed1(x)), recomputed=self.recomputed[0])
+        x = self._run(
+            self.blocks1, self.pos_drop(self.patch_embed1(x)), recomputed=self.recomputed[0]
+        )
         x = self._run(self.blocks2, self.patch_embed2(x), recomputed=self.recomputed[1])
         x = self._run(self.blocks3, self.patch_embed3(x), recomputed=self.recomputed[2])
         x = self._run(self.blocks4, self.patch_embed4(x), recomputed=self.recomputed[3])
@@ -299,7 +333,9 @@ class UniFormer(nn.Module):
         return x
 
 
-def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _statistics_once(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """The contexts of a first and of a repeated forward pass: the batch enters the running statistics once."""
     return nullcontext(), _buffers_kept(block)
 
@@ -346,7 +382,10 @@ def _init_linear(module: nn.Module) -> None:
 
 def find_uniformer_problems(cfg: "CfgNode") -> list[str]:
     """Return which crops of a config are too small for UniFormer, one sentence each."""
-    sizes = {"DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE, "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE}
+    sizes = {
+        "DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE,
+        "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
+    }
     return [
         f"{key} is {size}; {cfg.MODEL.MODEL_NAME} takes {SMALLEST_SIDE} or more"
         for key, size in sizes.items()
@@ -393,7 +432,10 @@ _PARAMETERS = {  # of UniFormer, by the key of its section
 def changed_keys(cfg: "CfgNode") -> dict[str, Any]:
     """Return the keys that UniFormer alone reads and that ask for another than the default, with their values."""
     defaults = signature(UniFormer).parameters
-    pairs = {f"UNIFORMER.{key}": (cfg.UNIFORMER[key], defaults[name].default) for key, name in _PARAMETERS.items()}
+    pairs = {
+        f"UNIFORMER.{key}": (cfg.UNIFORMER[key], defaults[name].default)
+        for key, name in _PARAMETERS.items()
+    }
     pairs["UNIFORMER.PRETRAIN_NAME"] = (cfg.UNIFORMER.PRETRAIN_NAME, "")
     pairs["MODEL.USE_CHECKPOINT"] = (cfg.MODEL.USE_CHECKPOINT, False)
     pairs["MODEL.CHECKPOINT_AUTO"] = (cfg.MODEL.CHECKPOINT_AUTO, False)

@@ -35,15 +35,21 @@ class Report(NamedTuple):
 
     loaded: Mapping[str, float]
     inflated: Mapping[str, float]  # those of `loaded` that were 2-D
-    dropped: Mapping[str, float]  # of another size, or a head for other classes: the model keeps its own
+    dropped: Mapping[
+        str, float
+    ]  # of another size, or a head for other classes: the model keeps its own
     missing: Mapping[str, float]  # from the file: the model keeps its own
     unexpected: Mapping[str, float]  # unknown to the model; the shares are of the file
-    class_order: Sequence[int] = ()  # rows of the file's head in the order of the model's; () where it is the same
+    class_order: Sequence[
+        int
+    ] = ()  # rows of the file's head in the order of the model's; () where it is the same
 
     @property
     def is_whole(self) -> bool:
         """Whether all weights of the model are those of the file, as they are there, and the file has no others."""
-        return not (self.inflated or self.dropped or self.missing or self.unexpected or self.class_order)
+        return not (
+            self.inflated or self.dropped or self.missing or self.unexpected or self.class_order
+        )
 
     def __str__(self) -> str:
         counts = {"loaded": self.loaded, "of them inflated over time": self.inflated}
@@ -51,7 +57,10 @@ class Report(NamedTuple):
         return ", ".join(
             [
                 *(f"{len(shares)} {title}{_percent(shares)}" for title, shares in counts.items()),
-                *(f"{len(shares)} {title}{_percent(shares)}{_some([*shares])}" for title, shares in names.items()),
+                *(
+                    f"{len(shares)} {title}{_percent(shares)}{_some([*shares])}"
+                    for title, shares in names.items()
+                ),
             ]
         )
 
@@ -163,27 +172,42 @@ def _fill(
     target = model.state_dict()
     weights = _strip_prefixes(tensors_in(state), known=target.keys())
     if not weights:
-        raise ValueError(f"{path}: holds no weights; found {', '.join(map(str, state))[:200] or 'nothing'}")
-    inflated = [name for name in target if name in weights and weights[name].dim() == 4 == target[name].dim() - 1]
+        raise ValueError(
+            f"{path}: holds no weights; found {', '.join(map(str, state))[:200] or 'nothing'}"
+        )
+    inflated = [
+        name
+        for name in target
+        if name in weights and weights[name].dim() == 4 == target[name].dim() - 1
+    ]
     weights |= {name: inflate(weights[name], target[name].shape[2]) for name in inflated}
 
     missing = [name for name in target if name not in weights and not name.endswith(_COUNTER)]
     unexpected = [name for name in weights if name not in target]
-    resized = [name for name in target if name in weights and weights[name].shape != target[name].shape]
+    resized = [
+        name for name in target if name in weights and weights[name].shape != target[name].shape
+    ]
 
     order, difference = _compare_classes(state.get("class_names"), class_names)
     head = head_names(model)
     own_head = head if may_replace_head and (difference or {*head} & {*missing, *resized}) else []
     if difference and not own_head:
         raise ValueError(f"{path} {difference}; check DATA.CLASS_NAMES")
-    may_differ = {*own_head, *(name for name in (*target, *weights) if any(fnmatchcase(name, p) for p in allowed))}
+    may_differ = {
+        *own_head,
+        *(name for name in (*target, *weights) if any(fnmatchcase(name, p) for p in allowed)),
+    }
     if not may_differ.issuperset([*missing, *unexpected, *resized]):
         raise ValueError(
             _describe_mismatch(
                 path,
                 missing=[name for name in missing if name not in may_differ],
                 unexpected=[name for name in unexpected if name not in may_differ],
-                sizes={name: (weights[name], target[name]) for name in resized if name not in may_differ},
+                sizes={
+                    name: (weights[name], target[name])
+                    for name in resized
+                    if name not in may_differ
+                },
                 num_weights=len(target),
                 head=head,
             )
@@ -198,7 +222,9 @@ def _fill(
         )
     if order and not own_head:
         loaded |= {name: loaded[name][order] for name in head if name in loaded}
-        logger.info("%s has the data's classes in another order: the rows of its head are reordered", path)
+        logger.info(
+            "%s has the data's classes in another order: the rows of its head are reordered", path
+        )
     if own_head:
         reason = difference or "has a head of another size, or none"
         logger.info("%s %s; the head keeps its random weights", path, reason)
@@ -235,7 +261,11 @@ def tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(state.get(wrapper), Mapping) and (tensors := tensors_in(state[wrapper])):
             return tensors
-    return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
 
 
 def _find_damage(weights: Mapping[str, Tensor], *, known: Mapping[str, Tensor]) -> list[str]:
@@ -265,7 +295,10 @@ def _strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> di
     """The weights, less as many prefixes of wrappers as makes most of their names known."""
     best = weights
     while any(map(_PREFIX.match, weights)):
-        weights = {_PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name: weights[name] for name in weights}
+        weights = {
+            _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name: weights[name]
+            for name in weights
+        }
         if len(weights) == len(best) and len(weights.keys() & known) > len(best.keys() & known):
             best = weights
     return dict(best)
@@ -273,7 +306,12 @@ def _strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> di
 
 def _compare_classes(names: Any, wanted: Sequence[str]) -> tuple[list[int], str]:
     """The order in which a file's classes are the data's, [] if it is theirs or unknown; and how they differ, or ""."""
-    if not wanted or not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if (
+        not wanted
+        or not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+    ):
         return [], ""
     order = find_order(names, wanted)
     if order is None:
@@ -302,7 +340,10 @@ def _describe_mismatch(
             f"{path} has a head for {count(len(ours), 'class')}, but the model has one for {len(theirs)}; "
             "check MODEL.NUM_CLASSES"
         )
-    resized = [f"{name} {tuple(ours.shape)} for {tuple(theirs.shape)}" for name, (ours, theirs) in sizes.items()]
+    resized = [
+        f"{name} {tuple(ours.shape)} for {tuple(theirs.shape)}"
+        for name, (ours, theirs) in sizes.items()
+    ]
     return (
         f"{path} is not of this model: {len(missing)} of {num_weights} weights are missing{_some(missing)}, "
         f"{len(unexpected)} are unknown{_some(unexpected)}, {len(resized)} have another size{_some(resized)}; "

@@ -28,7 +28,9 @@ class Published(NamedTuple):
     dataset: str  # whose classes its head tells apart
     top1: float  # published, percent
     experiment: str = ""  # that made it, under exp/
-    sorted_classes: bool = False  # its head has the classes in alphabetical order, not in that of the published table
+    sorted_classes: bool = (
+        False  # its head has the classes in alphabetical order, not in that of the published table
+    )
     sha256: str = ""  # of the file, or its first digits; "": not known
 
 
@@ -42,14 +44,21 @@ def published() -> Mapping[str, Published]:
 def published_class_names(path: str) -> list[str]:
     """Return the classes that the head of a published file, known by its name, stands for, in order; [] if unknown."""
     entry = _entry_of(path, published())
-    table = entry and files("slowfast.datasets") / "class_names" / f"{entry.dataset.replace('-', '').lower()}.txt"
+    table = (
+        entry
+        and files("slowfast.datasets")
+        / "class_names"
+        / f"{entry.dataset.replace('-', '').lower()}.txt"
+    )
     if entry is None or table is None or not table.is_file():
         return []
     names = table.read_text(encoding="utf-8").splitlines()
     return sorted(names) if entry.sorted_classes else names
 
 
-def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, Published] | None = None) -> str:
+def find_weights(
+    weights: str, *, key: str, folder: str = "", zoo: Mapping[str, Published] | None = None
+) -> str:
     """Return the path or address of a file of weights, which is there.
 
     Args:
@@ -77,7 +86,9 @@ def find_weights(weights: str, *, key: str, folder: str = "", zoo: Mapping[str, 
     folder = expanduser(folder or os.environ.get(WEIGHTS_DIR, ""))
     path = join(folder, entry.file)
     if not folder or not _is_there(path, key=key):
-        problem = f"{folder} has no file {entry.file}" if folder else "no folder of weights is given"
+        problem = (
+            f"{folder} has no file {entry.file}" if folder else "no folder of weights is given"
+        )
         raise FileNotFoundError(
             f"{key} is {weights!r}, but {problem}; download it from {entry.page}, and set MODEL.WEIGHTS_DIR or the "
             f"environment variable {WEIGHTS_DIR} to the folder that holds {entry.file}"
@@ -120,7 +131,11 @@ def weights_to_start(cfg: CfgNode) -> str:
         FileNotFoundError, ValueError: as `find_weights`.
     """
     name = name_of_start_weights(cfg)
-    key = "TRAIN.CHECKPOINT_FILE_PATH" if cfg.TRAIN.CHECKPOINT_FILE_PATH else "UNIFORMER.PRETRAIN_NAME"
+    key = (
+        "TRAIN.CHECKPOINT_FILE_PATH"
+        if cfg.TRAIN.CHECKPOINT_FILE_PATH
+        else "UNIFORMER.PRETRAIN_NAME"
+    )
     return find_weights(name, key=key, folder=cfg.MODEL.WEIGHTS_DIR) if name else ""
 
 

@@ -44,11 +44,19 @@ from slowfast.preparation.process_pool import Failure, map_in_processes, progres
 # one refers to, so that a decoder can leave out what is not asked for; none of the tools of H.264 that decode slowly. A
 # clip of 16 of 64 frames then decodes about three times as fast as with x264's own settings, from files half as large
 # again.
-X264_OPTIONS = {"preset": "medium", "tune": "fastdecode", "g": "32", "b-pyramid": "none", "threads": "1"}
+X264_OPTIONS = {
+    "preset": "medium",
+    "tune": "fastdecode",
+    "g": "32",
+    "b-pyramid": "none",
+    "threads": "1",
+}
 SMPTE170M = 6  # AVColorSpace that RGB is converted to: BT.601, which readers that know no tags take all files for
 CHUNK_BYTES = 256 << 20  # of decoded frames in memory
 
-Convert = Callable[..., str]  # of a video, its target and a temporary name beside that; returns a word for the outcome
+Convert = Callable[
+    ..., str
+]  # of a video, its target and a temporary name beside that; returns a word for the outcome
 
 
 class Conversion(NamedTuple):
@@ -59,7 +67,13 @@ class Conversion(NamedTuple):
 
 
 def resize_videos(
-    videos: Path, out: Path, *, short_side: int = 320, crf: int = 18, num_workers: int, timeout: float = 3600
+    videos: Path,
+    out: Path,
+    *,
+    short_side: int = 320,
+    crf: int = 18,
+    num_workers: int,
+    timeout: float = 3600,
 ) -> Conversion:
     """Write all videos below a folder as H.264 files whose short side is at most `short_side` pixels, without sound.
 
@@ -116,7 +130,9 @@ def extract_frames(
         ValueError: two videos would become one folder, or a setting cannot be.
     """
     if fps < 0:
-        raise ValueError(f"the frame rate is {fps}; use frames per second, or 0 for all frames of the file")
+        raise ValueError(
+            f"the frame rate is {fps}; use frames per second, or 0 for all frames of the file"
+        )
     check_template(template)
     if not 1 <= quality <= 100:
         raise ValueError(f"the quality is {quality}; use 1 to 100 (best)")
@@ -144,13 +160,17 @@ def _convert_all(convert: Convert, work: _Work, *, num_workers: int, timeout: fl
     failed_path = work.out / f"{work.name}_failed.csv"
     with (
         _settings_kept(work),
-        failed_path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as failed_file,
+        failed_path.open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as failed_file,
         progress_bar(work.name, total=len(tasks), unit="video") as bar,
     ):
         failed = csv.writer(failed_file, lineterminator="\n")
         failed.writerow(["path", "reason"])
         attempt = partial(_attempt, convert=convert)
-        for (source, _), outcome in map_in_processes(attempt, tasks, num_workers=num_workers, timeout=timeout):
+        for (source, _), outcome in map_in_processes(
+            attempt, tasks, num_workers=num_workers, timeout=timeout
+        ):
             if isinstance(outcome, Failure):
                 failed.writerow([source.relative_to(work.videos), outcome.reason])
                 failed_file.flush()
@@ -165,12 +185,16 @@ def _convert_all(convert: Convert, work: _Work, *, num_workers: int, timeout: fl
 def _tasks(work: _Work) -> list[tuple[Path, Path]]:
     """Each video and what it becomes."""
     if work.out.resolve().is_relative_to(work.videos.resolve()):
-        raise ValueError(f"{work.out} lies in {work.videos}, whose videos are to be read; choose another folder")
+        raise ValueError(
+            f"{work.out} lies in {work.videos}, whose videos are to be read; choose another folder"
+        )
     sources: dict[Path, Path] = {}
     for source in videos_below(work.videos):
         target = work.out / source.relative_to(work.videos).with_suffix(work.suffix)
         if target in sources:
-            raise ValueError(f"{sources[target]} and {source} would both become {target}; rename one")
+            raise ValueError(
+                f"{sources[target]} and {source} would both become {target}; rename one"
+            )
         sources[target] = source
     if not sources:
         raise FileNotFoundError(f"{work.videos}: no such folder, or no videos in it")
@@ -191,7 +215,9 @@ def _settings_kept(work: _Work) -> Iterator[None]:
         file.seek(0)
         before = file.read()
         if before and before != settings:
-            raise FileExistsError(f"{work.out} was made with {before}, not {settings}; choose another folder")
+            raise FileExistsError(
+                f"{work.out} was made with {before}, not {settings}; choose another folder"
+            )
         if not before:
             file.write(settings)
             file.flush()
@@ -200,7 +226,9 @@ def _settings_kept(work: _Work) -> Iterator[None]:
 
 def _attempt(task: tuple[Path, Path], *, convert: Convert) -> str | Failure:
     source, target = task
-    part = target.with_name(f".{target.name}.part")  # in the same folder, so that a rename is all that is left to do
+    part = target.with_name(
+        f".{target.name}.part"
+    )  # in the same folder, so that a rename is all that is left to do
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove(part)
     try:
@@ -241,7 +269,9 @@ def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int
         form = _resized(first, short_side=short_side, sample_aspect_ratio=video.sample_aspect_ratio)
         is_mp4 = source.suffix.lower() == ".mp4" and "mp4" in stream.container.format.name
         is_fine = is_mp4 and video.codec == "h264" and first.format.name == "yuv420p"
-        is_small = form[:2] == (first.width, first.height) and orientation_of(first) == Orientation()
+        is_small = (
+            form[:2] == (first.width, first.height) and orientation_of(first) == Orientation()
+        )
         if is_fine and is_small:
             outcome = "copied"
             shutil.copyfile(source, part)
@@ -251,7 +281,9 @@ def _resize(source: Path, target: Path, *, part: Path, short_side: int, crf: int
 
     with VideoFile(str(part)) as video:
         if video.num_frames != num_frames:
-            raise DecodeError(f"{source}: only {video.num_frames} of {num_frames} frames can be decoded")
+            raise DecodeError(
+                f"{source}: only {video.num_frames} of {num_frames} frames can be decoded"
+            )
     part.replace(target)
     return outcome
 
@@ -296,14 +328,22 @@ def _resized(frame: av.VideoFrame, *, short_side: int, sample_aspect_ratio: Frac
 
 
 def _encode(
-    frames: Iterable[av.VideoFrame], path: Path, *, stream: VideoStream, form: _Form, fps: Fraction, crf: int
+    frames: Iterable[av.VideoFrame],
+    path: Path,
+    *,
+    stream: VideoStream,
+    form: _Form,
+    fps: Fraction,
+    crf: int,
 ) -> None:
     """Write frames as H.264, with their times from 0 on."""
     time_base = stream.time_base or 1 / (fps or Fraction(25))
     step = max(round(1 / (time_base * (fps or 25))), 1)
     first = last = None
     with av.open(str(path.absolute()), "w", format="mp4") as writer:
-        output = writer.add_stream("libx264", rate=fps or 25, options=X264_OPTIONS | {"crf": str(crf)})
+        output = writer.add_stream(
+            "libx264", rate=fps or 25, options=X264_OPTIONS | {"crf": str(crf)}
+        )
         output.width, output.height = form.width, form.height
         output.pix_fmt = "yuv420p"
         encoder = output.codec_context
@@ -324,21 +364,32 @@ def _encode(
         writer.mux(output.encode(None))
 
 
-def _scaled(frames: Iterable[av.VideoFrame], *, time_base: Fraction, form: _Form) -> Iterator[av.VideoFrame]:
+def _scaled(
+    frames: Iterable[av.VideoFrame], *, time_base: Fraction, form: _Form
+) -> Iterator[av.VideoFrame]:
     """The frames in one form, through FFmpeg's filters; their own size, colors and orientation may change."""
     kind, graph = None, Graph()
     for frame in frames:
         frame.colorspace, frame.color_range = matrix_of(frame), range_of(frame)
         drop_transfer(frame)
         orientation = orientation_of(frame)
-        found = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation)
+        found = (
+            frame.width,
+            frame.height,
+            frame.format.name,
+            frame.colorspace,
+            frame.color_range,
+            orientation,
+        )
         if kind != found:
             kind, graph = found, _graph(frame, orientation, time_base=time_base, form=form)
         graph.vpush(frame)
         yield graph.vpull()
 
 
-def _graph(frame: av.VideoFrame, orientation: Orientation, *, time_base: Fraction, form: _Form) -> Graph:
+def _graph(
+    frame: av.VideoFrame, orientation: Orientation, *, time_base: Fraction, form: _Form
+) -> Graph:
     """Filters for frames like one: they scale it, convert its colors if they are others, and turn it upright."""
     graph = Graph()
     graph.threads = 1
@@ -365,7 +416,9 @@ def _graph(frame: av.VideoFrame, orientation: Orientation, *, time_base: Fractio
     return graph
 
 
-def _extract(source: Path, target: Path, *, part: Path, fps: float, quality: int, template: str) -> str:
+def _extract(
+    source: Path, target: Path, *, part: Path, fps: float, quality: int, template: str
+) -> str:
     if target.is_dir():
         return "there already"
     part.mkdir()

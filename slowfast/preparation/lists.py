@@ -84,7 +84,9 @@ def write_folder_lists(
         kept=kept,
     )
 
-    sides = [split for split in _SPLITS if split == "train" or shares[split] or split in kept.values()]
+    sides = [
+        split for split in _SPLITS if split == "train" or shares[split] or split in kept.values()
+    ]
     rows, sizes = _rows_of(found, names, split_of, sides=sides, separator=separator)
     for split, lines in rows.items():
         if not lines:
@@ -134,7 +136,9 @@ def write_fold_lists(
     if num_folds < 2:
         raise ValueError(f"--folds is {num_folds}; use 2 or more")
     if (lists / f"fold{num_folds + 1}").exists():
-        raise FileExistsError(f"{lists} has more than {num_folds} folds; remove them or choose another folder")
+        raise FileExistsError(
+            f"{lists} has more than {num_folds} folds; remove them or choose another folder"
+        )
     found = _videos_of_classes(videos)
     every_path = [path for paths in found.values() for path in paths]
     group_of = group_by(pattern, every_path)
@@ -158,7 +162,9 @@ def write_fold_lists(
 
     kept_splits = in_test | dict.fromkeys(in_fold, "train")
     splits = assign_splits(found, shares=shares, seed=seed, group_of=group_of, kept=kept_splits)
-    to_fold = {name: [path for path in paths if splits[path] != "test"] for name, paths in found.items()}
+    to_fold = {
+        name: [path for path in paths if splits[path] != "test"] for name, paths in found.items()
+    }
     fold_of = assign_folds(to_fold, num_folds=num_folds, seed=seed, group_of=group_of, kept=in_fold)
 
     sizes: dict[str, dict[str, int]] = {}
@@ -169,7 +175,9 @@ def write_fold_lists(
         sides = _SPLITS if "test" in split_of.values() else _SPLITS[:2]
         rows, fold_sizes = _rows_of(found, names, split_of, sides=sides, separator=",")
         if not rows["val"] or not rows["train"]:
-            raise ValueError(f"{videos}: there are too few videos or groups for {num_folds} folds; use fewer")
+            raise ValueError(
+                f"{videos}: there are too few videos or groups for {num_folds} folds; use fewer"
+            )
         sizes |= {f"fold{fold}/{split}": fold_sizes[split] for split in sides}
         texts |= {f"fold{fold}/{split}.csv": "".join(lines) for split, lines in rows.items()}
         texts[f"fold{fold}/classes.txt"] = format_class_names(names)
@@ -187,7 +195,9 @@ class _OldLists(NamedTuple):
 
 def _read_old_lists(lists: Path, *, separator: str) -> _OldLists:
     """The lists in a folder; empty if there are none."""
-    paths = {split: lists / f"{split}.csv" for split in _SPLITS if (lists / f"{split}.csv").exists()}
+    paths = {
+        split: lists / f"{split}.csv" for split in _SPLITS if (lists / f"{split}.csv").exists()
+    }
     if not paths and not (lists / "classes.txt").exists():
         return _OldLists([], {})
     splits: dict[str, tuple[str, str]] = {}
@@ -200,18 +210,24 @@ def _read_old_lists(lists: Path, *, separator: str) -> _OldLists:
             videos = (rows[row] for row in range(len(rows)))
             splits |= {video.path: (split, names[video.label]) for video in videos}
     except (OSError, ValueError) as error:
-        raise FileExistsError(f"{lists} holds lists that cannot be added to: {error}; {_FORCE}") from error
+        raise FileExistsError(
+            f"{lists} holds lists that cannot be added to: {error}; {_FORCE}"
+        ) from error
     return _OldLists(names, splits)
 
 
 _FORCE = "--force replaces them, another folder keeps them"
 
 
-def _keep(old: _OldLists, found: Mapping[str, Sequence[str]], *, lists: Path) -> tuple[list[str], dict[str, str]]:
+def _keep(
+    old: _OldLists, found: Mapping[str, Sequence[str]], *, lists: Path
+) -> tuple[list[str], dict[str, str]]:
     """The names of the classes, old ones first, and the splits of the videos that were listed before."""
     for path, (split, name) in old.splits.items():
         if not path.startswith(f"{name}/"):
-            raise FileExistsError(f"{lists}/{split}.csv lists {path} in the class {name}, as split would not; {_FORCE}")
+            raise FileExistsError(
+                f"{lists}/{split}.csv lists {path} in the class {name}, as split would not; {_FORCE}"
+            )
     there = {path for paths in found.values() for path in paths}
     gone = [path for path in old.splits if path not in there]
     if gone:
@@ -255,7 +271,9 @@ def _videos_of_classes(videos: Path) -> dict[str, list[str]]:
     warn_about_no_videos(str(videos), empty)
     found = {name: paths for name, paths in found.items() if paths}
     if not found:
-        raise FileNotFoundError(f"{videos}: no class folders with videos ({', '.join(VIDEO_SUFFIXES)})")
+        raise FileNotFoundError(
+            f"{videos}: no class folders with videos ({', '.join(VIDEO_SUFFIXES)})"
+        )
     return found
 
 
@@ -303,7 +321,9 @@ def write_found_lists(
         FileExistsError: a list is there already, with other content.
         ValueError: two files may be meant by a name.
     """
-    places = _Places(videos_below(videos) if frame_template is None else _folders_below(videos), videos)
+    places = _Places(
+        videos_below(videos) if frame_template is None else _folders_below(videos), videos
+    )
     texts, found = {"classes.txt": [format_class_names(class_names)]}, {}
     for split, rows in annotations.items():
         lines, missing = [], []
@@ -348,7 +368,9 @@ class _Places:
         same_path = [place for place in places if _without_suffix(place) == _without_suffix(path)]
         candidates = exact or same_path or places
         if len(candidates) > 1:
-            raise ValueError(f"{self._folder}: {path} may be {' or '.join(candidates)}; take away all but one")
+            raise ValueError(
+                f"{self._folder}: {path} may be {' or '.join(candidates)}; take away all but one"
+            )
         return candidates[0] if candidates else None
 
 
@@ -362,7 +384,9 @@ def _write_new(lists: Path, texts: Mapping[str, Iterable[str]]) -> None:
     for name, content in contents.items():
         path = lists / name
         if path.exists() and path.read_text(encoding="utf-8") != content:
-            raise FileExistsError(f"{path} is there already, with other rows; remove it or choose another folder")
+            raise FileExistsError(
+                f"{path} is there already, with other rows; remove it or choose another folder"
+            )
     _write_all(lists, contents)
 
 

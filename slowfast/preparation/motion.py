@@ -22,11 +22,22 @@ from torch import Tensor
 
 from slowfast.utils.files import read_json, write_file, write_json
 
-CLASSES = ("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking")  # opposites adjoin
+CLASSES = (
+    "left",
+    "right",
+    "up",
+    "down",
+    "clockwise",
+    "anticlockwise",
+    "growing",
+    "shrinking",
+)  # opposites adjoin
 NUM_FRAMES = 32
 FPS = 25
 HEIGHT, WIDTH = 64, 80  # pixels
-LEAST_CONTRAST = 0.5  # distance of two colors, of at most sqrt(3): shape from background, and within a texture
+LEAST_CONTRAST = (
+    0.5  # distance of two colors, of at most sqrt(3): shape from background, and within a texture
+)
 
 VIDEOS_PER_CLASS = {"train": 200, "val": 10, "test": 24}
 _LIST_NAMES = {"train": "train", "val": "validation", "test": "test"}
@@ -77,7 +88,9 @@ def make_motion(
         found = read_json(record, remedy="delete it, and the videos are made anew")
         if found == settings:
             return False
-        raise FileExistsError(f"{folder} holds motion videos of other settings, {found}; choose another")
+        raise FileExistsError(
+            f"{folder} holds motion videos of other settings, {found}; choose another"
+        )
     tasks = [
         Task(split, label, number)
         for split, count in videos_per_class.items()
@@ -93,7 +106,9 @@ def make_motion(
     else:
         list(map(write, tasks))
     for split in videos_per_class:
-        _write_list(folder, split, [task for task in tasks if task.split == split], as_frames=as_frames)
+        _write_list(
+            folder, split, [task for task in tasks if task.split == split], as_frames=as_frames
+        )
     write_file(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     write_json(record, settings)
     return True
@@ -104,7 +119,9 @@ def _write_list(folder: Path, split: str, tasks: list[Task], *, as_frames: bool)
         lines = [f"{task.name} {NUM_FRAMES} {task.label}\n" for task in tasks]
         write_file(folder / f"{_LIST_NAMES[split]}.txt", "".join(lines))
     else:
-        write_file(folder / f"{split}.csv", "".join(f"{task.name}.mp4,{task.label}\n" for task in tasks))
+        write_file(
+            folder / f"{split}.csv", "".join(f"{task.name}.mp4,{task.label}\n" for task in tasks)
+        )
 
 
 def _write_task(task: Task, *, folder: Path, seed: int, as_frames: bool) -> None:
@@ -122,7 +139,11 @@ def _write_task(task: Task, *, folder: Path, seed: int, as_frames: bool) -> None
 
 
 def write_video(
-    path: Path, frames: NDArray[np.uint8], *, fps: int = FPS, codec_options: Mapping[str, str] | None = None
+    path: Path,
+    frames: NDArray[np.uint8],
+    *,
+    fps: int = FPS,
+    codec_options: Mapping[str, str] | None = None,
 ) -> None:
     """Write frames (T, H, W, 3), RGB, even height and width, as an H.264 file: the same frames give the same file.
 
@@ -155,7 +176,9 @@ def draw_video(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         texture = _texture(rng, cells=int(rng.integers(3, 7)))
     x, y, angle, log_scale = _motion(CLASSES[label], rng)
     radius = rng.uniform(20, 27) * np.exp(log_scale)
-    inside, color = _shape_pixels(texture, outline, x=x + shake[:, 0], y=y + shake[:, 1], angle=angle, radius=radius)
+    inside, color = _shape_pixels(
+        texture, outline, x=x + shake[:, 0], y=y + shake[:, 1], angle=angle, radius=radius
+    )
     frames = ground + inside * (color - ground)
     light = 1 + _smooth_walk(rng, amplitude=rng.uniform(0, 0.02), dims=1)[:, :, None, None]
     frames = frames * torch.from_numpy(light * rng.uniform(0.6, 1.1)).float()
@@ -174,7 +197,11 @@ def _motion(name: str, rng: np.random.Generator) -> tuple[NDArray[np.float64], .
     x = WIDTH / 2 + rng.uniform(-8, 8) + still
     y = HEIGHT / 2 + rng.uniform(-6, 6) + still
     angle, log_scale = rng.uniform(0, 2 * math.pi) + still, still
-    travel, turn, growth = rng.uniform(10, 18), math.radians(rng.uniform(60, 120)), rng.uniform(0.35, 0.6)
+    travel, turn, growth = (
+        rng.uniform(10, 18),
+        math.radians(rng.uniform(60, 120)),
+        rng.uniform(0.35, 0.6),
+    )
     if name in ("left", "right"):
         x = x + travel * time * (1 if name == "right" else -1)
     elif name in ("up", "down"):
@@ -205,7 +232,9 @@ def _texture(rng: np.random.Generator, *, cells: int) -> Tensor:
 def _contrasting_colors(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Two random colors, (1, 3, 1, 1) each."""
     while True:
-        first, second = (torch.from_numpy(rng.uniform(0, 1, (1, 3, 1, 1))).float() for _ in range(2))
+        first, second = (
+            torch.from_numpy(rng.uniform(0, 1, (1, 3, 1, 1))).float() for _ in range(2)
+        )
         if torch.dist(first, second) > LEAST_CONTRAST:
             return first, second
 
@@ -220,7 +249,9 @@ def _outline(rng: np.random.Generator) -> Tensor:
     if kind == 0:
         edge = np.ones(64)
     elif kind == 1:
-        edge = math.cos(math.pi / corners) / np.cos(stretched % (2 * math.pi / corners) - math.pi / corners)
+        edge = math.cos(math.pi / corners) / np.cos(
+            stretched % (2 * math.pi / corners) - math.pi / corners
+        )
     else:
         edge = 0.75 + 0.25 * np.cos(corners * stretched)
     edge = edge * stretch
@@ -235,10 +266,14 @@ def _pixel_centres() -> tuple[Tensor, Tensor]:
 def _ground(rng: np.random.Generator, shake: NDArray[np.float64]) -> Tensor:
     """The background under a shaking camera, (T, 3, H, W)."""
     texture = _texture(rng, cells=int(rng.integers(2, 6)))
-    texture = texture.mean(dim=(2, 3), keepdim=True).lerp(texture, rng.uniform(0.1, 0.4))  # paler than the shape
+    texture = texture.mean(dim=(2, 3), keepdim=True).lerp(
+        texture, rng.uniform(0.1, 0.4)
+    )  # paler than the shape
     x, y = _pixel_centres()
     offset = torch.from_numpy(shake).float()[:, :, None, None]
-    grid = torch.stack([(x - offset[:, 0]) / WIDTH, (y - offset[:, 1]) / HEIGHT], dim=-1)  # (T, H, W, 2)
+    grid = torch.stack(
+        [(x - offset[:, 0]) / WIDTH, (y - offset[:, 1]) / HEIGHT], dim=-1
+    )  # (T, H, W, 2)
     return _look_up(texture, 1.8 * grid - 0.9)
 
 
@@ -268,4 +303,6 @@ def _shape_pixels(
 
 def _look_up(texture: Tensor, grid: Tensor) -> Tensor:
     """The colors of a texture (1, 3, h, w) at places (T, H, W, 2) in [-1, 1]: (T, 3, H, W)."""
-    return F.grid_sample(texture.expand(len(grid), -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        texture.expand(len(grid), -1, -1, -1), grid, padding_mode="reflection", align_corners=False
+    )

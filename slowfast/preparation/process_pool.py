@@ -127,14 +127,18 @@ class _Worker(Generic[Item, Result]):
 def _start_server() -> None:
     """Start the server of processes, unless it runs; Ctrl-C reaches neither it nor them, not even while they import."""
     resource_tracker.ensure_running()  # else the server starts it, which would let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as the new process will have it
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # as the new process will have it
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(function: Callable[[Any], Any], connection: Connection, folder: str, plugins: tuple[str, ...]) -> None:
+def _work(
+    function: Callable[[Any], Any], connection: Connection, folder: str, plugins: tuple[str, ...]
+) -> None:
     """Answer items with results, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()

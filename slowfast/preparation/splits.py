@@ -178,4 +178,9 @@ def _follow_kept(
 
 def _in_order(groups: Iterable[str], *, seed: int) -> list[str]:
     """Groups in an order that depends on the seed and their names alone."""
-    return sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode(errors="surrogateescape")).digest())
+    return sorted(
+        groups,
+        key=lambda group: hashlib.sha256(
+            f"{seed}/{group}".encode(errors="surrogateescape")
+        ).digest(),
+    )

@@ -32,11 +32,17 @@ from slowfast.utils.file_type import HEAD_BYTES, ZIP_MAGIC, foreign_type, is_saf
 from slowfast.utils.files import format_bytes, write_file
 from slowfast.utils.paths import forget, pathmgr
 
-BEST_NAME = "best.pyth"  # in the folder of a run: the checkpoint with the highest top-1 in a validation
+BEST_NAME = (
+    "best.pyth"  # in the folder of a run: the checkpoint with the highest top-1 in a validation
+)
 NUM_KEPT_WITHIN_EPOCH = 2  # of the checkpoints in the middle of the epoch under way
 
 _NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
-_TOO_LARGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of writing that room, or another disk, remedies
+_TOO_LARGE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+)  # errors of writing that room, or another disk, remedies
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +107,9 @@ def checkpoints_of(output_dir: str) -> list[Path]:
     a folder.
     """
     folder = Path(output_dir, "checkpoints")
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    found = (
+        [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    )
     return sorted(found, key=position_in_name, reverse=True)
 
 
@@ -127,7 +135,10 @@ def prune_checkpoints(
     paths = [path for path in checkpoints if os.path.isfile(path)]
     ends = [path for path in paths if not position_in_name(path)[1]]
     within = paths[: paths.index(ends[0])] if ends else paths  # of the epoch under way
-    kept = [*within[:NUM_KEPT_WITHIN_EPOCH], *ends[: max(keep_last, 2 - len(within)) if keep_last else None]]
+    kept = [
+        *within[:NUM_KEPT_WITHIN_EPOCH],
+        *ends[: max(keep_last, 2 - len(within)) if keep_last else None],
+    ]
     kept += [path for path in ends if keep_every and position_in_name(path)[0] % keep_every == 0]
 
     old = [path for path in paths if path not in kept]
@@ -164,7 +175,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         write_file(path, lambda file: torch.save(state, file))
     except OSError as error:
         reason = str(error).removeprefix(f"{path}: cannot be written: ")
-        needed = f", and it needs {format_bytes(_saved_bytes(state))}" if error.errno in _TOO_LARGE else ""
+        needed = (
+            f", and it needs {format_bytes(_saved_bytes(state))}"
+            if error.errno in _TOO_LARGE
+            else ""
+        )
         explained = OSError(
             f"{path}: the checkpoint cannot be written: {reason}{needed}; older ones are whole. "
             "Make room, keep fewer of them with TRAIN.KEEP_LAST, or set OUTPUT_DIR to another disk, and start again"
@@ -207,10 +222,13 @@ def save_weights(path: Path, weights: dict[str, Tensor], *, class_names: list[st
     """
     # Copies, as a view would bring all that it is a view of into the file, and two names may share one tensor.
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
     }
     if path.suffix == ".safetensors":
-        content = to_safetensors(copies, metadata={"format": "pt", "class_names": json.dumps(class_names)})
+        content = to_safetensors(
+            copies, metadata={"format": "pt", "class_names": json.dumps(class_names)}
+        )
     else:
         buffer = io.BytesIO()
         torch.save({"model_state": copies, "class_names": class_names}, buffer)
@@ -253,7 +271,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
     with _explained(path, is_parsing=True):
         if is_safetensors(head):
             with safe_open(local, framework="pt") as tensors:
-                state: Any = _named(dict.fromkeys(tensors.keys(), torch.empty(0)), tensors.metadata())
+                state: Any = _named(
+                    dict.fromkeys(tensors.keys(), torch.empty(0)), tensors.metadata()
+                )
         elif head.startswith(ZIP_MAGIC):
             _check_pickle(local)
             with torch.serialization.safe_globals(_STAND_INS):
@@ -276,7 +296,9 @@ def local_file(path: str | Path) -> str:
     try:
         mode = os.stat(local).st_mode
     except FileNotFoundError:
-        raise ValueError(f"{path}: is a link to {os.readlink(local)}, where no file is; name a file") from None
+        raise ValueError(
+            f"{path}: is a link to {os.readlink(local)}, where no file is; name a file"
+        ) from None
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -312,7 +334,9 @@ def _read_head(path: str | Path, local: str) -> bytes:
     if file_type := foreign_type(head):
         fetched = f" (it is kept as {local}; delete that first)" if local != str(path) else ""
         fetched = forget(str(path)) or fetched
-        raise ValueError(f"{path}: is not a checkpoint but {file_type.name}; {file_type.remedy}{fetched}")
+        raise ValueError(
+            f"{path}: is not a checkpoint but {file_type.name}; {file_type.remedy}{fetched}"
+        )
     return head
 
 
@@ -349,7 +373,9 @@ def _check_pickle(local: str) -> None:
 def _pickle_name(archive: zipfile.ZipFile) -> str:
     names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
-        raise ValueError("it is a TorchScript program, which could run code; save its state_dict() instead")
+        raise ValueError(
+            "it is a TorchScript program, which could run code; save its state_dict() instead"
+        )
     found = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if not found:
         raise ValueError(
@@ -366,7 +392,11 @@ def _as_dict(state: Any, path: str | Path) -> dict[str, Any]:
 
 def _without_tensors(content: Any) -> Any:
     if isinstance(content, dict):
-        return {name: _without_tensors(value) for name, value in content.items() if not isinstance(value, Tensor)}
+        return {
+            name: _without_tensors(value)
+            for name, value in content.items()
+            if not isinstance(value, Tensor)
+        }
     if isinstance(content, list | tuple):
         return [_without_tensors(value) for value in content if not isinstance(value, Tensor)]
     return content
@@ -384,8 +414,14 @@ def _explained(path: str | Path, *, is_parsing: bool = False) -> Iterator[None]:
         if error.strerror is None or isinstance(error, FileNotFoundError):
             raise
         is_denied = isinstance(error, PermissionError)
-        remedy = "ask its owner to let you read it" if is_denied else "try again, or copy it from elsewhere"
-        explained = (PermissionError if is_denied else OSError)(f"{path}: cannot be read: {error.strerror}; {remedy}")
+        remedy = (
+            "ask its owner to let you read it"
+            if is_denied
+            else "try again, or copy it from elsewhere"
+        )
+        explained = (PermissionError if is_denied else OSError)(
+            f"{path}: cannot be read: {error.strerror}; {remedy}"
+        )
         explained.errno = error.errno
         raise explained from error
     except _DAMAGE as error:
@@ -396,7 +432,9 @@ def _explained(path: str | Path, *, is_parsing: bool = False) -> Iterator[None]:
 
 def _damaged(path: str | Path, error: Exception) -> ValueError:
     discarded = forget(str(path))
-    return ValueError(f"{path}: not a whole checkpoint of tensors and plain data ({_reason(error)}){discarded}")
+    return ValueError(
+        f"{path}: not a whole checkpoint of tensors and plain data ({_reason(error)}){discarded}"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -406,4 +444,8 @@ def _reason(error: Exception) -> str:
     text = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
     if text and text[0].startswith("Unsupported operand"):
         return "it is damaged, or no file of torch"
-    return text[0] if text and " " in text[0] else f"{type(error).__name__} {''.join(text[:1])}".strip()
+    return (
+        text[0]
+        if text and " " in text[0]
+        else f"{type(error).__name__} {''.join(text[:1])}".strip()
+    )

@@ -34,7 +34,9 @@ def write_with_sha256(path: Path, content: bytes) -> None:
         OSError: One of them cannot be written. A file without its side file is not checked.
     """
     side_file = _side_file(path)
-    side_file.unlink(missing_ok=True)  # of an older file, which it would still describe after a crash
+    side_file.unlink(
+        missing_ok=True
+    )  # of an older file, which it would still describe after a crash
     write_file(path, content)
 
     escaped = path.name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
@@ -72,7 +74,9 @@ def _read_side_file(side_file: Path, *, name: str) -> str:
     text = side_file.read_text(encoding="utf-8", errors="surrogateescape")
     found = _LINE.findall(text)
     if len({digest.lower() for digest, _ in found}) > 1:
-        found = [(digest, listed) for digest, listed in found if os.path.basename(listed.strip()) == name]
+        found = [
+            (digest, listed) for digest, listed in found if os.path.basename(listed.strip()) == name
+        ]
     if not found:
         raise ValueError(
             f"{side_file}: holds no sha256 of {name}; delete it, or get it again from where {name} is from"

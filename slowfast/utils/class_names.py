@@ -42,5 +42,7 @@ def _spelling(*lists: Sequence[str]) -> Callable[[str], str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_MOST_NAMES])) + (", ..." if len(names) > _MOST_NAMES else "")
+    shown = ", ".join(map(repr, names[:_MOST_NAMES])) + (
+        ", ..." if len(names) > _MOST_NAMES else ""
+    )
     return f" ({shown})" if names else ""

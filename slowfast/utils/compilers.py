@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COMPILERS = ("g++", "clang++", "c++")  # any of them, or what CXX names, compiles for a CPU
-C_COMPILERS = ("gcc", "clang")  # any of them, or what CC names, compiles what Triton starts a kernel of a GPU with
+C_COMPILERS = (
+    "gcc",
+    "clang",
+)  # any of them, or what CC names, compiles what Triton starts a kernel of a GPU with
 
 
 def find_cpu_problems() -> list[str]:
@@ -36,4 +39,6 @@ def _header_problems() -> list[str]:
     header = Path(sysconfig.get_paths(scheme=scheme)["include"], "Python.h")
     if header.is_file():
         return []
-    return [f"Python's header {header} is missing, which kernels of a GPU are compiled with; install it (python3-dev)"]
+    return [
+        f"Python's header {header} is missing, which kernels of a GPU are compiled with; install it (python3-dev)"
+    ]

@@ -25,7 +25,9 @@ from urllib.request import (
 
 from slowfast.utils.file_type import HEAD_BYTES, is_web_page
 
-TIMEOUT = 60.0  # seconds that a server may take, besides the time that its bytes need at SLOWEST_RATE
+TIMEOUT = (
+    60.0  # seconds that a server may take, besides the time that its bytes need at SLOWEST_RATE
+)
 SLOWEST_RATE = 20_000  # bytes per second
 
 _BLOCK_BYTES = 1 << 16
@@ -96,7 +98,10 @@ class Download:
             raise OSError(f"{num_received} bytes came of {self.num_bytes}")
 
     def _is_web_page(self, head: bytes) -> bool:
-        claimed = self._response.headers.get_content_type() in ("text/html", "application/xhtml+xml")
+        claimed = self._response.headers.get_content_type() in (
+            "text/html",
+            "application/xhtml+xml",
+        )
         return is_web_page(head) or (claimed and head.lstrip().startswith(b"<"))
 
 
@@ -219,7 +224,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, IncompleteRead):
         return "the connection ended before the file did"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"not an answer in HTTP: {_printable(text)}" if isinstance(error, HTTPException) else text
+    return (
+        f"not an answer in HTTP: {_printable(text)}" if isinstance(error, HTTPException) else text
+    )
 
 
 def _printable(text: str) -> str:

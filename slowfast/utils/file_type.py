@@ -44,7 +44,9 @@ def foreign_type(head: bytes) -> FileType | None:
     if not head:
         return FileType("an empty file", "copy or download it again")
     if not head.strip(b"\0"):
-        return FileType("a file of zeros, as a crash of its machine leaves it", "copy or download it again")
+        return FileType(
+            "a file of zeros, as a crash of its machine leaves it", "copy or download it again"
+        )
     for magic, file_type in _MAGICS.items():
         if head.startswith(magic):
             return file_type

@@ -85,7 +85,9 @@ def remove_unfinished(folder: Path) -> None:
 
 def free_bytes(folder: Path) -> int | None:
     """Return the bytes that are free in a folder, which may not exist yet; None if the disk does not say."""
-    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    nearest = next(
+        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+    )
     usage = shutil.disk_usage(nearest)
     return usage.free if usage.total else None
 
@@ -110,7 +112,9 @@ def explain(error: Exception, folder: Path) -> str:
     if not isinstance(error, OSError) or error.errno not in _NO_SPACE:
         return getattr(error, "strerror", None) or str(error)
     free = free_bytes(folder)
-    return f"the disk is full ({format_bytes(free)} free)" if free is not None else "the disk is full"
+    return (
+        f"the disk is full ({format_bytes(free)} free)" if free is not None else "the disk is full"
+    )
 
 
 class _RememberingFile(io.BufferedWriter):

@@ -54,7 +54,9 @@ def fetch(address: str, *, force: bool = False) -> str:
     return path
 
 
-def open_copy(address: str, mode: str, buffering: int = -1, **kwargs: object) -> IO[str] | IO[bytes]:
+def open_copy(
+    address: str, mode: str, buffering: int = -1, **kwargs: object
+) -> IO[str] | IO[bytes]:
     """Open the copy of a file in the cache, as `open` does, after a download if it is not there."""
     path = fetch(address)
     try:
@@ -98,7 +100,9 @@ def _limit() -> float:
     except ValueError:
         gigabytes = 0.0
     if not gigabytes > 0:
-        raise ValueError(f"{LIMIT_NAME} is {text!r}; use a number of GB above 0, or inf for no limit")
+        raise ValueError(
+            f"{LIMIT_NAME} is {text!r}; use a number of GB above 0, or inf for no limit"
+        )
     return gigabytes * 1e9
 
 
@@ -160,7 +164,9 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"its copy {path} cannot be written: {explain(error, Path(path).parent)}") from error
+        raise OSError(
+            f"its copy {path} cannot be written: {explain(error, Path(path).parent)}"
+        ) from error
 
 
 def _set_times(path: str, last_modified: str) -> None:
@@ -201,7 +207,9 @@ def _locked(path: str) -> Iterator[IO[bytes]]:
     """Open a file, which need not exist, with a lock that ends with the process at the latest."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        with suppress(OSError):  # a file system without locks: the sum may then be wrong for a while
+        with suppress(
+            OSError
+        ):  # a file system without locks: the sum may then be wrong for a while
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 

@@ -19,7 +19,9 @@ class HttpHandler(PathHandler):
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
         return http_cache.fetch(path, force=force)
 
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[str] | IO[bytes]:
+    def _open(
+        self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any
+    ) -> IO[str] | IO[bytes]:
         if mode not in ("r", "rb"):
             raise OSError(f"{path}: can be read only, not opened as {mode!r}")
         return http_cache.open_copy(path, mode, buffering, **kwargs)

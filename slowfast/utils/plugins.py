@@ -41,7 +41,10 @@ def import_plugins(modules: Sequence[str] = ()) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     for entry in sorted(entry_points(group=GROUP)):
-        _import(entry.module, origin=f"the entry point {entry.name!r} of {entry.dist.name if entry.dist else GROUP}")
+        _import(
+            entry.module,
+            origin=f"the entry point {entry.name!r} of {entry.dist.name if entry.dist else GROUP}",
+        )
     for module in modules:
         _import(module, origin=f"--import {module}")
 

@@ -52,7 +52,9 @@ def start_logging(*, is_main: bool) -> None:
 
 def log_to_file(output_dir: str) -> None:
     """Send log records to OUTPUT_DIR/stdout.log, the ones since `start_logging` first; once in a process."""
-    for waiting in [handler for handler in logging.getLogger().handlers if isinstance(handler, MemoryHandler)]:
+    for waiting in [
+        handler for handler in logging.getLogger().handlers if isinstance(handler, MemoryHandler)
+    ]:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         log_file = logging.FileHandler(Path(output_dir, "stdout.log"))
         log_file.setFormatter(_PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
@@ -65,7 +67,10 @@ def log_to_file(output_dir: str) -> None:
 
 def log_json_stats(stats: dict[str, Any]) -> None:
     """Add one `json_stats: {...}` line to the log file, numbers to six digits, keys sorted."""
-    rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in stats.items()}
+    rounded = {
+        key: float(f"{value:.6g}") if isinstance(value, float) else value
+        for key, value in stats.items()
+    }
     text = simplejson.dumps(rounded, sort_keys=True, ignore_nan=True)
     logger.info("json_stats: %s", text, extra={"file_only": True})
 
@@ -128,7 +133,9 @@ class Progress(Generic[Item]):
         wait_seconds = self._wait_of_all(self._since_line.data_wait / steps)
         number = self.steps_done + 1
         eta_seconds = step_seconds * (self.num_steps - number + self.steps_after)
-        self._since_line = _Interval(steps=-1)  # the step under way is counted in this line, not in the next
+        self._since_line = _Interval(
+            steps=-1
+        )  # the step under way is counted in this line, not in the next
         shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
         logger.info(
             "%s  %d/%d  %s  step %.3fs  data wait %.3fs  ETA %s",

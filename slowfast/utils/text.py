@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 # Control characters but for tab and line feed, marks that reverse the direction of writing, and
 # halves of characters, as of a file name that is not UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def count(number: int, noun: str, *, plural: str = "") -> str:

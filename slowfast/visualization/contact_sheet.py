@@ -17,7 +17,14 @@ from slowfast.datasets.transforms import Augmentation
 
 THUMB = 128  # pixels, height of a frame on the sheet
 MAX_COLUMNS = 8  # frames shown of a clip
-COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4")  # of the boxes of crops or samples
+COLORS = (
+    "#e6194b",
+    "#3cb44b",
+    "#4363d8",
+    "#f58231",
+    "#911eb4",
+    "#42d4f4",
+)  # of the boxes of crops or samples
 LABEL = 14  # pixels, height of a line of text
 
 Frames = NDArray[np.uint8]
@@ -49,12 +56,16 @@ def look_at(loader: VideoLoader, row: int) -> list[Look]:
         raise ValueError(seen.unreadable[0].reason)
     looks: list[Look] = []
     with dataset.open_video(dataset.annotations[row]) as source:
-        for clip, numbers in zip(clips, dataset.frame_numbers(source, clips=clips, rng=rng), strict=True):
+        for clip, numbers in zip(
+            clips, dataset.frame_numbers(source, clips=clips, rng=rng), strict=True
+        ):
             frames = source.read(numbers.tolist())
             seconds = source.times[numbers] if isinstance(source, VideoFile) else None
             for view in (view for view in request.views if view.clip == clip):
                 box, done = _box_of(dataset.transform, *frames.shape[1:3], crop=view.crop, rng=rng)
-                looks.append(Look(view, numbers, seconds, frames, box, done, seen.frames[len(looks)]))
+                looks.append(
+                    Look(view, numbers, seconds, frames, box, done, seen.frames[len(looks)])
+                )
     return looks
 
 
@@ -78,15 +89,23 @@ def format_looks(looks: Sequence[Look]) -> str:
     lines = ["view clip crop  box (top, left, height x width)  frames: seconds"]
     for look in looks:
         top, left, height, width = look.box
-        times = "" if look.seconds is None else ": " + " ".join(f"{second:.2f}" for second in look.seconds)
+        times = (
+            ""
+            if look.seconds is None
+            else ": " + " ".join(f"{second:.2f}" for second in look.seconds)
+        )
         numbers = " ".join(map(str, look.numbers))
         box = f"{top}, {left}, {height} x {width}"
-        lines.append(f"{look.view.number:4} {look.view.clip:4} {look.view.crop:4}  {box:<32}  {numbers}{times}")
+        lines.append(
+            f"{look.view.number:4} {look.view.clip:4} {look.view.crop:4}  {box:<32}  {numbers}{times}"
+        )
         lines += [f"{'':16}{look.done}"] if look.done else []
     return "\n".join(lines)
 
 
-def draw_sheet(looks: Sequence[Look], *, mean: Sequence[float], std: Sequence[float], bgr: bool) -> Image.Image:
+def draw_sheet(
+    looks: Sequence[Look], *, mean: Sequence[float], std: Sequence[float], bgr: bool
+) -> Image.Image:
     """Return a contact sheet: of each clip its frames with the boxes of its views, and below it what the model sees.
 
     Args:
@@ -98,13 +117,27 @@ def draw_sheet(looks: Sequence[Look], *, mean: Sequence[float], std: Sequence[fl
     strips: list[tuple[str, str, list[Image.Image]]] = []
     for clip in sorted({look.view.clip for look in looks}):
         views = [look for look in looks if look.view.clip == clip]
-        columns = np.linspace(0, len(views[0].numbers) - 1, min(len(views[0].numbers), MAX_COLUMNS)).round().astype(int)
-        strips.append((f"clip {clip}", "#000000", [_source_thumb(views, column, bgr=bgr) for column in columns]))
+        columns = (
+            np.linspace(0, len(views[0].numbers) - 1, min(len(views[0].numbers), MAX_COLUMNS))
+            .round()
+            .astype(int)
+        )
+        strips.append(
+            (
+                f"clip {clip}",
+                "#000000",
+                [_source_thumb(views, column, bgr=bgr) for column in columns],
+            )
+        )
         for look in views:
             color = COLORS[look.view.number % len(COLORS)]
             images = _as_images(look.clip, mean=mean, std=std, bgr=bgr)
-            title = f"view {look.view.number}: crop {look.view.crop}" + (f", {look.done}" if look.done else "")
-            strips.append((title, color, [images[column].resize((THUMB, THUMB)) for column in columns]))
+            title = f"view {look.view.number}: crop {look.view.crop}" + (
+                f", {look.done}" if look.done else ""
+            )
+            strips.append(
+                (title, color, [images[column].resize((THUMB, THUMB)) for column in columns])
+            )
     return _stack_strips(strips)
 
 
@@ -126,11 +159,18 @@ def _source_thumb(views: Sequence[Look], column: int, *, bgr: bool) -> Image.Ima
     return image
 
 
-def _as_images(clip: Tensor, *, mean: Sequence[float], std: Sequence[float], bgr: bool) -> list[Image.Image]:
+def _as_images(
+    clip: Tensor, *, mean: Sequence[float], std: Sequence[float], bgr: bool
+) -> list[Image.Image]:
     """The frames of a normalized clip (3, T, H, W) as pictures."""
-    values = clip.permute(1, 2, 3, 0).numpy() * np.array(std) + np.array(mean)  # (3, T, H, W) -> (T, H, W, 3)
+    values = clip.permute(1, 2, 3, 0).numpy() * np.array(std) + np.array(
+        mean
+    )  # (3, T, H, W) -> (T, H, W, 3)
     frames = (values.clip(0, 1) * 255).round().astype(np.uint8)
-    return [Image.fromarray(np.ascontiguousarray(frame[..., ::-1] if bgr else frame)) for frame in frames]
+    return [
+        Image.fromarray(np.ascontiguousarray(frame[..., ::-1] if bgr else frame))
+        for frame in frames
+    ]
 
 
 def _stack_strips(strips: Sequence[tuple[str, str, list[Image.Image]]]) -> Image.Image:

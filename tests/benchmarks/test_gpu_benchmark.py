@@ -26,7 +26,15 @@ if __name__ == "__main__":
 def test_all_rows_pass_on_a_cpu_without_our_libraries(tmp_path: Path) -> None:
     script, out = tmp_path / "bare.py", tmp_path / "table.md"
     script.write_text(ON_A_BARE_MACHINE)
-    command = [sys.executable, str(script), "benchmarks/gpu.py", "--device", "cpu", "--out", str(out)]
+    command = [
+        sys.executable,
+        str(script),
+        "benchmarks/gpu.py",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
@@ -74,5 +82,11 @@ def test_overlap_of_copies_and_kernels_by_hand() -> None:
 
     copies = [Activity("copy", True, 13, 10, 20), Activity("copy", True, 13, 50, 60)]
     # 12 to 16 and 18 to 20, once though two kernels run then; the last copy runs beside its own stream alone.
-    kernels = [kernel(0, 9), kernel(12, 15), kernel(13, 16), kernel(18, 30), kernel(50, 60, stream=13)]
+    kernels = [
+        kernel(0, 9),
+        kernel(12, 15),
+        kernel(13, 16),
+        kernel(18, 30),
+        kernel(50, 60, stream=13),
+    ]
     assert overlap(copies, kernels) == (4 + 2) / 20

@@ -15,7 +15,12 @@ def test_later_layers_win_defaults_base_file_overrides(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "SOLVER: {BASE_LR: 0.1, MAX_EPOCH: 7, MOMENTUM: 0.5}")
     path = write(tmp_path / "x.yaml", "_BASE_: base.yaml\nSOLVER: {BASE_LR: 0.2, MAX_EPOCH: 8}")
     cfg = load_cfg(path, ["SOLVER.BASE_LR", "0.3"])
-    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.MOMENTUM, cfg.SOLVER.DAMPENING) == (0.3, 8, 0.5, 0.0)
+    assert (
+        cfg.SOLVER.BASE_LR,
+        cfg.SOLVER.MAX_EPOCH,
+        cfg.SOLVER.MOMENTUM,
+        cfg.SOLVER.DAMPENING,
+    ) == (0.3, 8, 0.5, 0.0)
 
 
 def test_several_bases_are_merged_in_order(tmp_path: Path) -> None:
@@ -32,7 +37,10 @@ def test_the_tree_is_frozen(tmp_path: Path) -> None:
 
 
 def test_a_dumped_tree_loads_as_the_same_tree(tmp_path: Path) -> None:
-    cfg = load_cfg(write(tmp_path / "x.yaml", "SOLVER: {COSINE_END_LR: 1e-6}"), ["DATA.MEAN", "[0.1, 0.2, 0.3]"])
+    cfg = load_cfg(
+        write(tmp_path / "x.yaml", "SOLVER: {COSINE_END_LR: 1e-6}"),
+        ["DATA.MEAN", "[0.1, 0.2, 0.3]"],
+    )
     assert load_cfg(write(tmp_path / "y.yaml", cfg.dump())) == cfg
 
 
@@ -52,7 +60,9 @@ def test_a_dumped_tree_loads_as_the_same_tree(tmp_path: Path) -> None:
         ("UNIFORMER.DEPTH", "(3, 4, 8, 3)", [3, 4, 8, 3]),
     ],
 )
-def test_values_come_in_the_type_of_their_key(tmp_path: Path, key: str, text: str, value: object) -> None:
+def test_values_come_in_the_type_of_their_key(
+    tmp_path: Path, key: str, text: str, value: object
+) -> None:
     cfg = load_cfg(write(tmp_path / "x.yaml", "{}"), [key, text])
     for name in key.split("."):
         cfg = cfg[name]
@@ -61,11 +71,16 @@ def test_values_come_in_the_type_of_their_key(tmp_path: Path, key: str, text: st
 
 
 def test_all_problems_are_reported_together(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.yaml", "TRAIN: {BATCH_SIZE: 100}\nSOLVER: {LR_POLICY: cosin, MAX_EPOCH: 0}")
+    path = write(
+        tmp_path / "x.yaml", "TRAIN: {BATCH_SIZE: 100}\nSOLVER: {LR_POLICY: cosin, MAX_EPOCH: 0}"
+    )
     with pytest.raises(ValueError, match=r"x\.yaml:") as caught:
         load_cfg(path, ["NUM_GPUS", "8"])
     message = str(caught.value)
-    assert "TRAIN.BATCH_SIZE is 100, which NUM_GPUS=8 processes cannot share equally; use a multiple of 8" in message
+    assert (
+        "TRAIN.BATCH_SIZE is 100, which NUM_GPUS=8 processes cannot share equally; use a multiple of 8"
+        in message
+    )
     assert "SOLVER.LR_POLICY is 'cosin'; choose from cosine, steps_with_relative_lrs" in message
     assert "SOLVER.MAX_EPOCH is 0; use a number above 0" in message
 
@@ -73,14 +88,23 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["SOLVER.BASE_LRR", "1"], r"SOLVER\.BASE_LRR is not a key; the nearest is SOLVER\.BASE_LR"),
+        (
+            ["SOLVER.BASE_LRR", "1"],
+            r"SOLVER\.BASE_LRR is not a key; the nearest is SOLVER\.BASE_LR",
+        ),
         (["TRAIN.BASE_LR", "1"], r"TRAIN\.BASE_LR is not a key; the nearest is SOLVER\.BASE_LR"),
         (["QQ.ZZ", "1"], r"QQ\.ZZ is not a key; tools/run_net\.py --print-config lists them"),
         (["SOLVER", "1"], "SOLVER is a section"),
-        (["SOLVER.MAX_EPOCH", "ten"], r"SOLVER\.MAX_EPOCH is 'ten'; expected a whole number, such as 100"),
+        (
+            ["SOLVER.MAX_EPOCH", "ten"],
+            r"SOLVER\.MAX_EPOCH is 'ten'; expected a whole number, such as 100",
+        ),
         (["SOLVER.MAX_EPOCH", "1.5"], r"SOLVER\.MAX_EPOCH is 1\.5; expected a whole number"),
         (["TRAIN.ENABLE", "1"], r"TRAIN\.ENABLE is 1; expected True or False"),
-        (["DATA.MEAN", "0.45"], r"DATA\.MEAN is 0\.45; expected a list, such as \[0\.45, 0\.45, 0\.45\]"),
+        (
+            ["DATA.MEAN", "0.45"],
+            r"DATA\.MEAN is 0\.45; expected a list, such as \[0\.45, 0\.45, 0\.45\]",
+        ),
         (["SOLVER.BASE_LR"], "'SOLVER.BASE_LR' has no value"),
         (["MIXUP.ENABLE", "True"], r"MODEL\.LOSS_FUNC is 'cross_entropy'.*use soft_cross_entropy"),
         (["SHARD_ID", "1"], "SHARD_ID is 1, but NUM_SHARDS=1"),
@@ -95,12 +119,16 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
         (["AUG.RE_PROB", "1.5"], "use a number from 0 to 1"),
     ],
 )
-def test_a_bad_value_is_named_with_its_rule(tmp_path: Path, overrides: list[str], message: str) -> None:
+def test_a_bad_value_is_named_with_its_rule(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         load_cfg(write(tmp_path / "x.yaml", "{}"), overrides)
 
 
-def test_retired_keys_are_accepted_with_one_warning_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_retired_keys_are_accepted_with_one_warning_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(tmp_path / "x.yaml", "AUG: {COLOR_JITTER: 0.4}\nMODEL: {ARCH: uniformer}")
     with caplog.at_level(logging.WARNING):
         load_cfg(path, ["AUG.COLOR_JITTER", "0.3"])

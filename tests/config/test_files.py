@@ -40,7 +40,9 @@ def test_bases_are_relative_to_the_file_that_names_them(write: Write) -> None:
     assert (cfg.OUTPUT_DIR, cfg.RNG_SEED, cfg.LOG_PERIOD) == ("1.10", 2, 3)
 
 
-def test_a_base_from_the_home_folder(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_from_the_home_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write("home/base.yaml", "RNG_SEED: 5")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert load(write("x.yaml", "_BASE_: ~/base.yaml")).RNG_SEED == 5
@@ -68,7 +70,9 @@ def test_a_base_with_a_name_like_a_number(write: Write) -> None:
 
 @pytest.mark.parametrize("value", ["", "~", "{a: b}", "[a.yaml, null]", "[[a.yaml]]"])
 def test_a_base_that_is_no_name_is_refused(write: Write, value: str) -> None:
-    with pytest.raises(ValueError, match=r"x\.yaml: _BASE_ takes the name of a file, or a list of names"):
+    with pytest.raises(
+        ValueError, match=r"x\.yaml: _BASE_ takes the name of a file, or a list of names"
+    ):
         load(write("x.yaml", f"_BASE_: {value}"))
 
 
@@ -99,7 +103,9 @@ def test_files_are_opened_by_the_path_manager_of_iopath(
 ) -> None:
     shelf = Shelf()
     shelf.folder = tmp_path
-    monkeypatch.setattr(g_pathmgr, "_path_handlers", {"shelf://": shelf, **g_pathmgr._path_handlers})
+    monkeypatch.setattr(
+        g_pathmgr, "_path_handlers", {"shelf://": shelf, **g_pathmgr._path_handlers}
+    )
     write("base.yaml", "RNG_SEED: 3")
     write("x.yaml", "_BASE_: base.yaml\nOUTPUT_DIR: 1.10")
     cfg = load("shelf://top/x.yaml")
@@ -153,12 +159,16 @@ def test_a_value_that_a_later_file_replaces_is_not_judged(write: Write) -> None:
         ),
     ],
 )
-def test_a_key_that_is_set_twice_is_named_with_its_lines(write: Write, text: str, message: str) -> None:
+def test_a_key_that_is_set_twice_is_named_with_its_lines(
+    write: Write, text: str, message: str
+) -> None:
     base = write("base.yaml", text)
     with pytest.raises(ValueError, match=re.escape(f"--cfg {base}: {message}")):
         load(base)
     path = write("x.yaml", "_BASE_: base.yaml")
-    with pytest.raises(ValueError, match=re.escape(f"{base} (named by _BASE_ in {path}): {message}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{base} (named by _BASE_ in {path}): {message}")
+    ):
         load(path)
 
 
@@ -169,7 +179,8 @@ def test_a_key_is_named_as_it_is_written(write: Write, name: str) -> None:
 
 
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
-    f"{after}: &{after} [{','.join([f'*{name}'] * 10)}]\n" for name, after in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{after}: &{after} [{','.join([f'*{name}'] * 10)}]\n"
+    for name, after in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -215,7 +226,9 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
     ],
     ids=lambda part: str(part)[:30],
 )
-def test_what_is_wrong_with_a_file_takes_one_sentence(write: Write, text: str | bytes, message: str) -> None:
+def test_what_is_wrong_with_a_file_takes_one_sentence(
+    write: Write, text: str | bytes, message: str
+) -> None:
     path = write("x.yaml", text)
     with pytest.raises(ValueError, match=rf"^--cfg {re.escape(path)}: {message}") as caught:
         load(path)
@@ -229,21 +242,34 @@ def test_a_missing_file_is_named_with_the_nearest_files(write: Write, tmp_path: 
     near = write("exp/kinetics_s/config.yaml", "{}")
     with pytest.raises(FileNotFoundError) as caught:
         load(f"{tmp_path}/exp/kinetics_s/confg.yaml")
-    assert str(caught.value) == f"--cfg {tmp_path}/exp/kinetics_s/confg.yaml: no such file; the nearest is {near}"
-    with pytest.raises(FileNotFoundError, match=rf"kinetics_x/config\.yaml: no such file; the nearest is {near}"):
+    assert (
+        str(caught.value)
+        == f"--cfg {tmp_path}/exp/kinetics_s/confg.yaml: no such file; the nearest is {near}"
+    )
+    with pytest.raises(
+        FileNotFoundError, match=rf"kinetics_x/config\.yaml: no such file; the nearest is {near}"
+    ):
         load(f"{tmp_path}/exp/kinetics_x/config.yaml")
-    with pytest.raises(FileNotFoundError, match=rf"no such file; there is no folder {tmp_path}/qq$"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"no such file; there is no folder {tmp_path}/qq$"
+    ):
         load(f"{tmp_path}/qq/zz.yaml")
     with pytest.raises(FileNotFoundError, match=r"config\.yaml/x\.yaml: no such file"):
         load(f"{near}/x.yaml")
 
 
-def test_a_missing_file_of_the_current_folder(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_of_the_current_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write("quick.yaml", "{}")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"^--cfg quik\.yaml: no such file; the nearest is quick\.yaml$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^--cfg quik\.yaml: no such file; the nearest is quick\.yaml$"
+    ):
         load("quik.yaml")
-    with pytest.raises(FileNotFoundError, match=r"^--cfg http://127\.0\.0\.1/x\.yaml: no such file$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^--cfg http://127\.0\.0\.1/x\.yaml: no such file$"
+    ):
         load("http://127.0.0.1/x.yaml")
 
 
@@ -258,7 +284,9 @@ def test_a_missing_base_says_which_file_names_it(write: Write, tmp_path: Path) -
 
 def test_a_folder_is_no_config_file(write: Write, tmp_path: Path) -> None:
     config = write("exp/config.yaml", "{}")
-    with pytest.raises(IsADirectoryError, match=rf"^--cfg \S+: a folder, not a file; choose .* such as {config}$"):
+    with pytest.raises(
+        IsADirectoryError, match=rf"^--cfg \S+: a folder, not a file; choose .* such as {config}$"
+    ):
         load(f"{tmp_path}/exp")
 
 

@@ -41,7 +41,9 @@ a: &a {b: *a} | a: &a [*a] | '': 1 | TRAIN..X: 1 | TRAIN.BATCH_SIZE.X: 1 | DATA.
 null: 1 | <<: {TRAIN: {BATCH_SIZE: 2}} | - TRAIN | %YAML 9.9
 """.replace("\n", "|").split("|")
 TEXTS += ["a: 1\na: 2", "---\n---\n", "\ufeff{}", "_BASE_: " + "a" * 300, "a" * 500 + ": 1"]
-TEXTS += ["a0: &a0 [1, 1]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+TEXTS += [
+    "a0: &a0 [1, 1]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))
+]
 
 
 def draw_value(draw: random.Random) -> str:
@@ -60,7 +62,14 @@ def draw_key(draw: random.Random) -> str:
         return key
     cut = draw.randrange(len(key))
     return draw.choice(
-        [key[:cut], key.lower(), key + ".X", key[:cut] + "é" + key[cut:], key.replace(".", ".."), key[::-1]]
+        [
+            key[:cut],
+            key.lower(),
+            key + ".X",
+            key[:cut] + "é" + key[cut:],
+            key.replace(".", ".."),
+            key[::-1],
+        ]
     )
 
 
@@ -75,7 +84,9 @@ def draw_config(draw: random.Random) -> tuple[bytes, list[str]]:
         source = text.encode(draw.choice(["utf-16", "utf-16-le", "utf-32", "cp1252"]), "replace")
     if draw.random() < 0.15:
         at = draw.randrange(len(source) + 1)
-        source = source[:at] + draw.randbytes(draw.randint(1, 4)) + source[at + draw.randint(0, 3) :]
+        source = (
+            source[:at] + draw.randbytes(draw.randint(1, 4)) + source[at + draw.randint(0, 3) :]
+        )
 
     overrides: list[str] = []
     for _ in range(draw.choice([0, 0, 1, 2])):
@@ -108,7 +119,9 @@ def is_accepted(seed: int, folder: Path) -> bool:
         return True
 
     message = str(problem)
-    assert type(problem) in (ValueError, OSError, FileNotFoundError, IsADirectoryError), repr(problem)
+    assert type(problem) in (ValueError, OSError, FileNotFoundError, IsADirectoryError), repr(
+        problem
+    )
     assert "x.yaml" in message or "has no value" in message, message
     assert max(map(len, message.splitlines())) <= MOST_CHARACTERS, message
     assert all(line.isprintable() for line in message.splitlines()), repr(message)

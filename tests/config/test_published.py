@@ -18,7 +18,10 @@ from slowfast.models import build as models
 
 REFERENCE = Path(__file__).parents[1] / "reference/published_config_keys.json"
 PUBLISHED: dict[str, dict[str, Any]] = json.loads(REFERENCE.read_text())["keys"]
-SHELL = {"$work_path": "exp/uniformer_s8x8_k400", "$NUM_SHARDS": "4"}  # variables of the published scripts
+SHELL = {
+    "$work_path": "exp/uniformer_s8x8_k400",
+    "$NUM_SHARDS": "4",
+}  # variables of the published scripts
 
 
 def yaml_values(key: str) -> list[Any]:
@@ -102,22 +105,42 @@ BASE = {"EMBED_DIM": [64, 128, 320, 512], "HEAD_DIM": 64, "MLP_RATIO": 4}
 LIGHT = {"EMBED_DIM": [56, 112, 224, 448], "HEAD_DIM": 28, "MLP_RATIO": 3, "DEPTH": [2, 5, 8, 2]}
 KINETICS = {"DATASET": "kinetics", "USE_OFFSET_SAMPLING": True, "DECODING_BACKEND": "decord"}
 FRAMES = {"DATASET": "sth", "RANDOM_FLIP": False}
-FAMILIES: dict[str, tuple[dict[str, Any], str]] = {  # what its YAML sets beside what all 41 set, and its command line
+FAMILIES: dict[
+    str, tuple[dict[str, Any], str]
+] = {  # what its YAML sets beside what all 41 set, and its command line
     "kinetics_s": (
-        {**BASE, **KINETICS, "DEPTH": [3, 4, 8, 3], "PRETRAIN_NAME": "uniformer_small_in1k", "NUM_CLASSES": 400},
+        {
+            **BASE,
+            **KINETICS,
+            "DEPTH": [3, 4, 8, 3],
+            "PRETRAIN_NAME": "uniformer_small_in1k",
+            "NUM_CLASSES": 400,
+        },
         'DATA.PATH_TO_DATA_DIR "./data_list/k400" DATA.PATH_PREFIX your_path_to_data DATA.PATH_LABEL_SEPARATOR "," '
         "TRAIN.EVAL_PERIOD 5 TRAIN.CHECKPOINT_PERIOD 1 TRAIN.BATCH_SIZE 128 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.1 "
         "SOLVER.MAX_EPOCH 100 SOLVER.BASE_LR 4e-4 SOLVER.WARMUP_EPOCHS 10.0 DATA.TEST_CROP_SIZE 224 "
         "TEST.NUM_ENSEMBLE_VIEWS 1 TEST.NUM_SPATIAL_CROPS 1 RNG_SEED 6666 OUTPUT_DIR $work_path",
     ),
     "kinetics_b": (
-        {**BASE, **KINETICS, "DEPTH": [5, 8, 20, 7], "PRETRAIN_NAME": "uniformer_base_in1k", "NUM_CLASSES": 400},
+        {
+            **BASE,
+            **KINETICS,
+            "DEPTH": [5, 8, 20, 7],
+            "PRETRAIN_NAME": "uniformer_base_in1k",
+            "NUM_CLASSES": 400,
+        },
         'DATA.PATH_TO_DATA_DIR ./data_list/k600 DATA.PATH_LABEL_SEPARATOR "," MODEL.NUM_CLASSES 600 NUM_SHARDS 4 '
         "DATA_LOADER.NUM_WORKERS 8 TRAIN.BATCH_SIZE 32 TEST.BATCH_SIZE 32 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.3 "
         "SOLVER.MAX_EPOCH 110 SOLVER.BASE_LR 1e-4 DATA.TEST_CROP_SIZE 224 OUTPUT_DIR $work_path",
     ),
     "something_b": (
-        {**BASE, **FRAMES, "DEPTH": [5, 8, 20, 7], "PRETRAIN_NAME": "uniformer_base_k400_16x4", "NUM_CLASSES": 174},
+        {
+            **BASE,
+            **FRAMES,
+            "DEPTH": [5, 8, 20, 7],
+            "PRETRAIN_NAME": "uniformer_base_k400_16x4",
+            "NUM_CLASSES": 174,
+        },
         'DATA.PATH_TO_DATA_DIR ./data_list/sthv2 DATA.LABEL_PATH_TEMPLATE "somesomev2_rgb_{}_split.txt" '
         'DATA.IMAGE_TEMPLATE "img_{:05d}.jpg" TRAIN.BATCH_SIZE 40 UNIFORMER.DROP_DEPTH_RATE 0.4 SOLVER.MAX_EPOCH 50 '
         "SOLVER.BASE_LR 2.5e-4 SOLVER.WARMUP_EPOCHS 5.0 DATA.TEST_CROP_SIZE 224 TEST.NUM_ENSEMBLE_VIEWS 1 "
@@ -178,7 +201,9 @@ def load_family(tmp_path: Path, family: str) -> CfgNode:
         elif sum(counts.values()) == 41:  # in every file; the value that most have
             settings[key] = json.loads(max(counts, key=counts.__getitem__))
     path = write_tree(tmp_path / "config.yaml", settings)
-    return load_cfg(path, [SHELL.get(word, word) for word in shlex.split(words)], checks=[find_problems])
+    return load_cfg(
+        path, [SHELL.get(word, word) for word in shlex.split(words)], checks=[find_problems]
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -190,9 +215,17 @@ def test_a_published_file_loads_unchanged_with_its_command_line(
     for key, text in zip(words[::2], words[1::2], strict=True):
         assert key in PUBLISHED
         assert value_of(cfg, key) == meaning(SHELL.get(text, text))
-    warned = [record.getMessage().split(": ")[1].split(" has no effect")[0] for record in caplog.records]
+    warned = [
+        record.getMessage().split(": ")[1].split(" has no effect")[0] for record in caplog.records
+    ]
     assert len(warned) == len(set(warned))
-    expected = {"AUG.COLOR_JITTER", "AUG.RE_SPLIT", "DATA.INPUT_CHANNEL_NUM", "MODEL.ARCH", "MODEL.DROPOUT_RATE"}
+    expected = {
+        "AUG.COLOR_JITTER",
+        "AUG.RE_SPLIT",
+        "DATA.INPUT_CHANNEL_NUM",
+        "MODEL.ARCH",
+        "MODEL.DROPOUT_RATE",
+    }
     expected |= {"DATA.DECODING_BACKEND"} if cfg.TRAIN.DATASET != "sth" else set()
     expected |= {"UNIFORMER.INIT_VALUE"} if family == "light" else set()
     assert set(warned) == expected
@@ -252,20 +285,26 @@ def test_a_list_of_mlp_ratios_is_one_for_each_stage_and_a_number_for_all(tmp_pat
     assert hidden == [dims[0] * 4, dims[1] * 3, dims[2] * 2, dims[3] * 1]
     assert load_cfg(path, ["UNIFORMER.MLP_RATIO", "3"]).UNIFORMER.MLP_RATIO == 3.0
     assert load_cfg(path, ["UNIFORMER.MLP_RATIO", "(4,4,4,4)"]).UNIFORMER.MLP_RATIO == [4.0] * 4
-    assert load_cfg(write_tree(tmp_path / "y.yaml", {}), ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]) == load_cfg(
-        path, ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]
-    )
+    assert load_cfg(
+        write_tree(tmp_path / "y.yaml", {}), ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]
+    ) == load_cfg(path, ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"])
     for text in ("[4, 4]", "0", "[4, 4, 4, 0]"):
-        with pytest.raises(ValueError, match=r"UNIFORMER\.MLP_RATIO is .*one for each of the 4 stages"):
+        with pytest.raises(
+            ValueError, match=r"UNIFORMER\.MLP_RATIO is .*one for each of the 4 stages"
+        ):
             load_cfg(path, ["UNIFORMER.MLP_RATIO", text])
-    with pytest.raises(ValueError, match=r"UNIFORMER\.MLP_RATIO is \['a'\]; expected a number, such as 4\.0, or"):
+    with pytest.raises(
+        ValueError, match=r"UNIFORMER\.MLP_RATIO is \['a'\]; expected a number, such as 4\.0, or"
+    ):
         load_cfg(path, ["UNIFORMER.MLP_RATIO", "['a']"])
 
 
 def test_a_warning_is_given_once_however_often_a_retired_key_is_set(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write_tree(tmp_path / "x.yaml", {key: yaml_values(key)[0] for key in RETIRED if key in PUBLISHED})
+    path = write_tree(
+        tmp_path / "x.yaml", {key: yaml_values(key)[0] for key in RETIRED if key in PUBLISHED}
+    )
     with caplog.at_level(logging.WARNING):
         load_cfg(path, ["DATA.DECODING_BACKEND", "decord", "AUG.COLOR_JITTER", "0.4"])
     assert len(caplog.records) == len([key for key in RETIRED if key in PUBLISHED])

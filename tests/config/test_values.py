@@ -141,7 +141,9 @@ def test_what_is_no_text_is_refused_for_a_string_key(load: Load, text: str, mess
         ("[]", []),
     ],
 )
-def test_elements_of_a_list_of_strings_keep_their_text(load: Load, text: str, items: list[str]) -> None:
+def test_elements_of_a_list_of_strings_keep_their_text(
+    load: Load, text: str, items: list[str]
+) -> None:
     of_file = load(f"MODEL: {{ALLOWED_MISMATCH: {text}}}").MODEL.ALLOWED_MISMATCH
     of_command_line = load("{}", "MODEL.ALLOWED_MISMATCH", text).MODEL.ALLOWED_MISMATCH
     assert (of_file, of_command_line) == (items, items)
@@ -179,7 +181,9 @@ def test_each_empty_list_of_the_defaults_says_what_it_holds() -> None:
 
 @pytest.mark.usefixtures("temporary_sections")
 def test_keys_of_a_plugin_keep_their_text_as_well(load: Load) -> None:
-    add_section("NET", {"NAME": "a", "PARTS": ["a"], "MORE": [], "SIZES": []}, lists_of_strings=["MORE"])
+    add_section(
+        "NET", {"NAME": "a", "PARTS": ["a"], "MORE": [], "SIZES": []}, lists_of_strings=["MORE"]
+    )
     cfg = load("NET: {NAME: 1.10, PARTS: [off, 012], MORE: [1e3, 1_0], SIZES: [012, 1.10]}")
     assert cfg.NET == {
         "NAME": "1.10",
@@ -192,7 +196,9 @@ def test_keys_of_a_plugin_keep_their_text_as_well(load: Load) -> None:
 
 @pytest.mark.usefixtures("temporary_sections")
 def test_defaults_of_a_plugin_that_could_not_be_loaded_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"NET\.LIMIT is inf by default; use a finite number or None"):
+    with pytest.raises(
+        ValueError, match=r"NET\.LIMIT is inf by default; use a finite number or None"
+    ):
         add_section("NET", {"LIMIT": float("inf")})
     with pytest.raises(ValueError, match=r"lists_of_strings names NET\.WIDTH, which is not a list"):
         add_section("NET", {"WIDTH": 1}, lists_of_strings=["WIDTH"])
@@ -218,7 +224,9 @@ def test_defaults_of_a_plugin_that_could_not_be_loaded_are_refused() -> None:
         ("UNIFORMER.MLP_RATIO", "[4, '3']", [4.0, 3.0]),
     ],
 )
-def test_other_keys_are_read_as_yaml_and_python_do(load: Load, key: str, text: str, value: Any) -> None:
+def test_other_keys_are_read_as_yaml_and_python_do(
+    load: Load, key: str, text: str, value: Any
+) -> None:
     section, name = key.split(".")
     result = load(f"{section}:\n  {name}: {text}")[section][name]
     assert result == value
@@ -235,14 +243,22 @@ def test_an_override_may_return_to_the_type_of_the_default(load: Load) -> None:
     assert cfg.UNIFORMER.MLP_RATIO == 3.0
 
 
-@pytest.mark.parametrize("key", ["SOLVER.BASE_LR", "SOLVER.MAX_EPOCH", "UNIFORMER.QKV_SCALE", "UNIFORMER.MLP_RATIO"])
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", ".nan", ".inf", "-.inf", "NaN", "1e999", "'nan'"])
+@pytest.mark.parametrize(
+    "key", ["SOLVER.BASE_LR", "SOLVER.MAX_EPOCH", "UNIFORMER.QKV_SCALE", "UNIFORMER.MLP_RATIO"]
+)
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "-inf", ".nan", ".inf", "-.inf", "NaN", "1e999", "'nan'"]
+)
 def test_numbers_that_are_not_finite_are_refused_by_name(load: Load, key: str, text: str) -> None:
     section, name = key.split(".")
     shown = re.escape(text.strip("'"))
-    with pytest.raises(ValueError, match=rf"{key} is '?{shown}'?; expected a (finite|whole) number, such as"):
+    with pytest.raises(
+        ValueError, match=rf"{key} is '?{shown}'?; expected a (finite|whole) number, such as"
+    ):
         load(f"{section}: {{{name}: {text}}}")
-    with pytest.raises(ValueError, match=rf"{key} is .*{shown}.*; expected a (finite|whole)? ?number, such as"):
+    with pytest.raises(
+        ValueError, match=rf"{key} is .*{shown}.*; expected a (finite|whole)? ?number, such as"
+    ):
         load("{}", f"{key}={text}")
 
 
@@ -278,14 +294,18 @@ def test_no_list_brings_a_number_that_is_not_finite(load: Load, key: str, text: 
         ("UNIFORMER.MLP_RATIO=a", "expected a number, such as 4.0, or a list of numbers"),
     ],
 )
-def test_a_wrong_type_is_explained_without_names_of_classes(load: Load, override: str, message: str) -> None:
+def test_a_wrong_type_is_explained_without_names_of_classes(
+    load: Load, override: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         load("{}", override)
     assert not re.search(r"\b(int|float|str|bool|dict|NoneType)\b", str(caught.value))
 
 
 def test_a_date_for_a_number_is_shown_as_it_is_written(load: Load) -> None:
-    with pytest.raises(ValueError, match=r"SOLVER\.MAX_EPOCH is 2024-11-25; expected a whole number"):
+    with pytest.raises(
+        ValueError, match=r"SOLVER\.MAX_EPOCH is 2024-11-25; expected a whole number"
+    ):
         load("SOLVER: {MAX_EPOCH: 2024-11-25}")
 
 
@@ -330,12 +350,16 @@ def test_a_value_is_never_split_and_may_hold_equal_signs(load: Load) -> None:
     ],
 )
 def test_a_key_without_a_value_is_named(load: Load, overrides: list[str], key: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"'{key}' has no value; write KEY VALUE or KEY=VALUE")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"'{key}' has no value; write KEY VALUE or KEY=VALUE")
+    ):
         load("{}", *overrides)
 
 
 def test_an_unknown_key_with_an_equal_sign_is_named(load: Load) -> None:
-    with pytest.raises(ValueError, match=r"SOLVER\.BASE_LRR is not a key; the nearest is SOLVER\.BASE_LR"):
+    with pytest.raises(
+        ValueError, match=r"SOLVER\.BASE_LRR is not a key; the nearest is SOLVER\.BASE_LR"
+    ):
         load("{}", "SOLVER.BASE_LRR=1")
     with pytest.raises(ValueError, match="SOLVER is a section; set one of its keys"):
         load("{}", "SOLVER=1")
@@ -393,7 +417,9 @@ def test_a_dumped_tree_loads_with_the_same_text(load: Load, text: str) -> None:
 
 
 @pytest.mark.parametrize("key", defaults.PATHS)
-def test_the_home_folder_is_meant_by_a_tilde(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_meant_by_a_tilde(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     section, _, name = key.rpartition(".")
     setting = f"{section}: {{{name}: ~/a}}" if section else f"{name}: ~/a"
@@ -402,12 +428,19 @@ def test_the_home_folder_is_meant_by_a_tilde(key: str, tmp_path: Path, monkeypat
         cfg = load_cfg(str(tmp_path / "x.yaml"), overrides)
         assert (cfg[section] if section else cfg)[name] == str(tmp_path / "home/a")
     assert load_cfg(str(tmp_path / "x.yaml"), [key, "a~/~"]) != cfg
-    with pytest.raises(ValueError, match=rf"{key} is '~nobody2/a'; there is no user 'nobody2'; write"):
+    with pytest.raises(
+        ValueError, match=rf"{key} is '~nobody2/a'; there is no user 'nobody2'; write"
+    ):
         load_cfg(str(tmp_path / "x.yaml"), [key, "~nobody2/a"])
 
 
 def test_every_key_of_a_path_is_declared_as_one() -> None:
     tree = default_cfg()
-    keys = [f"{section}.{name}" for section in tree if isinstance(tree[section], CfgNode) for name in tree[section]]
+    keys = [
+        f"{section}.{name}"
+        for section in tree
+        if isinstance(tree[section], CfgNode)
+        for name in tree[section]
+    ]
     named = [key for key in [*tree, *keys] if re.search("PATH|DIR|MANIFEST|CLASS_NAMES", key)]
     assert {*named} - {"DATA.PATH_LABEL_SEPARATOR"} <= {*defaults.PATHS} <= {*tree, *keys}

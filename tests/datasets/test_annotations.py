@@ -27,7 +27,9 @@ def videos_of(rows: Annotations) -> list[Video]:
 
 def test_paths_may_hold_the_separator_spaces_and_any_letters(tmp_path: Path) -> None:
     rows = read_path_list(
-        write(tmp_path / "train.csv", "a b/c,d.mp4,3\né/ü 世界.mp4,0\n\nx.mp4,1\n"), separator=",", num_classes=4
+        write(tmp_path / "train.csv", "a b/c,d.mp4,3\né/ü 世界.mp4,0\n\nx.mp4,1\n"),
+        separator=",",
+        num_classes=4,
     )
     assert videos_of(rows) == [
         Video("a b/c,d.mp4", 3, None),
@@ -46,17 +48,23 @@ def test_the_separator_is_found_out(tmp_path: Path, separator: str) -> None:
 
 def test_a_given_separator_is_the_only_one(tmp_path: Path) -> None:
     path = write(tmp_path / "train.csv", "a.mp4 0\nb.mp4,1\nc.mp4\t1\n")
-    with pytest.raises(ValueError, match=r"has 2 bad rows:\n +line 1 is 'a\.mp4 0'.*\n +line 3 is 'c\.mp4\\t1'"):
+    with pytest.raises(
+        ValueError, match=r"has 2 bad rows:\n +line 1 is 'a\.mp4 0'.*\n +line 3 is 'c\.mp4\\t1'"
+    ):
         read_path_list(path, separator=",", num_classes=2)
-    with pytest.raises(ValueError, match=r"line 1 .*with '\|' between \(DATA\.PATH_LABEL_SEPARATOR\)"):
+    with pytest.raises(
+        ValueError, match=r"line 1 .*with '\|' between \(DATA\.PATH_LABEL_SEPARATOR\)"
+    ):
         read_path_list(path, separator="|", num_classes=2)
-    assert videos_of(read_path_list(write(tmp_path / "a.csv", "a|b.mp4|1\n"), separator="|", num_classes=2)) == [
-        Video("a|b.mp4", 1, None)
-    ]
+    assert videos_of(
+        read_path_list(write(tmp_path / "a.csv", "a|b.mp4|1\n"), separator="|", num_classes=2)
+    ) == [Video("a|b.mp4", 1, None)]
 
 
 def test_frame_lists_give_folder_frames_and_label(tmp_path: Path) -> None:
-    rows = read_frame_list(write(tmp_path / "list.txt", "100218 42 134\nmy clip 7 0\n\tx\t 008  1 \n"), num_classes=174)
+    rows = read_frame_list(
+        write(tmp_path / "list.txt", "100218 42 134\nmy clip 7 0\n\tx\t 008  1 \n"), num_classes=174
+    )
     assert videos_of(rows) == [Video("100218", 134, 42), Video("my clip", 0, 7), Video("x", 1, 8)]
 
 
@@ -75,7 +83,9 @@ def test_line_ends_byte_order_marks_and_blanks_are_not_part_of_a_row(
     ]
 
 
-def test_a_list_of_many_blocks_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_many_blocks_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(annotations, "BLOCK_CHARACTERS", 100)
     paths = [f"{'ü' * (number % 50)}{number}.mp4" for number in range(1000)]
     lines = [f"{path},{number % 7}\r\n" for number, path in enumerate(paths)]
@@ -83,7 +93,9 @@ def test_a_list_of_many_blocks_is_read_whole(tmp_path: Path, monkeypatch: pytest
     assert videos_of(rows) == [Video(path, number % 7, None) for number, path in enumerate(paths)]
     lines[700] = "no label\n"
     lines[30] = "a.mp4,7\n"
-    with pytest.raises(ValueError, match=r"2 bad rows:\n +line 31 has the label 7, .*\n +line 701 is 'no label'"):
+    with pytest.raises(
+        ValueError, match=r"2 bad rows:\n +line 31 has the label 7, .*\n +line 701 is 'no label'"
+    ):
         read_path_list(write(tmp_path / "list.csv", "".join(lines)), separator="", num_classes=7)
 
 
@@ -101,15 +113,24 @@ def test_lists_may_be_compressed(tmp_path: Path) -> None:
     [
         ("", "the list is empty"),
         ("\n \n", "the list is empty"),
-        ("a.mp4,0\nb.mp4\n", r"line 2 is 'b\.mp4'; expected a path and a class number with ',' between"),
-        ("a.mp4 0\nb.mp4,1\n", r"line 2 is 'b\.mp4,1'; .* with tabs or spaces between \(DATA\.PATH_LABEL_SEPARATOR\)"),
+        (
+            "a.mp4,0\nb.mp4\n",
+            r"line 2 is 'b\.mp4'; expected a path and a class number with ',' between",
+        ),
+        (
+            "a.mp4 0\nb.mp4,1\n",
+            r"line 2 is 'b\.mp4,1'; .* with tabs or spaces between \(DATA\.PATH_LABEL_SEPARATOR\)",
+        ),
         ("path,label\na.mp4,0\n", "line 1 is 'path,label'; expected"),
         ("a.mp4,0\n,1\n", "line 2 is ',1'; expected"),
         ("a.mp4,0\n3\n", "line 2 is '3'; expected"),
         ("a.mp4,dog\n", r"line 1 is 'a\.mp4,dog'; expected"),
         ("a.mp4,0\n\nb.mp4,4\n", "line 3 has the label 4, but MODEL.NUM_CLASSES=4 counts from 0"),
         ("a.mp4,999999999\n", "line 1 has the label 999999999, but MODEL.NUM_CLASSES=4"),
-        ("a.mp4,0\nb.mp4,99999999999999999999\n", r"line 2 is 'b\.mp4,99999999999999999999'; expected"),
+        (
+            "a.mp4,0\nb.mp4,99999999999999999999\n",
+            r"line 2 is 'b\.mp4,99999999999999999999'; expected",
+        ),
         ("a.mp4,0\nb.mp4,-1\n", r"line 2 is 'b\.mp4,-1'; expected"),
         ("a.mp4,0\nb.mp4,1.0\n", r"line 2 is 'b\.mp4,1\.0'; expected"),
         ("a.mp4,0\nb.mp4,²\n", r"line 2 is 'b\.mp4,²'; expected"),
@@ -137,7 +158,9 @@ def test_bad_lines_are_counted_and_the_first_five_shown(tmp_path: Path) -> None:
 
 
 def test_a_long_bad_line_is_shown_without_its_middle(tmp_path: Path) -> None:
-    path = write(tmp_path / "list.csv", "label,youtube_id,time_start,time_end\n" + "a" * 5000 + ",b,1,2\n")
+    path = write(
+        tmp_path / "list.csv", "label,youtube_id,time_start,time_end\n" + "a" * 5000 + ",b,1,2\n"
+    )
     with pytest.raises(
         ValueError, match=r"line 2 has the class 'aaa.*a \.\.\. a.*, none of the 1 class names$"
     ) as caught:
@@ -154,15 +177,21 @@ def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["clip 3", "clip x 1", "clip 0 1", "clip 000 1", "clip -2 1", "clip 3 x", "3 1", "c 1,1"]
+    "line",
+    ["clip 3", "clip x 1", "clip 0 1", "clip 000 1", "clip -2 1", "clip 3 x", "3 1", "c 1,1"],
 )
 def test_a_bad_frame_list_names_the_line(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ValueError, match=rf"line 2 is '{line}'; expected a folder, its number of frames and a class"):
+    with pytest.raises(
+        ValueError,
+        match=rf"line 2 is '{line}'; expected a folder, its number of frames and a class",
+    ):
         read_frame_list(write(tmp_path / "list.txt", f"clip 3 1\n{line}\n"), num_classes=4)
 
 
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file; check DATA\.PATH_TO_DATA_DIR"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.csv: no such file; check DATA\.PATH_TO_DATA_DIR"
+    ):
         read_path_list(str(tmp_path / "none.csv"), separator=",", num_classes=4)
     with pytest.raises(OSError, match=rf"{tmp_path}: Is a directory"):
         read_path_list(str(tmp_path), separator=",", num_classes=4)
@@ -195,9 +224,13 @@ def read_rows(rows: Annotations, connection: Connection) -> None:
     connection.send((private_kilobytes() - before, len(list(Path("/proc/self/task").iterdir()))))
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells the memory of a process there")
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells the memory of a process there"
+)
 def test_forked_workers_share_the_rows_and_need_no_threads() -> None:
-    rows = Annotations([f"{number:080d}.mp4" for number in range(200_000)], np.zeros(200_000))  # 20 MB
+    rows = Annotations(
+        [f"{number:080d}.mp4" for number in range(200_000)], np.zeros(200_000)
+    )  # 20 MB
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     worker = context.Process(target=read_rows, args=(rows, sender))
@@ -259,5 +292,7 @@ def test_names_that_no_list_can_hold_are_named(tmp_path: Path) -> None:
 def test_a_pipe_or_a_device_is_no_list(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path in (str(tmp_path / "pipe.csv"), "/dev/zero"):
-        with pytest.raises(OSError, match=rf"{path}: is a pipe or a device.*; write its content to"):
+        with pytest.raises(
+            OSError, match=rf"{path}: is a pipe or a device.*; write its content to"
+        ):
             read_path_list(path, separator="", num_classes=1)

@@ -49,7 +49,9 @@ def epoch_of(loader: VideoLoader, epoch: int) -> tuple[list[int], list[int], tor
 def test_training_replaces_bad_videos_by_others_that_depend_on_the_seed_alone(
     broken_cfg: Callable[..., CfgNode], broken_rows: Broken, workers: int
 ) -> None:
-    shown, unreadable, frames = epoch_of(build_loader(broken_cfg(DATA_LOADER__NUM_WORKERS=workers), "train"), 3)
+    shown, unreadable, frames = epoch_of(
+        build_loader(broken_cfg(DATA_LOADER__NUM_WORKERS=workers), "train"), 3
+    )
     assert sorted(unreadable) == sorted(broken_rows)
     assert len(shown) == 20
     assert not set(shown) & set(broken_rows)
@@ -59,7 +61,9 @@ def test_training_replaces_bad_videos_by_others_that_depend_on_the_seed_alone(
     assert epoch_of(build_loader(broken_cfg(), "train"), 4)[0] != shown
 
 
-def test_the_replacement_of_a_bad_video_does_not_depend_on_its_batch(broken_cfg: Callable[..., CfgNode]) -> None:
+def test_the_replacement_of_a_bad_video_does_not_depend_on_its_batch(
+    broken_cfg: Callable[..., CfgNode],
+) -> None:
     loader = build_loader(broken_cfg(), "train")
     loader.set_epoch(0)
     requests = {request.video: request for batch in loader.batch_sampler for request in batch}
@@ -76,7 +80,8 @@ def test_a_list_of_bad_videos_alone_ends_with_an_error_not_an_endless_search(
     (tmp_path / "train.csv").write_text("a.mp4,0\nb.mp4,1\nc.mp4,2\nd.mp4,3\n")
     loader = build_loader(broken_cfg(DATA__PATH_TO_DATA_DIR=tmp_path), "train")
     with pytest.raises(
-        DecodeError, match=r"10 videos in a row cannot be read, the last because of .*mp4: no such file"
+        DecodeError,
+        match=r"10 videos in a row cannot be read, the last because of .*mp4: no such file",
     ):
         next(iter(loader))
 
@@ -94,7 +99,9 @@ def test_validation_and_test_never_substitute(
     assert set(shown) == set(range(20)) - set(broken_rows)
 
 
-def test_a_batch_of_unread_videos_alone_is_empty(broken_cfg: Callable[..., CfgNode], tmp_path: Path) -> None:
+def test_a_batch_of_unread_videos_alone_is_empty(
+    broken_cfg: Callable[..., CfgNode], tmp_path: Path
+) -> None:
     (tmp_path / "test.csv").write_text("a.mp4,0\nb.mp4,1\n")
     (batch,) = build_loader(broken_cfg(DATA__PATH_TO_DATA_DIR=tmp_path), "test")
     assert len(batch.label) == len(batch.frames) == 0
@@ -110,16 +117,24 @@ def test_training_names_each_bad_video_once_and_goes_on(
         train(cfg)
     log = Path(cfg.OUTPUT_DIR, "stdout.log").read_text()
     for row, (kind, reason) in broken_rows.items():
-        assert len(re.findall(rf"another video takes the place .*{kind} {row}\.mp4: .*{reason}", log)) == 1
+        assert (
+            len(re.findall(rf"another video takes the place .*{kind} {row}\.mp4: .*{reason}", log))
+            == 1
+        )
     assert log.count("(scored 15/20, ") == 2  # the validations after epochs 2 and 3
 
 
 def test_too_many_bad_videos_end_the_training(broken_cfg: Callable[..., CfgNode]) -> None:
-    with pytest.raises(DecodeError, match=r"5 of 20 training videos .* more than DATA\.MAX_BAD_FRACTION=0\.2 allows"):
+    with pytest.raises(
+        DecodeError,
+        match=r"5 of 20 training videos .* more than DATA\.MAX_BAD_FRACTION=0\.2 allows",
+    ):
         train(broken_cfg(DATA__MAX_BAD_FRACTION=0.2, LOG_PERIOD=100))
 
 
-def run_net(serve: Callable[..., list[int]], cfg: CfgNode, *overrides: str) -> tuple[list[int], str]:
+def run_net(
+    serve: Callable[..., list[int]], cfg: CfgNode, *overrides: str
+) -> tuple[list[int], str]:
     """Run the command on 1 or 2 processes, as the config says; the exit statuses, and what was printed."""
     folder = Path(cfg.OUTPUT_DIR)
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +178,10 @@ def test_a_test_lists_what_it_could_not_score(
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_the_exit_status_says_that_videos_are_unscored_unless_allowed(
-    broken_cfg: Callable[..., CfgNode], serve: Callable[..., list[int]], tmp_path: Path, processes: int
+    broken_cfg: Callable[..., CfgNode],
+    serve: Callable[..., list[int]],
+    tmp_path: Path,
+    processes: int,
 ) -> None:
     weights = save_random_weights(broken_cfg(), tmp_path / "weights.pyth")
     settings = {"TEST__CHECKPOINT_FILE_PATH": weights, "TRAIN__ENABLE": False}
@@ -177,7 +195,10 @@ def test_the_exit_status_says_that_videos_are_unscored_unless_allowed(
 
 
 def test_a_manifest_keeps_bad_videos_out_of_training_and_says_how_many(
-    broken_cfg: Callable[..., CfgNode], broken_rows: Broken, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    broken_cfg: Callable[..., CfgNode],
+    broken_rows: Broken,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     bad = {f"{kind} {row}.mp4": "damaged" for row, (kind, _) in broken_rows.items()}
     manifest = write_manifest(tmp_path / "manifest.csv", {"good 0.mp4": "ok", **bad})
@@ -191,7 +212,9 @@ def test_a_manifest_keeps_bad_videos_out_of_training_and_says_how_many(
 def test_a_manifest_makes_videos_unscored_without_opening_them(
     broken_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
-    manifest = write_manifest(tmp_path / "manifest.csv", {"good 0.mp4": "crashed", "missing 2.mp4": "missing"})
+    manifest = write_manifest(
+        tmp_path / "manifest.csv", {"good 0.mp4": "crashed", "missing 2.mp4": "missing"}
+    )
     batches = list(build_loader(broken_cfg(DATA__MANIFEST=manifest), "test"))
     unreadable = {part.video: part.reason for batch in batches for part in batch.unreadable}
     assert unreadable[0] == "good 0.mp4: crashed: because (in the manifest)"
@@ -213,7 +236,9 @@ def test_short_videos_can_be_refused(broken_cfg: Callable[..., CfgNode]) -> None
     # The videos have 32 frames; a clip of 4 frames at a rate of 9 spans 36.
     settings = {"DATA__NUM_FRAMES": 4, "DATA__SAMPLING_RATE": 9}
     (batch, *_) = build_loader(broken_cfg(**settings, DATA__SHORT_CLIP="error"), "val")
-    assert "has 32 frames, but a clip spans 36 (DATA.SHORT_CLIP error)" in batch.unreadable[0].reason
+    assert (
+        "has 32 frames, but a clip spans 36 (DATA.SHORT_CLIP error)" in batch.unreadable[0].reason
+    )
     assert len(batch.label) == 0
     repeated, looped = (
         next(iter(build_loader(broken_cfg(**settings, DATA__SHORT_CLIP=policy), "val"))).frames

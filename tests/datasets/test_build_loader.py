@@ -40,7 +40,9 @@ def listed_cfg(tiny_cfg: MakeCfg, tmp_path: Path) -> MakeCfg:
     return make
 
 
-def test_classes_without_videos_are_named(listed_cfg: MakeCfg, log: pytest.LogCaptureFixture) -> None:
+def test_classes_without_videos_are_named(
+    listed_cfg: MakeCfg, log: pytest.LogCaptureFixture
+) -> None:
     cfg = listed_cfg(train=[1, 2, 3, 4, 5, 6, 8, 9], val=[7])
     build_loader(cfg, "train")
     build_loader(cfg, "val")
@@ -52,7 +54,9 @@ def test_classes_without_videos_are_named(listed_cfg: MakeCfg, log: pytest.LogCa
     assert {record.levelname for record in log.records} == {"WARNING"}
 
 
-def test_one_class_without_videos_is_one(listed_cfg: MakeCfg, log: pytest.LogCaptureFixture) -> None:
+def test_one_class_without_videos_is_one(
+    listed_cfg: MakeCfg, log: pytest.LogCaptureFixture
+) -> None:
     build_loader(listed_cfg(train=[*range(9)] * 8, val=[0]), "train")
     assert log.messages == ["1 of 10 classes has no training videos: j"]
 
@@ -72,7 +76,9 @@ def test_a_class_of_bad_videos_alone_has_no_videos(
     ]
 
 
-def test_videos_that_fill_no_step_are_counted(listed_cfg: MakeCfg, log: pytest.LogCaptureFixture) -> None:
+def test_videos_that_fill_no_step_are_counted(
+    listed_cfg: MakeCfg, log: pytest.LogCaptureFixture
+) -> None:
     cfg = listed_cfg(train=[*range(10)] * 3, val=[0], TRAIN__BATCH_SIZE=16)
     assert build_loader(cfg, "train").num_steps == 1
     assert log.messages == [
@@ -81,7 +87,9 @@ def test_videos_that_fill_no_step_are_counted(listed_cfg: MakeCfg, log: pytest.L
     ]
 
 
-def test_kept_videos_are_not_counted_as_left_out(listed_cfg: MakeCfg, log: pytest.LogCaptureFixture) -> None:
+def test_kept_videos_are_not_counted_as_left_out(
+    listed_cfg: MakeCfg, log: pytest.LogCaptureFixture
+) -> None:
     labels = [*range(10)] * 3
     settings = {"TRAIN__BATCH_SIZE": 16, "TRAIN__DROP_LAST": False}
     loader = build_loader(listed_cfg(train=labels, val=[0], **settings), "train")
@@ -90,7 +98,9 @@ def test_kept_videos_are_not_counted_as_left_out(listed_cfg: MakeCfg, log: pytes
     assert log.messages == []
 
 
-def test_one_draw_that_fills_no_step_is_one(listed_cfg: MakeCfg, log: pytest.LogCaptureFixture) -> None:
+def test_one_draw_that_fills_no_step_is_one(
+    listed_cfg: MakeCfg, log: pytest.LogCaptureFixture
+) -> None:
     labels = [*range(10)] * 2 + [0]
     settings = {"TRAIN__BATCH_SIZE": 20, "TRAIN__SAMPLING": "balanced"}
     build_loader(listed_cfg(train=labels, val=[0], **settings), "train")

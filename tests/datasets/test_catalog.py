@@ -52,7 +52,9 @@ def test_kinetics_lists_are_found_by_their_split(tmp_path: Path, make_cfg: MakeC
         write(tmp_path / f"{split}.csv", f"{split} one.mp4 1\n")
         assert rows_of(make_cfg("kinetics", 2), split) == [(f"{split} one.mp4", 1)]
     write(tmp_path / "lists/val_2.txt", "other.mp4|0\n")
-    cfg = make_cfg("kinetics", 2, DATA__LABEL_PATH_TEMPLATE="lists/{}_2.txt", DATA__PATH_LABEL_SEPARATOR="|")
+    cfg = make_cfg(
+        "kinetics", 2, DATA__LABEL_PATH_TEMPLATE="lists/{}_2.txt", DATA__PATH_LABEL_SEPARATOR="|"
+    )
     assert list_path(cfg, "val") == str(tmp_path / "lists/val_2.txt")
     assert rows_of(cfg, "val") == [("other.mp4", 0)]
     assert build_class_names(cfg) == ["0", "1"]
@@ -61,19 +63,39 @@ def test_kinetics_lists_are_found_by_their_split(tmp_path: Path, make_cfg: MakeC
 def test_a_list_template_that_is_none_is_a_problem_of_the_config(make_cfg: MakeCfg) -> None:
     for template in ("{split}.csv", "{}_{}.csv", "{.csv", "{.x}.csv", "{[x]}.csv", "{:d}.csv"):
         problems = find_problems(make_cfg("kinetics", 2, DATA__LABEL_PATH_TEMPLATE=template))
-        assert [problem for problem in problems if problem.startswith("DATA.LABEL_PATH_TEMPLATE is ")]
-    assert "LABEL_PATH" not in str(find_problems(make_cfg("kinetics", 2, DATA__LABEL_PATH_TEMPLATE="*_split2.txt")))
+        assert [
+            problem for problem in problems if problem.startswith("DATA.LABEL_PATH_TEMPLATE is ")
+        ]
+    assert "LABEL_PATH" not in str(
+        find_problems(make_cfg("kinetics", 2, DATA__LABEL_PATH_TEMPLATE="*_split2.txt"))
+    )
 
 
 def test_an_image_template_without_a_number_is_a_problem(make_cfg: MakeCfg) -> None:
-    for template in ("frame.jpg", "{name}.jpg", "{}_{}.jpg", "{:s}.jpg", "{.x}.jpg", "{[0]}.jpg", "{.jpg"):
+    for template in (
+        "frame.jpg",
+        "{name}.jpg",
+        "{}_{}.jpg",
+        "{:s}.jpg",
+        "{.x}.jpg",
+        "{[0]}.jpg",
+        "{.jpg",
+    ):
         problems = find_problems(make_cfg("ssv2", 174, DATA__IMAGE_TEMPLATE=template))
-        assert [problem for problem in problems if problem.startswith(f"DATA.IMAGE_TEMPLATE is {template!r}; use")]
-    assert "IMAGE_TEMPLATE" not in str(find_problems(make_cfg("ssv2", 174, DATA__IMAGE_TEMPLATE="{}.png")))
+        assert [
+            problem
+            for problem in problems
+            if problem.startswith(f"DATA.IMAGE_TEMPLATE is {template!r}; use")
+        ]
+    assert "IMAGE_TEMPLATE" not in str(
+        find_problems(make_cfg("ssv2", 174, DATA__IMAGE_TEMPLATE="{}.png"))
+    )
 
 
 @pytest.mark.parametrize(("name", "version"), [("ssv1", 1), ("sth", 1), ("ssv2", 2)])
-def test_frame_lists_are_those_of_their_version(tmp_path: Path, make_cfg: MakeCfg, name: str, version: int) -> None:
+def test_frame_lists_are_those_of_their_version(
+    tmp_path: Path, make_cfg: MakeCfg, name: str, version: int
+) -> None:
     write(tmp_path / f"somesomev{version}_rgb_validation_split.txt", "100218 42 134\n")
     for split in ("val", "test"):
         assert build_annotations(make_cfg(name, 174), split)[0] == Video("100218", 134, 42)
@@ -82,9 +104,13 @@ def test_frame_lists_are_those_of_their_version(tmp_path: Path, make_cfg: MakeCf
 def test_frame_lists_of_hmdb_are_called_by_their_split(tmp_path: Path, make_cfg: MakeCfg) -> None:
     write(tmp_path / "train.txt", "a_jump_f_cm_np1_ri_med_1 67 19\n")
     write(tmp_path / "val.txt", "b (2007)_hit!!_u_nm_np1_fr_goo_2 41 17\n")
-    assert build_annotations(make_cfg("hmdb", 51), "train")[0] == Video("a_jump_f_cm_np1_ri_med_1", 19, 67)
+    assert build_annotations(make_cfg("hmdb", 51), "train")[0] == Video(
+        "a_jump_f_cm_np1_ri_med_1", 19, 67
+    )
     for split in ("val", "test"):
-        assert build_annotations(make_cfg("hmdb", 51), split)[0] == Video("b (2007)_hit!!_u_nm_np1_fr_goo_2", 17, 41)
+        assert build_annotations(make_cfg("hmdb", 51), split)[0] == Video(
+            "b (2007)_hit!!_u_nm_np1_fr_goo_2", 17, 41
+        )
 
 
 @pytest.mark.parametrize("name", ["kinetics", "kinetics_sparse"])
@@ -98,7 +124,9 @@ def test_the_list_for_validation_is_tested_where_there_is_none_for_the_test(
 
 
 def test_which_clips_models_see_follows_from_the_format() -> None:
-    traits = {name: (form.is_frames, form.is_bgr, form.is_segmented) for name, form in DATASETS.items()}
+    traits = {
+        name: (form.is_frames, form.is_bgr, form.is_segmented) for name, form in DATASETS.items()
+    }
     dense_video, frames = (False, False, False), (True, True, True)
     assert traits == {
         "kinetics": dense_video,
@@ -161,7 +189,9 @@ def test_a_kinetics_table_gives_file_names_and_published_labels(
     ]
 
 
-def test_a_kinetics_table_may_have_other_columns_names_and_files(tmp_path: Path, make_cfg: MakeCfg) -> None:
+def test_a_kinetics_table_may_have_other_columns_names_and_files(
+    tmp_path: Path, make_cfg: MakeCfg
+) -> None:
     write(
         tmp_path / "validate.csv",
         "\ufeffis_cc, split, time_end, youtube_id, label, time_start\n"
@@ -182,7 +212,10 @@ def test_a_kinetics_table_may_have_other_columns_names_and_files(tmp_path: Path,
 
 
 def test_one_kinetics_table_may_hold_all_splits(tmp_path: Path, make_cfg: MakeCfg) -> None:
-    write(tmp_path / "all.csv", KINETICS_HEADER + "zumba,a,1,11,train\nzumba,b,1,11,val\nzumba,c,1,11,test\n")
+    write(
+        tmp_path / "all.csv",
+        KINETICS_HEADER + "zumba,a,1,11,train\nzumba,b,1,11,val\nzumba,c,1,11,test\n",
+    )
     cfg = make_cfg("kinetics_official", 400, DATA__LABEL_PATH_TEMPLATE="all.csv")
     for split, name in (("train", "a"), ("val", "b"), ("test", "c")):
         assert rows_of(cfg, split) == [(f"{name}_000001_000011.mp4", 331)]
@@ -194,41 +227,71 @@ def test_one_kinetics_table_may_hold_all_splits(tmp_path: Path, make_cfg: MakeCf
         ("", r"line 1 is ''; expected a header with label,youtube_id,time_start,time_end"),
         ("zumba,abc,1,11,test\n", "line 1 is 'zumba,abc,1,11,test'; expected a header"),
         (KINETICS_HEADER, "the list is empty"),
-        ("youtube_id,time_start,time_end,split\nabc,1,11,test\n", "line 2 has no label, like some official test"),
-        (KINETICS_HEADER + ",abc,1,11,test\n", "line 2 has no label, .* test on the list for validation"),
+        (
+            "youtube_id,time_start,time_end,split\nabc,1,11,test\n",
+            "line 2 has no label, like some official test",
+        ),
+        (
+            KINETICS_HEADER + ",abc,1,11,test\n",
+            "line 2 has no label, .* test on the list for validation",
+        ),
         (KINETICS_HEADER + "zumba,abc,1,11,val\n", "no rows of the split 'test', only of val"),
-        (KINETICS_HEADER + "zumba,abc,x,11,test\n", "line 2 has the times 'x' to '11'; expected seconds"),
+        (
+            KINETICS_HEADER + "zumba,abc,x,11,test\n",
+            "line 2 has the times 'x' to '11'; expected seconds",
+        ),
         (KINETICS_HEADER + "zumba,abc\n", "line 2 has the times None to None"),
-        (KINETICS_HEADER + "zumbo,abc,1,11,test\n", "line 2 has the class 'zumbo', none of the 400 class names"),
+        (
+            KINETICS_HEADER + "zumbo,abc,1,11,test\n",
+            "line 2 has the class 'zumbo', none of the 400 class names",
+        ),
         (
             KINETICS_HEADER + "zumbo,abc,1,11,test\nzumba,abc,inf,11,test\n" * 4,
             "has 8 bad rows:\n +line 2 has the class 'zumbo'.*\n +line 3 has the times 'inf'",
         ),
     ],
 )
-def test_a_bad_kinetics_table_says_what_is_wrong(tmp_path: Path, make_cfg: MakeCfg, text: str, message: str) -> None:
+def test_a_bad_kinetics_table_says_what_is_wrong(
+    tmp_path: Path, make_cfg: MakeCfg, text: str, message: str
+) -> None:
     write(tmp_path / "test.csv", text)
     with pytest.raises(ValueError, match=rf"test\.csv.*{message}"):
         build_annotations(make_cfg("kinetics_official", 400), "test")
 
 
-@pytest.mark.parametrize("template", ["{id}.mp4", "{youtube_id:06d}.mp4", "{youtube_id", "{}.mp4", "{youtube_id.x}"])
-def test_a_bad_video_template_is_named_with_the_fields(tmp_path: Path, make_cfg: MakeCfg, template: str) -> None:
+@pytest.mark.parametrize(
+    "template", ["{id}.mp4", "{youtube_id:06d}.mp4", "{youtube_id", "{}.mp4", "{youtube_id.x}"]
+)
+def test_a_bad_video_template_is_named_with_the_fields(
+    tmp_path: Path, make_cfg: MakeCfg, template: str
+) -> None:
     write(tmp_path / "val.csv", KINETICS_HEADER + "zumba,abc,1,11,val\n")
-    with pytest.raises(ValueError, match=r"DATA\.VIDEO_TEMPLATE is .* the fields are label, youtube_id, time_start"):
+    with pytest.raises(
+        ValueError, match=r"DATA\.VIDEO_TEMPLATE is .* the fields are label, youtube_id, time_start"
+    ):
         build_annotations(make_cfg("kinetics_official", 400, DATA__VIDEO_TEMPLATE=template), "val")
 
 
-def test_other_numbers_of_kinetics_classes_need_their_names(tmp_path: Path, make_cfg: MakeCfg) -> None:
+def test_other_numbers_of_kinetics_classes_need_their_names(
+    tmp_path: Path, make_cfg: MakeCfg
+) -> None:
     write(tmp_path / "train.csv", KINETICS_HEADER + "zumba,abc,1,11,train\n")
-    with pytest.raises(ValueError, match=r"MODEL\.NUM_CLASSES is 700, .* set DATA\.CLASS_NAMES to a file"):
+    with pytest.raises(
+        ValueError, match=r"MODEL\.NUM_CLASSES is 700, .* set DATA\.CLASS_NAMES to a file"
+    ):
         build_annotations(make_cfg("kinetics_official", 700), "train")
 
 
-def test_names_that_differ_only_in_punctuation_must_be_spelt_exactly(tmp_path: Path, make_cfg: MakeCfg) -> None:
+def test_names_that_differ_only_in_punctuation_must_be_spelt_exactly(
+    tmp_path: Path, make_cfg: MakeCfg
+) -> None:
     names = write(tmp_path / "names.txt", "c\nc++\ndance\n")
-    write(tmp_path / "val.csv", KINETICS_HEADER + "c++,a,1,11,val\nc,b,1,11,val\nDance!,c,1,11,val\n")
-    cfg = make_cfg("kinetics_official", 3, DATA__CLASS_NAMES=names, DATA__VIDEO_TEMPLATE="{youtube_id}")
+    write(
+        tmp_path / "val.csv", KINETICS_HEADER + "c++,a,1,11,val\nc,b,1,11,val\nDance!,c,1,11,val\n"
+    )
+    cfg = make_cfg(
+        "kinetics_official", 3, DATA__CLASS_NAMES=names, DATA__VIDEO_TEMPLATE="{youtube_id}"
+    )
     assert rows_of(cfg, "val") == [("a", 1), ("b", 0), ("c", 2)]
     write(tmp_path / "val.csv", KINETICS_HEADER + "C#,a,1,11,val\n")
     with pytest.raises(ValueError, match="line 2 has the class 'C#', none of the 3"):
@@ -243,13 +306,19 @@ LABELS_V2 = {
     "Trying but failing to attach something to something because it doesn't stick": "0",
 }
 LIST_V2 = [
-    {"id": "78687", "label": "holding potato next to vicks", "template": "Holding [something] next to [something]"},
+    {
+        "id": "78687",
+        "label": "holding potato next to vicks",
+        "template": "Holding [something] next to [something]",
+    },
     {"id": 42326, "label": "a", "template": TEMPLATE, "placeholders": ["a", "b"]},
 ]
 
 
 @pytest.mark.parametrize("prefix", ["something-something-v2-", ""])
-def test_something_v2_is_read_from_its_json_files(tmp_path: Path, make_cfg: MakeCfg, prefix: str) -> None:
+def test_something_v2_is_read_from_its_json_files(
+    tmp_path: Path, make_cfg: MakeCfg, prefix: str
+) -> None:
     write(tmp_path / f"{prefix}labels.json", json.dumps(LABELS_V2))
     write(tmp_path / f"{prefix}train.json", json.dumps(LIST_V2))
     write(tmp_path / f"{prefix}validation.json", json.dumps(LIST_V2[1:]))
@@ -265,14 +334,26 @@ def test_something_v2_is_read_from_its_json_files(tmp_path: Path, make_cfg: Make
     ("labels", "entries", "message"),
     [
         (LABELS_V2, [{"id": "1"}], r"validation\.json entry 1 has no label"),
-        (LABELS_V2, [*LIST_V2, {"template": "x"}], r"validation\.json entry 3 is .*; expected an object with id"),
-        (LABELS_V2, [{"id": "1", "template": "x"}], r"validation\.json entry 1 has the class 'x', none of the 2"),
+        (
+            LABELS_V2,
+            [*LIST_V2, {"template": "x"}],
+            r"validation\.json entry 3 is .*; expected an object with id",
+        ),
+        (
+            LABELS_V2,
+            [{"id": "1", "template": "x"}],
+            r"validation\.json entry 1 has the class 'x', none of the 2",
+        ),
         (LABELS_V2, {}, r"validation\.json: expected a JSON list, found a dict"),
         (LABELS_V2, [], r"validation\.json: the list is empty"),
         ([], LIST_V2, r"labels\.json: expected a JSON dict, found a list"),
         ({"a": "0", "b": "2"}, LIST_V2, r"labels\.json: the numbers of 2 classes are not 0 to 1"),
         ({"a": "0", "b": "x"}, LIST_V2, r"labels\.json: expected numbers of classes"),
-        ({"a": "0"}, LIST_V2, r"data set of .*train\.json has 1 names, but MODEL\.NUM_CLASSES is 2"),
+        (
+            {"a": "0"},
+            LIST_V2,
+            r"data set of .*train\.json has 1 names, but MODEL\.NUM_CLASSES is 2",
+        ),
     ],
 )
 def test_bad_json_lists_say_what_is_wrong(
@@ -286,10 +367,14 @@ def test_bad_json_lists_say_what_is_wrong(
 
 def test_damaged_json_and_missing_files_are_named(tmp_path: Path, make_cfg: MakeCfg) -> None:
     cfg = make_cfg("ssv2_official", 2)
-    with pytest.raises(FileNotFoundError, match=r"something-something-v2-labels\.json: no such file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"something-something-v2-labels\.json: no such file"
+    ):
         build_annotations(cfg, "val")
     write(tmp_path / "labels.json", json.dumps(LABELS_V2))
-    with pytest.raises(FileNotFoundError, match=r"something-something-v2-validation\.json: no such file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"something-something-v2-validation\.json: no such file"
+    ):
         build_annotations(cfg, "val")
     write(tmp_path / "validation.json", '[{"id": ')
     with pytest.raises(ValueError, match=r"validation\.json: not JSON: .*line 1"):
@@ -297,9 +382,13 @@ def test_damaged_json_and_missing_files_are_named(tmp_path: Path, make_cfg: Make
 
 
 def test_something_v1_is_read_from_its_csv_files(tmp_path: Path, make_cfg: MakeCfg) -> None:
-    write(tmp_path / "something-something-v1-labels.csv", "Holding something\nTurning something upside down\n")
     write(
-        tmp_path / "something-something-v1-validation.csv", "100218;Turning something upside down\n7;Holding something"
+        tmp_path / "something-something-v1-labels.csv",
+        "Holding something\nTurning something upside down\n",
+    )
+    write(
+        tmp_path / "something-something-v1-validation.csv",
+        "100218;Turning something upside down\n7;Holding something",
     )
     cfg = make_cfg("ssv1_official", 2)
     for split in ("val", "test"):
@@ -307,8 +396,12 @@ def test_something_v1_is_read_from_its_csv_files(tmp_path: Path, make_cfg: MakeC
         assert [rows[0], rows[1]] == [Video("100218", 1, None), Video("7", 0, None)]
         assert rows.num_frames is None
     assert build_class_names(cfg) == ["Holding something", "Turning something upside down"]
-    write(tmp_path / "something-something-v1-train.csv", "1;Holding something\n2;Dropping something\n")
-    with pytest.raises(ValueError, match=r"train\.csv line 2 has the class 'Dropping something', none of the 2"):
+    write(
+        tmp_path / "something-something-v1-train.csv", "1;Holding something\n2;Dropping something\n"
+    )
+    with pytest.raises(
+        ValueError, match=r"train\.csv line 2 has the class 'Dropping something', none of the 2"
+    ):
         build_annotations(cfg, "train")
     write(tmp_path / "something-something-v1-train.csv", "1;Holding something\n2\n")
     with pytest.raises(ValueError, match=r"train\.csv line 2 has no label"):
@@ -331,10 +424,14 @@ def test_ucf101_is_read_from_its_lists(tmp_path: Path, make_cfg: MakeCfg) -> Non
     cfg.DATA.LABEL_PATH_TEMPLATE = "{}list02.txt"
     assert rows_of(cfg, "test") == [("HandstandPushups/v_HandStandPushups_g01_c02.avi", 1)]
     write(tmp_path / "trainlist02.txt", "ApplyEyeMakeup/a.avi 1\nno_folder.avi 1\nOther/a.avi 3\n")
-    with pytest.raises(ValueError, match=r"2 bad rows:\n +line 2 is 'no_folder\.avi 1'.*\n +line 3 .* 'Other'"):
+    with pytest.raises(
+        ValueError, match=r"2 bad rows:\n +line 2 is 'no_folder\.avi 1'.*\n +line 3 .* 'Other'"
+    ):
         build_annotations(cfg, "train")
     write(tmp_path / "classInd.txt", "1 ApplyEyeMakeup\n3 HandstandPushups\n")
-    with pytest.raises(ValueError, match=r"classInd\.txt line 2 is '3 HandstandPushups'; expected '2 NameOfClass'"):
+    with pytest.raises(
+        ValueError, match=r"classInd\.txt line 2 is '3 HandstandPushups'; expected '2 NameOfClass'"
+    ):
         build_class_names(cfg)
 
 
@@ -345,33 +442,59 @@ def test_hmdb51_is_read_from_one_list_per_class(tmp_path: Path, make_cfg: MakeCf
     write(tmp_path / "brush_hair_test_split2.txt", "d.avi 0 \n")
     cfg = make_cfg("hmdb51", 2)
     assert rows_of(cfg, "train") == [("brush_hair/e.avi", 0), ("wave/Wave it.avi", 1)]
-    assert rows_of(cfg, "val") == rows_of(cfg, "test") == [("brush_hair/d (1).avi", 0), ("wave/b.avi", 1)]
+    assert (
+        rows_of(cfg, "val")
+        == rows_of(cfg, "test")
+        == [("brush_hair/d (1).avi", 0), ("wave/b.avi", 1)]
+    )
     assert build_class_names(cfg) == ["brush_hair", "wave"]
     cfg.DATA.LABEL_PATH_TEMPLATE = "*_test_split2.txt"
     assert rows_of(cfg, "train") == [("wave/b.avi", 1)]
     with pytest.raises(ValueError, match="the list is empty"):
         build_annotations(cfg, "val")
     write(tmp_path / "wave_test_split2.txt", "b.avi 1\nc.avi\nd.avi 3\n")
-    with pytest.raises(ValueError, match=r"wave_test_split2\.txt line 2 is 'c\.avi'; expected a file and 0, 1 or 2"):
+    with pytest.raises(
+        ValueError, match=r"wave_test_split2\.txt line 2 is 'c\.avi'; expected a file and 0, 1 or 2"
+    ):
         build_annotations(cfg, "train")
     cfg.DATA.LABEL_PATH_TEMPLATE = "*_test_split3.txt"
-    with pytest.raises(FileNotFoundError, match=r"\*_test_split3\.txt: no such files; check DATA\.PATH_TO_DATA_DIR"):
+    with pytest.raises(
+        FileNotFoundError, match=r"\*_test_split3\.txt: no such files; check DATA\.PATH_TO_DATA_DIR"
+    ):
         build_annotations(cfg, "train")
 
 
 def make_folders(folder: Path) -> None:
-    for path in ("train/b/1.mp4", "train/b/deep er/2.AVI", "train/a b/3.webm", "val/b/4.mkv", "test/a b/x,1.mov"):
+    for path in (
+        "train/b/1.mp4",
+        "train/b/deep er/2.AVI",
+        "train/a b/3.webm",
+        "val/b/4.mkv",
+        "test/a b/x,1.mov",
+    ):
         write(folder / path, "")
-    for path in ("train/b/notes.txt", "train/readme.txt", "train/.cache/5.mp4", "train/b/.hidden.mp4"):
+    for path in (
+        "train/b/notes.txt",
+        "train/readme.txt",
+        "train/.cache/5.mp4",
+        "train/b/.hidden.mp4",
+    ):
         write(folder / path, "")
 
 
 @pytest.mark.parametrize("prefix", ["", "{folder}", "{folder}/train"])
-def test_folders_are_classes(tmp_path: Path, make_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+def test_folders_are_classes(
+    tmp_path: Path, make_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
     make_folders(tmp_path / "own videos")
     monkeypatch.chdir(tmp_path)
     for folder in ("own videos", str(tmp_path / "own videos")):
-        cfg = make_cfg("folders", 2, DATA__PATH_TO_DATA_DIR=folder, DATA__PATH_PREFIX=prefix.format(folder=folder))
+        cfg = make_cfg(
+            "folders",
+            2,
+            DATA__PATH_TO_DATA_DIR=folder,
+            DATA__PATH_PREFIX=prefix.format(folder=folder),
+        )
         train, val, test = (rows_of(cfg, split) for split in ("train", "val", "test"))
         assert [label for _, label in (*train, *val, *test)] == [0, 1, 1, 1, 0]
         places = [Path(cfg.DATA.PATH_PREFIX, path) for path, _ in (*train, *val, *test)]
@@ -390,10 +513,15 @@ def test_folders_of_unknown_classes_are_named(tmp_path: Path, make_cfg: MakeCfg)
     assert [label for _, label in rows_of(cfg, "val")] == [1, 0]
     with pytest.raises(ValueError, match=r"/train has 2 names, but MODEL\.NUM_CLASSES is 400"):
         build_annotations(make_cfg("folders", 400), "train")
-    with pytest.raises(FileNotFoundError, match=r"/none/val: no such folder; check DATA\.PATH_TO_DATA_DIR"):
+    with pytest.raises(
+        FileNotFoundError, match=r"/none/val: no such folder; check DATA\.PATH_TO_DATA_DIR"
+    ):
         build_annotations(
             make_cfg(
-                "folders", 3, DATA__PATH_TO_DATA_DIR=str(tmp_path / "none"), DATA__CLASS_NAMES=cfg.DATA.CLASS_NAMES
+                "folders",
+                3,
+                DATA__PATH_TO_DATA_DIR=str(tmp_path / "none"),
+                DATA__CLASS_NAMES=cfg.DATA.CLASS_NAMES,
             ),
             "val",
         )

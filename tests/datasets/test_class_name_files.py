@@ -79,23 +79,48 @@ def test_the_published_tables_are_one_per_line(number: int) -> None:
         ('["a", 3]', "the JSON list holds more than names"),
     ],
 )
-def test_what_is_no_list_of_names_is_an_error_that_says_why(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"names: {message}.*; write one name per line in the order of the labels"):
+def test_what_is_no_list_of_names_is_an_error_that_says_why(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"names: {message}.*; write one name per line in the order of the labels"
+    ):
         read_class_names(write(tmp_path / "names", text))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.txt: no such file; check DATA\.CLASS_NAMES"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.txt: no such file; check DATA\.CLASS_NAMES"
+    ):
         read_class_names(str(tmp_path / "none.txt"))
 
 
 PIECES = ["0", "1", "2", "10", "walk", "run", "a", "é", "世界", "id", "name", "class", "label"]
-PIECES += [" ", "  ", ",", ";", "\t", ":", "'", '"', "[", "]", "{", "}", "[bg] none", "\ufeff", "\u2028", "\x0c"]
+PIECES += [
+    " ",
+    "  ",
+    ",",
+    ";",
+    "\t",
+    ":",
+    "'",
+    '"',
+    "[",
+    "]",
+    "{",
+    "}",
+    "[bg] none",
+    "\ufeff",
+    "\u2028",
+    "\x0c",
+]
 
 
 def draw_names(rng: random.Random) -> list[str]:
     """Distinct class names of pieces that mean something to the reader, often numbered."""
-    style = rng.choice(["{n} {word}", "{word} {n}", "{word},{n}", "{n};{word}", "'{word}'", "{word}"])
+    style = rng.choice(
+        ["{n} {word}", "{word} {n}", "{word},{n}", "{n};{word}", "'{word}'", "{word}"]
+    )
     words = {"".join(rng.choices(PIECES, k=rng.randint(1, 4))) for _ in range(rng.randint(1, 12))}
     first = rng.randint(0, 2)
     return sorted({style.format(n=number, word=word) for number, word in enumerate(words, first)})

@@ -23,7 +23,9 @@ LUMA_WEIGHTS = {
     7: (0.212, 0.087),  # SMPTE 240M
     9: (0.2627, 0.0593),  # BT.2020
 }
-PATCHES = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 120, 40], [30, 90, 180], [128, 128, 128]])
+PATCHES = np.array(
+    [[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 120, 40], [30, 90, 180], [128, 128, 128]]
+)
 PATCH = 32  # pixels, its width
 
 
@@ -40,11 +42,15 @@ def yuv(matrix: int, *, full: bool) -> NDArray[np.uint8]:
     return values.round().clip(0, 255).astype(np.uint8)
 
 
-def write_patches(path: Path, matrix: int = 6, *, full: bool = False, height: int = 96, **tags: Any) -> Path:
+def write_patches(
+    path: Path, matrix: int = 6, *, full: bool = False, height: int = 96, **tags: Any
+) -> Path:
     """A lossless H.264 file of the patches side by side, with tags as attributes of the encoder."""
     width = PATCH * len(PATCHES)
     frame = av.VideoFrame(width, height, "yuv420p")
-    for plane, values, step in zip(frame.planes, yuv(matrix, full=full), (PATCH, PATCH // 2, PATCH // 2), strict=True):
+    for plane, values, step in zip(
+        frame.planes, yuv(matrix, full=full), (PATCH, PATCH // 2, PATCH // 2), strict=True
+    ):
         row = np.zeros(plane.line_size, np.uint8)
         row[: plane.width] = np.repeat(values, step)
         plane.update(np.tile(row, plane.height).tobytes())
@@ -66,7 +72,9 @@ def read_patches(path: Path) -> NDArray[np.int64]:
     with VideoFile(str(path)) as video:
         frame = video.read([0])[0]
     height, width = frame.shape[:2]
-    return frame[height // 2, (2 * np.arange(len(PATCHES)) + 1) * width // (2 * len(PATCHES))].astype(int)
+    return frame[
+        height // 2, (2 * np.arange(len(PATCHES)) + 1) * width // (2 * len(PATCHES))
+    ].astype(int)
 
 
 def tags_of(path: Path) -> tuple[int, ...]:
@@ -86,7 +94,12 @@ def test_resized_videos_keep_colors_and_tags(tmp_path: Path) -> None:
     # Of 96 rows a video becomes smaller, of 48 it is only encoded again.
     videos = tmp_path / "videos"
     videos.mkdir()
-    kinds = [(matrix, full, height) for matrix in LUMA_WEIGHTS for full in (False, True) for height in (48, 96)]
+    kinds = [
+        (matrix, full, height)
+        for matrix in LUMA_WEIGHTS
+        for full in (False, True)
+        for height in (48, 96)
+    ]
     for matrix, full, height in kinds:
         write_patches(videos / f"{matrix} {full} {height}.mkv", matrix, full=full, height=height)
     write_patches(videos / "pq.mkv", 9, color_primaries=9, color_trc=16)
@@ -101,8 +114,12 @@ def test_resized_videos_keep_colors_and_tags(tmp_path: Path) -> None:
     assert tags_of(tmp_path / "out/pq.mp4") == (9, 9, 16)
 
 
-@pytest.mark.parametrize(("codec", "pixel_format"), [("ffv1", "bgr0"), ("ffv1", "gray"), ("rawvideo", "bgr24")])
-def test_resized_rgb_and_gray_keep_their_colors(codec: str, pixel_format: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"), [("ffv1", "bgr0"), ("ffv1", "gray"), ("rawvideo", "bgr24")]
+)
+def test_resized_rgb_and_gray_keep_their_colors(
+    codec: str, pixel_format: str, tmp_path: Path
+) -> None:
     image = np.repeat(np.tile(PATCHES.astype(np.uint8)[None], (96, 1, 1)), PATCH, axis=1)
     (tmp_path / "videos").mkdir()
     with av.open(str(tmp_path / "videos/v.avi"), "w") as container:
@@ -116,10 +133,17 @@ def test_resized_rgb_and_gray_keep_their_colors(codec: str, pixel_format: str, t
     assert np.abs(difference).max() <= 4
 
 
-@pytest.mark.parametrize(("matrix", "name"), [(8, "YCgCo"), (10, "BT.2020 with constant"), (14, "ICtCp")])
-def test_colors_that_ffmpeg_cannot_convert_are_named(matrix: int, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("matrix", "name"), [(8, "YCgCo"), (10, "BT.2020 with constant"), (14, "ICtCp")]
+)
+def test_colors_that_ffmpeg_cannot_convert_are_named(
+    matrix: int, name: str, tmp_path: Path
+) -> None:
     path = write_patches(tmp_path / "v.mp4", colorspace=matrix)
-    with VideoFile(str(path)) as video, pytest.raises(DecodeError, match=rf"v\.mp4: its colors are {name}"):
+    with (
+        VideoFile(str(path)) as video,
+        pytest.raises(DecodeError, match=rf"v\.mp4: its colors are {name}"),
+    ):
         video.read([0])
 
 

@@ -38,7 +38,10 @@ CODECS = {  # by the suffix of the file
     ".gif": ("gif", {}),
     ".y4m": ("wrapped_avframe", {}),
 }
-PIXEL_FORMATS = {"mjpeg": "yuvj420p", "gif": "rgb8"}  # by the name of the codec, where it is not yuv420p
+PIXEL_FORMATS = {
+    "mjpeg": "yuvj420p",
+    "gif": "rgb8",
+}  # by the name of the codec, where it is not yuv420p
 
 
 def draw(num_frames: int, *, seed: int = 0) -> NDArray[np.uint8]:
@@ -60,7 +63,9 @@ def write(
     """Encode frames, 25 in a second; or `times` in milliseconds."""
     name, options = CODECS[path.suffix]
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream: Any = container.add_stream(codec or name, rate=25, options={"threads": "1", **options})
+        stream: Any = container.add_stream(
+            codec or name, rate=25, options={"threads": "1", **options}
+        )
         stream.height, stream.width = 48, 64
         stream.pix_fmt = PIXEL_FORMATS.get(codec or name, "yuv420p")
         if times:
@@ -80,7 +85,12 @@ def copy_packets(source: Path, target: Path, *, first: int = 0, shift: float = 0
         video = container.streams.video[0]
         copy = output.add_stream_from_template(video)
         for number, packet in enumerate(container.demux(video)):
-            if packet.size and number >= first and packet.pts is not None and packet.dts is not None:
+            if (
+                packet.size
+                and number >= first
+                and packet.pts is not None
+                and packet.dts is not None
+            ):
                 ticks = round(Fraction(shift) / packet.time_base)
                 packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, copy
                 output.mux(packet)
@@ -122,9 +132,18 @@ def cut_off(path: Path, share: float) -> Path:
 
 @pytest.mark.parametrize(
     ("suffix", "codec"),
-    [(".mov", ""), (".avi", "mjpeg"), (".wmv", ""), (".avi", "wmv2"), (".ts", ""), (".avi", "msmpeg4")],
+    [
+        (".mov", ""),
+        (".avi", "mjpeg"),
+        (".wmv", ""),
+        (".avi", "wmv2"),
+        (".ts", ""),
+        (".avi", "msmpeg4"),
+    ],
 )
-def test_damage_that_only_the_log_tells_is_not_shown(suffix: str, codec: str, tmp_path: Path) -> None:
+def test_damage_that_only_the_log_tells_is_not_shown(
+    suffix: str, codec: str, tmp_path: Path
+) -> None:
     path = write(tmp_path / f"v{suffix}", codec=codec)
     whole, content = decode_plainly(path)[0], path.read_bytes()
     rng = np.random.default_rng(1)
@@ -144,7 +163,9 @@ def test_damage_that_only_the_log_tells_is_not_shown(suffix: str, codec: str, tm
                     except DecodeError:
                         num_refused += 1
                         continue
-                    assert np.array_equal(frame, plain[number] if not is_reported else whole[number])
+                    assert np.array_equal(
+                        frame, plain[number] if not is_reported else whole[number]
+                    )
         except DecodeError:
             num_refused += 1
     assert num_refused >= num_reported > 0
@@ -167,7 +188,9 @@ def test_data_that_a_demuxer_skips_are_not_passed_over(suffix: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("start", "is_refused"), [(14, True), (20, True), (30, False)])
-def test_vp8_after_a_damaged_keyframe_is_the_same_in_any_order(start: int, is_refused: bool, tmp_path: Path) -> None:
+def test_vp8_after_a_damaged_keyframe_is_the_same_in_any_order(
+    start: int, is_refused: bool, tmp_path: Path
+) -> None:
     # From byte 14, FFmpeg reports it; from 20, it shows what its memory held before; from 30, it decodes as well.
     images = np.full((24, 48, 64, 3), 40, np.uint8)
     for number, image in enumerate(images):
@@ -216,7 +239,9 @@ def test_pictures_in_another_order_than_their_times_are_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("segment", [b"\xff\xdb", b"\xff\xc4"])
-def test_a_jpeg_without_its_tables_takes_those_of_the_one_before(segment: bytes, tmp_path: Path) -> None:
+def test_a_jpeg_without_its_tables_takes_those_of_the_one_before(
+    segment: bytes, tmp_path: Path
+) -> None:
     path = write(tmp_path / "v.mov")
     content = bytearray(path.read_bytes())
     position, size, _ = packets_of(path)[20]
@@ -238,9 +263,14 @@ def test_a_jpeg_whose_data_end_too_early_is_not_shown(tmp_path: Path) -> None:
     path = write(tmp_path / "v.mov")
     content = bytearray(path.read_bytes())
     position, size, _ = packets_of(path)[20]
-    content[position + size - size // 4 : position + size - size // 4 + 2] = b"\xff\xd9"  # the end of the image
+    content[position + size - size // 4 : position + size - size // 4 + 2] = (
+        b"\xff\xd9"  # the end of the image
+    )
     path.write_bytes(content)
-    with VideoFile(str(path)) as video, pytest.raises(DecodeError, match=r"v\.mov: .*\(at frame 20\)"):
+    with (
+        VideoFile(str(path)) as video,
+        pytest.raises(DecodeError, match=r"v\.mov: .*\(at frame 20\)"),
+    ):
         video.read([20])
 
 
@@ -259,7 +289,9 @@ def test_mpeg4_damage_is_reported_wherever_reading_starts(tmp_path: Path) -> Non
 def stamp(ticks: int) -> bytes:
     """A time of presentation in a transport stream, where one of decoding follows."""
     middle, low = (ticks >> 15) & 0x7FFF, ticks & 0x7FFF
-    return bytes([0x31, (ticks >> 22) & 0xFF, (middle & 0x7F) << 1 | 1, low >> 7, (low & 0x7F) << 1 | 1])
+    return bytes(
+        [0x31, (ticks >> 22) & 0xFF, (middle & 0x7F) << 1 | 1, low >> 7, (low & 0x7F) << 1 | 1]
+    )
 
 
 def test_a_time_before_those_of_the_last_group_is_no_time(tmp_path: Path) -> None:
@@ -283,8 +315,12 @@ def test_a_time_before_those_of_the_last_group_is_no_time(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])
-@pytest.mark.parametrize(("first", "shift"), [(0, 0.5), (0, 1.01), (0, 2.3), (0, 9.0), (5, 0.5), (5, 9.0)])
-def test_joined_recordings_are_read_as_they_lie(suffix: str, first: int, shift: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "shift"), [(0, 0.5), (0, 1.01), (0, 2.3), (0, 9.0), (5, 0.5), (5, 9.0)]
+)
+def test_joined_recordings_are_read_as_they_lie(
+    suffix: str, first: int, shift: float, tmp_path: Path
+) -> None:
     # The first one has 2.4 seconds: the times of the second one begin within them, near their end, or later.
     one = write(tmp_path / f"one{suffix}")
     other = write(tmp_path / f"other{suffix}", draw(NUM_FRAMES, seed=1))
@@ -330,7 +366,9 @@ def test_half_a_video_is_refused_or_read_on_demand(suffix: str, tmp_path: Path) 
     [".wmv", ".mxf", ".ivf", ".ogv", ".gif", ".y4m", ".nut", ".mjpeg", ".mpg", ".ts", ".mkv"],
 )
 @pytest.mark.parametrize("share", [0.4, 0.5])
-def test_each_frame_that_a_cut_leaves_can_be_read(suffix: str, share: float, tmp_path: Path) -> None:
+def test_each_frame_that_a_cut_leaves_can_be_read(
+    suffix: str, share: float, tmp_path: Path
+) -> None:
     path = write(tmp_path / f"v{suffix}")
     VideoFile(str(path)).close()  # which is whole
     whole = decode_plainly(path)[0]
@@ -340,7 +378,9 @@ def test_each_frame_that_a_cut_leaves_can_be_read(suffix: str, share: float, tmp
     with VideoFile(str(path), allow_truncated=True) as video:
         assert video.truncation
         assert 3 <= video.num_frames < NUM_FRAMES
-        for number in range(video.num_frames - 6):  # of a transport stream, some before the end may be missing
+        for number in range(
+            video.num_frames - 6
+        ):  # of a transport stream, some before the end may be missing
             assert np.array_equal(video.read([number])[0], whole[number])
         assert len(video.read(range(video.num_frames))) == video.num_frames
 
@@ -355,7 +395,9 @@ def test_an_ivf_file_of_unknown_length_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_packets", [Fraction(299, 2), 149])
-def test_a_transport_stream_cut_within_a_picture_is_refused(num_packets: Fraction, tmp_path: Path) -> None:
+def test_a_transport_stream_cut_within_a_picture_is_refused(
+    num_packets: Fraction, tmp_path: Path
+) -> None:
     content = write(tmp_path / "v.ts").read_bytes()
     path = tmp_path / "cut.ts"
     # Pictures of noise fill several packets of 188 bytes: the cut is within a packet, or between two of a picture.
@@ -378,7 +420,9 @@ def test_a_video_that_lacks_a_few_frames_counts_as_whole(suffix: str, tmp_path: 
 def test_a_cut_by_copying_packets_is_whole(suffix: str, tmp_path: Path) -> None:
     # Negative times make the muxer of mp4 write an edit list that hides the first frames.
     shift = -0.2 if suffix == ".mp4" else 3.0
-    path = copy_packets(write(tmp_path / f"v{suffix}"), tmp_path / f"cut{suffix}", first=12, shift=shift)
+    path = copy_packets(
+        write(tmp_path / f"v{suffix}"), tmp_path / f"cut{suffix}", first=12, shift=shift
+    )
     with VideoFile(str(path)) as video:
         assert not video.truncation
         assert video.num_frames >= NUM_FRAMES - 18
@@ -405,7 +449,9 @@ def test_sound_that_goes_on_after_the_video_is_no_promise(tmp_path: Path) -> Non
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode(None))
         for number in range(40):  # 5 seconds
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
             frame.sample_rate, frame.pts = 8000, number * 1024
             container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
@@ -423,9 +469,15 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         picture: Any = container.add_stream("mjpeg", rate=1)
         picture.width = picture.height = 64
         picture.pix_fmt, picture.disposition = "yuvj420p", Disposition.attached_pic
-        container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(
+            picture.encode(
+                av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            )
+        )
         container.mux(picture.encode(None))
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 8000
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
@@ -438,9 +490,13 @@ def test_a_size_above_the_limit_is_refused_before_decoding(tmp_path: Path) -> No
     with VideoFile(str(path), max_pixels=48 * 64) as video:
         assert video.num_frames == NUM_FRAMES
     content = bytearray(path.read_bytes())
-    entry = content.index(b"avc1", content.index(b"stsd")) + 4 + 24  # width and height of the sample entry
+    entry = (
+        content.index(b"avc1", content.index(b"stsd")) + 4 + 24
+    )  # width and height of the sample entry
     assert content[entry : entry + 4] == bytes([0, 64, 0, 48])
-    with pytest.raises(DecodeError, match=r"frames of 64 x 48 pixels .* DATA\.MAX_FRAME_PIXELS 3071 allows"):
+    with pytest.raises(
+        DecodeError, match=r"frames of 64 x 48 pixels .* DATA\.MAX_FRAME_PIXELS 3071 allows"
+    ):
         VideoFile(str(path), max_pixels=48 * 64 - 1)
 
 
@@ -491,9 +547,13 @@ def test_eight_workers_that_read_damaged_files_do_not_hang(num_opens: int, tmp_p
             for place in rng.integers(0, len(damaged), 4):
                 damaged[place] = rng.integers(0, 256)
             (tmp_path / f"{number}{suffix}").write_bytes(damaged)
-    open_many(str(tmp_path), 20, seed=0)  # workers are forked from a process that has listened before
+    open_many(
+        str(tmp_path), 20, seed=0
+    )  # workers are forked from a process that has listened before
     with multiprocessing.get_context("fork").Pool(8) as pool:
-        results = pool.starmap_async(open_many, [(str(tmp_path), num_opens, seed) for seed in range(8)])
+        results = pool.starmap_async(
+            open_many, [(str(tmp_path), num_opens, seed) for seed in range(8)]
+        )
         assert min(results.get(timeout=60 + num_opens)) > num_opens // 20
 
 
@@ -502,7 +562,9 @@ def test_eight_workers_that_read_damaged_files_do_not_hang(num_opens: int, tmp_p
 def test_a_file_that_changes_while_it_is_open_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, damage: str
 ) -> None:
-    monkeypatch.setattr(decode, "MAX_KEPT_BYTES", 0)  # as for a file of more than 256 MB, which is read again
+    monkeypatch.setattr(
+        decode, "MAX_KEPT_BYTES", 0
+    )  # as for a file of more than 256 MB, which is read again
     path = tmp_path / f"v.{suffix}"
     codec = {"webm": "libvpx", "flv": "flv", "avi": "mpeg4"}.get(suffix, "libx264")
     rng = np.random.default_rng(0)

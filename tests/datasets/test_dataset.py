@@ -12,7 +12,13 @@ import torch
 
 from slowfast.config import CfgNode
 from slowfast.datasets.annotations import Annotations
-from slowfast.datasets.build import DATASETS, build_annotations, build_class_names, build_loader, find_problems
+from slowfast.datasets.build import (
+    DATASETS,
+    build_annotations,
+    build_class_names,
+    build_loader,
+    find_problems,
+)
 from slowfast.datasets.dataset import VideoDataset
 from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.records import Request, Video, View
@@ -37,7 +43,9 @@ def test_a_training_sample_is_the_same_for_0_and_2_workers(tiny_cfg: TinyCfg) ->
         batches.append(list(loader))
     assert len(batches[0]) == len(batches[1]) == 4
     for alone, shared in zip(*batches, strict=True):
-        assert all(torch.equal(first, second) for first, second in zip(alone[:4], shared[:4], strict=True))
+        assert all(
+            torch.equal(first, second) for first, second in zip(alone[:4], shared[:4], strict=True)
+        )
 
 
 def test_augmented_copies_show_the_same_frames_differently(tiny_cfg: TinyCfg) -> None:
@@ -51,13 +59,20 @@ def test_augmented_copies_show_the_same_frames_differently(tiny_cfg: TinyCfg) ->
 def test_a_test_batch_holds_all_views_of_its_videos(tiny_cfg: TinyCfg) -> None:
     cfg = tiny_cfg(TEST__NUM_SPATIAL_CROPS=3, TEST__BATCH_SIZE=12)
     batches = list(build_loader(cfg, "test"))
-    assert [sorted(set(batch.video.tolist())) for batch in batches] == [[n, n + 1] for n in range(0, 24, 2)]
+    assert [sorted(set(batch.video.tolist())) for batch in batches] == [
+        [n, n + 1] for n in range(0, 24, 2)
+    ]
     assert batches[0].view.tolist() == [*range(6), *range(6)]
-    assert batches[0].label.tolist() == build_annotations(cfg, "test").labels[[0] * 6 + [1] * 6].tolist()
+    assert (
+        batches[0].label.tolist()
+        == build_annotations(cfg, "test").labels[[0] * 6 + [1] * 6].tolist()
+    )
 
 
 def test_all_views_of_a_video_take_one_open_and_one_read(
-    tmp_path: Path, write_painted: Callable[..., Path], painted_number: Callable[[np.ndarray], list[int]]
+    tmp_path: Path,
+    write_painted: Callable[..., Path],
+    painted_number: Callable[[np.ndarray], list[int]],
 ) -> None:
     path = write_painted(tmp_path / "video.mp4", 100)
     reads: list[list[int]] = []
@@ -77,7 +92,11 @@ def test_all_views_of_a_video_take_one_open_and_one_read(
     views = tuple(View(index, clip=index // 3, crop=index % 3) for index in range(9))
     batch = dataset[Request(0, views, seed=None)]
     assert len(reads) == 1
-    assert (batch.label.tolist(), batch.video.tolist(), batch.view.tolist()) == ([2] * 9, [0] * 9, list(range(9)))
+    assert (batch.label.tolist(), batch.video.tolist(), batch.view.tolist()) == (
+        [2] * 9,
+        [0] * 9,
+        list(range(9)),
+    )
     # The left crop shows the two lowest bits of each frame's number, the right crop the two highest.
     for view, frames in zip(views, batch.frames, strict=True):
         numbers = clips.numbered(100, view.clip)
@@ -110,7 +129,11 @@ def test_views_are_the_same_in_whatever_chunks_frames_come(
     split: str, tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 32 frames, of which a clip of 4 frames spans 40: it starts over, or lies within one chunk of 3 frames.
-    settings: dict[str, Any] = {"DATA__SAMPLING_RATE": 10, "DATA__SHORT_CLIP": "loop", "TEST__NUM_SPATIAL_CROPS": 3}
+    settings: dict[str, Any] = {
+        "DATA__SAMPLING_RATE": 10,
+        "DATA__SHORT_CLIP": "loop",
+        "TEST__NUM_SPATIAL_CROPS": 3,
+    }
     loader = build_loader(tiny_cfg(**AUGMENTED, **settings), split)
     whole = next(iter(loader)).frames
     for max_frames in (1, 3):
@@ -118,7 +141,9 @@ def test_views_are_the_same_in_whatever_chunks_frames_come(
         assert torch.equal(next(iter(loader)).frames, whole)
 
 
-def test_videos_are_rgb_and_frame_folders_bgr_unless_reversed(tmp_path: Path, tiny_cfg: TinyCfg) -> None:
+def test_videos_are_rgb_and_frame_folders_bgr_unless_reversed(
+    tmp_path: Path, tiny_cfg: TinyCfg
+) -> None:
     folder = tmp_path / "frames"
     make_motion(folder, seed=5, videos_per_class={"train": 4, "val": 2, "test": 3}, as_frames=True)
     as_frames = {
@@ -129,22 +154,33 @@ def test_videos_are_rgb_and_frame_folders_bgr_unless_reversed(tmp_path: Path, ti
         "DATA__NUM_FRAMES": 8,
     }
     plain = next(iter(build_loader(tiny_cfg(**as_frames), "test"))).frames
-    swapped = next(iter(build_loader(tiny_cfg(**as_frames, DATA__REVERSE_INPUT_CHANNEL=True), "test"))).frames
+    swapped = next(
+        iter(build_loader(tiny_cfg(**as_frames, DATA__REVERSE_INPUT_CHANNEL=True), "test"))
+    ).frames
     assert torch.equal(plain, swapped.flip(1))
     # The same seed gives the same scenes as videos, which come as RGB and differ by compression alone.
-    videos = next(iter(build_loader(tiny_cfg(DATA__NUM_FRAMES=8, DATA__LABEL_PATH_TEMPLATE="val.csv"), "test"))).frames
+    videos = next(
+        iter(
+            build_loader(tiny_cfg(DATA__NUM_FRAMES=8, DATA__LABEL_PATH_TEMPLATE="val.csv"), "test")
+        )
+    ).frames
     assert (swapped.mean(dim=(2, 3, 4)) - videos.mean(dim=(2, 3, 4))).abs().mean() < 0.1
     assert (plain.mean(dim=(2, 3, 4)) - videos.mean(dim=(2, 3, 4))).abs().mean() > 0.2
 
 
 @pytest.mark.parametrize("name", ["ssv1", "ssv2", "sth"])
-def test_frame_folders_take_one_frame_per_segment(tmp_path: Path, tiny_cfg: TinyCfg, name: str) -> None:
+def test_frame_folders_take_one_frame_per_segment(
+    tmp_path: Path, tiny_cfg: TinyCfg, name: str
+) -> None:
     folder = tmp_path / "frames"
     make_motion(folder, seed=5, videos_per_class={"train": 1, "val": 1, "test": 1}, as_frames=True)
     version = "2" if name == "ssv2" else "1"
     (folder / "validation.txt").rename(folder / f"somesomev{version}_rgb_validation_split.txt")
     cfg = tiny_cfg(
-        TEST__DATASET=name, DATA__PATH_TO_DATA_DIR=folder, DATA__PATH_PREFIX=folder, TEST__NUM_SPATIAL_CROPS=3
+        TEST__DATASET=name,
+        DATA__PATH_TO_DATA_DIR=folder,
+        DATA__PATH_PREFIX=folder,
+        TEST__NUM_SPATIAL_CROPS=3,
     )
     dataset = build_loader(cfg, "test").dataset
     assert isinstance(dataset, VideoDataset)
@@ -186,7 +222,9 @@ def test_a_video_with_a_wrong_time_stamp_is_not_resampled(tmp_path: Path) -> Non
         stream: Any = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         for number in range(20):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 64, 3), number, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((32, 64, 3), number, np.uint8), format="rgb24"
+            )
             frame.pts = number if number < 19 else 25 * 100 * 3600  # 100 hours late
             frame.time_base = Fraction(1, 25)
             container.mux(stream.encode(frame))
@@ -208,14 +246,19 @@ def test_problems_of_the_data_are_found_before_any_work(tiny_cfg: TinyCfg, tmp_p
     assert find_problems(tiny_cfg(TRAIN__DATASET="kinetic")) == [
         f"TRAIN.DATASET is 'kinetic'; choose from {', '.join(DATASETS)}"
     ]
-    assert "AUG.AA_TYPE: 'x' is not" in find_problems(tiny_cfg(AUG__ENABLE=True, AUG__AA_TYPE="x"))[0]
+    assert (
+        "AUG.AA_TYPE: 'x' is not" in find_problems(tiny_cfg(AUG__ENABLE=True, AUG__AA_TYPE="x"))[0]
+    )
     missing = find_problems(tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path))
     assert [problem.split(":")[0] for problem in missing] == [
         f"{tmp_path}/{split}.csv" for split in ("train", "val", "test")
     ]
     (tmp_path / "names.txt").write_text("one\ntwo\n")
     assert "2 names, but" in find_problems(tiny_cfg(DATA__CLASS_NAMES=tmp_path / "names.txt"))[0]
-    assert "line 8 has the label 7" in find_problems(tiny_cfg(MODEL__NUM_CLASSES=7, DATA__CLASS_NAMES=""))[0]
+    assert (
+        "line 8 has the label 7"
+        in find_problems(tiny_cfg(MODEL__NUM_CLASSES=7, DATA__CLASS_NAMES=""))[0]
+    )
 
 
 def test_class_names_are_one_for_each_class(tiny_cfg: TinyCfg, tmp_path: Path) -> None:

@@ -12,12 +12,16 @@ PaintedNumber = Callable[[np.ndarray], list[int]]
 
 
 @pytest.fixture(scope="module")
-def video_path(tmp_path_factory: pytest.TempPathFactory, write_painted: Callable[..., Path]) -> Path:
+def video_path(
+    tmp_path_factory: pytest.TempPathFactory, write_painted: Callable[..., Path]
+) -> Path:
     """120 frames with B-frames and a keyframe every 20."""
     return write_painted(tmp_path_factory.mktemp("video") / "b frames.mp4", 120, g="20", bf="3")
 
 
-def test_frames_are_read_by_number_in_any_order(video_path: Path, painted_number: PaintedNumber) -> None:
+def test_frames_are_read_by_number_in_any_order(
+    video_path: Path, painted_number: PaintedNumber
+) -> None:
     with VideoFile(str(video_path)) as video:
         assert video.num_frames == 120
         assert video.fps == 25
@@ -64,7 +68,9 @@ def write_frame_files(folder: Path, numbers: Iterable[int]) -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("num_frames", [None, 5])
-def test_frame_files_count_from_zero_or_one(tmp_path: Path, first: int, num_frames: int | None) -> None:
+def test_frame_files_count_from_zero_or_one(
+    tmp_path: Path, first: int, num_frames: int | None
+) -> None:
     write_frame_files(tmp_path, range(first, first + 5))
     with FrameFolder(str(tmp_path), template="img_{:05d}.jpg", num_frames=num_frames) as folder:
         assert folder.num_frames == 5
@@ -89,7 +95,9 @@ def test_a_folder_without_frames_is_named_with_the_key_to_set(tmp_path: Path) ->
 
 
 def test_a_missing_frame_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DecodeError, match=r"00003\.jpg: no such file or directory \(one of 5 frames\)"):
+    with pytest.raises(
+        DecodeError, match=r"00003\.jpg: no such file or directory \(one of 5 frames\)"
+    ):
         FrameFolder(str(tmp_path), template="{:05d}.jpg", num_frames=5).read([2])
 
 
@@ -110,7 +118,10 @@ def test_frame_files_of_different_sizes_are_refused(tmp_path: Path) -> None:
     write_frame_files(tmp_path, [1])
     Image.new("RGB", (8, 8)).save(tmp_path / "img_00002.jpg")
     sizes = r"frames of different sizes, \(8, 8, 3\) and \(8, 16, 3\)"
-    with FrameFolder(str(tmp_path), template="img_{:05d}.jpg") as folder, pytest.raises(DecodeError, match=sizes):
+    with (
+        FrameFolder(str(tmp_path), template="img_{:05d}.jpg") as folder,
+        pytest.raises(DecodeError, match=sizes),
+    ):
         folder.read([0, 1])
 
 
@@ -118,7 +129,9 @@ def test_frame_files_of_different_sizes_are_refused(tmp_path: Path) -> None:
 def test_a_gap_in_a_frame_folder_is_named(first: int, missing: int, tmp_path: Path) -> None:
     write_frame_files(tmp_path, set(range(first, 9)) - {missing})
     (tmp_path / "img_notes.jpg").touch()
-    message = rf"img_0000{missing}\.jpg: missing, though img_0000{max(missing + 1, 2)}\.jpg is there"
+    message = (
+        rf"img_0000{missing}\.jpg: missing, though img_0000{max(missing + 1, 2)}\.jpg is there"
+    )
     with pytest.raises(DecodeError, match=message):
         FrameFolder(str(tmp_path), template="img_{:05d}.jpg")
 
@@ -130,7 +143,9 @@ def test_other_files_in_a_frame_folder_are_no_frames(tmp_path: Path) -> None:
     assert FrameFolder(str(tmp_path), template="img_{:05d}.jpg").num_frames == 5
 
 
-@pytest.mark.parametrize("template", ["frame.jpg", "{name}.jpg", "{}_{}.jpg", "{:s}.jpg", "{.x}.jpg", "{[0]}.jpg", "{"])
+@pytest.mark.parametrize(
+    "template", ["frame.jpg", "{name}.jpg", "{}_{}.jpg", "{:s}.jpg", "{.x}.jpg", "{[0]}.jpg", "{"]
+)
 def test_a_template_without_a_number_is_an_error(template: str, tmp_path: Path) -> None:
     (tmp_path / "frame.jpg").touch()
     with pytest.raises(ValueError, match=re.escape(f"the template {template!r} ")):
@@ -140,7 +155,9 @@ def test_a_template_without_a_number_is_an_error(template: str, tmp_path: Path) 
 def test_counting_ends_where_names_repeat(tmp_path: Path) -> None:
     for number in range(1, 10):
         (tmp_path / f"{number}.jpg").touch()
-    assert FrameFolder(str(tmp_path), template="{!r:.1}.jpg").num_frames == 9  # 10 is called 1.jpg, too
+    assert (
+        FrameFolder(str(tmp_path), template="{!r:.1}.jpg").num_frames == 9
+    )  # 10 is called 1.jpg, too
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
@@ -153,7 +170,9 @@ def test_gray_images_of_16_bits_are_scaled(suffix: str, tmp_path: Path) -> None:
         assert frame[0, :, channel].tolist() == [0, 0, 1, 1, 128, 254, 255, 255]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(np.int32, "integers of 32 bits"), (np.float32, "floating point")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(np.int32, "integers of 32 bits"), (np.float32, "floating point")]
+)
 def test_images_of_an_unknown_range_are_refused(kind: type, name: str, tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "00001.tiff")
     with (

@@ -23,7 +23,9 @@ def paint(num_frames: int, *, width: int = 8 * BAR, height: int = HEIGHT) -> Fra
     """Frames of one gray tone each bar, on which a bright line moves, so that neighbors differ in motion too."""
     bits = (np.arange(num_frames)[:, None] >> np.arange(8)) & 1
     rows = np.repeat(bits * 180 + 20, BAR, axis=1)[:, :width]
-    frames = np.broadcast_to(rows[:, None, :, None], (num_frames, height, width, 3)).astype(np.uint8)
+    frames = np.broadcast_to(rows[:, None, :, None], (num_frames, height, width, 3)).astype(
+        np.uint8
+    )
     for number in range(num_frames):
         frames[number, number % height] = (255, 128, number)
     return frames
@@ -42,7 +44,9 @@ def write(
     """Encode painted frames; `times` in milliseconds, else 25 frames per second."""
     frames = paint(NUM_FRAMES) if frames is None else frames
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream: Any = container.add_stream(codec, rate=25, options={"threads": "1", **(options or {})})
+        stream: Any = container.add_stream(
+            codec, rate=25, options={"threads": "1", **(options or {})}
+        )
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
         if times is not None:
@@ -56,7 +60,9 @@ def write(
     return path
 
 
-def remux(source: Path, target: Path, keep: Callable[[av.Packet, int], bool], *, shift: int = 0) -> Path:
+def remux(
+    source: Path, target: Path, keep: Callable[[av.Packet, int], bool], *, shift: int = 0
+) -> Path:
     """Copy the packets, numbered in the order of the file, that are to be kept, their times shifted."""
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         copy = output.add_stream_from_template(container.streams.video[0])
@@ -68,7 +74,11 @@ def remux(source: Path, target: Path, keep: Callable[[av.Packet, int], bool], *,
 
 
 def x264(path: Path, **options: str) -> Path:
-    return write(path, "libx264", options={"x264-params": ":".join(f"{key}={value}" for key, value in options.items())})
+    return write(
+        path,
+        "libx264",
+        options={"x264-params": ":".join(f"{key}={value}" for key, value in options.items())},
+    )
 
 
 def open_groups(path: Path) -> Path:
@@ -76,9 +86,20 @@ def open_groups(path: Path) -> Path:
 
 
 def x265(path: Path, pixel_format: str = "yuv420p", **options: str) -> Path:
-    settings = {"log-level": "none", "pools": "none", "frame-threads": "1", "keyint": "20", **options}
+    settings = {
+        "log-level": "none",
+        "pools": "none",
+        "frame-threads": "1",
+        "keyint": "20",
+        **options,
+    }
     params = ":".join(f"{key}={value}" for key, value in settings.items())
-    return write(path, "libx265", options={"x265-params": params, "preset": "veryfast"}, pixel_format=pixel_format)
+    return write(
+        path,
+        "libx265",
+        options={"x265-params": params, "preset": "veryfast"},
+        pixel_format=pixel_format,
+    )
 
 
 def from_second_keyframe(source: Path, target: Path) -> Path:
@@ -92,8 +113,12 @@ def rotated(path: Path, turns: int) -> Path:
     """An mp4 whose track header asks for clockwise quarter turns (ISO 14496-12, 8.3.2)."""
     content = bytearray(x264(path).read_bytes())
     a, b, c, d = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)][turns]
-    matrix = content.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 8  # version, five numbers, reserved, layer to volume
-    content[matrix : matrix + 36] = struct.pack(">9i", *(v << 16 for v in (a, b, 0, c, d, 0, 0, 0)), 1 << 30)
+    matrix = (
+        content.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 8
+    )  # version, five numbers, reserved, layer to volume
+    content[matrix : matrix + 36] = struct.pack(
+        ">9i", *(v << 16 for v in (a, b, 0, c, d, 0, 0, 0)), 1 << 30
+    )
     path.write_bytes(content)
     return path
 
@@ -119,37 +144,65 @@ VARIED = {"g": "30", "bf": "2"}
 KINDS: dict[str, Callable[[Path], Path]] = {
     "h264.mp4": lambda folder: x264(folder / "v.mp4", keyint="20", bframes="3"),
     "h264 b-pyramid.mp4": lambda folder: x264(
-        folder / "v.mp4", **{"keyint": "40", "bframes": "5", "b-pyramid": "normal", "b-adapt": "0", "ref": "4"}
+        folder / "v.mp4",
+        **{"keyint": "40", "bframes": "5", "b-pyramid": "normal", "b-adapt": "0", "ref": "4"},
     ),
     "h264 one group.mp4": lambda folder: x264(folder / "v.mp4", keyint="250", scenecut="0"),
     "h264 keyframes only.mp4": lambda folder: x264(folder / "v.mp4", keyint="1"),
     "h264 open groups.mp4": lambda folder: open_groups(folder / "v.mp4"),
     "h264 open groups.mkv": lambda folder: open_groups(folder / "v.mkv"),
     "h264 open groups.ts": lambda folder: open_groups(folder / "v.ts"),
-    "h264 intra refresh.mp4": lambda folder: x264(folder / "v.mp4", **{"intra-refresh": "1", "keyint": "20"}),
-    "h264 interlaced.mp4": lambda folder: x264(folder / "v.mp4", interlaced="1", keyint="20", bframes="2"),
+    "h264 intra refresh.mp4": lambda folder: x264(
+        folder / "v.mp4", **{"intra-refresh": "1", "keyint": "20"}
+    ),
+    "h264 interlaced.mp4": lambda folder: x264(
+        folder / "v.mp4", interlaced="1", keyint="20", bframes="2"
+    ),
     "h264.avi": lambda folder: write(folder / "v.avi", "libx264", options=VARIED),
     "h264.flv": lambda folder: write(folder / "v.flv", "libx264", options=VARIED),
     "h264 raw": lambda folder: write(folder / "v.h264", "libx264", options=VARIED),
-    "h264 gray.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="gray"),
-    "h264 10 bit.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuv420p10le"),
-    "h264 full range.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuvj420p"),
+    "h264 gray.mp4": lambda folder: write(
+        folder / "v.mp4", "libx264", options=VARIED, pixel_format="gray"
+    ),
+    "h264 10 bit.mp4": lambda folder: write(
+        folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuv420p10le"
+    ),
+    "h264 full range.mp4": lambda folder: write(
+        folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuvj420p"
+    ),
     "h264 odd size.mp4": lambda folder: write(
-        folder / "v.mp4", "libx264", options=VARIED, pixel_format="yuv444p", frames=paint(80, width=117, height=31)
+        folder / "v.mp4",
+        "libx264",
+        options=VARIED,
+        pixel_format="yuv444p",
+        frames=paint(80, width=117, height=31),
     ),
     "h264 no duration.mkv": lambda folder: write(
         folder / "v.mkv", "libx264", options=VARIED, container_options={"live": "1"}
     ),
     "h264 fragments.mp4": lambda folder: write(
-        folder / "v.mp4", "libx264", options=VARIED, container_options={"movflags": "frag_keyframe+empty_moov"}
+        folder / "v.mp4",
+        "libx264",
+        options=VARIED,
+        container_options={"movflags": "frag_keyframe+empty_moov"},
     ),
-    "h264 variable rate.mp4": lambda folder: write(folder / "v.mp4", "libx264", options=VARIED, times=IRREGULAR),
-    "h264 variable rate.mkv": lambda folder: write(folder / "v.mkv", "libx264", options=VARIED, times=IRREGULAR),
+    "h264 variable rate.mp4": lambda folder: write(
+        folder / "v.mp4", "libx264", options=VARIED, times=IRREGULAR
+    ),
+    "h264 variable rate.mkv": lambda folder: write(
+        folder / "v.mkv", "libx264", options=VARIED, times=IRREGULAR
+    ),
     "h264 late start.mkv": lambda folder: remux(
-        write(folder / "whole.mkv", "libx264", options=VARIED), folder / "v.mkv", lambda *_: True, shift=5000
+        write(folder / "whole.mkv", "libx264", options=VARIED),
+        folder / "v.mkv",
+        lambda *_: True,
+        shift=5000,
     ),
     "h264 negative times.mp4": lambda folder: remux(
-        write(folder / "whole.mp4", "libx264", options=VARIED), folder / "v.mp4", lambda *_: True, shift=-5120
+        write(folder / "whole.mp4", "libx264", options=VARIED),
+        folder / "v.mp4",
+        lambda *_: True,
+        shift=-5120,
     ),
     "h264 cut in an open group.mp4": lambda folder: from_second_keyframe(
         open_groups(folder / "whole.mp4"), folder / "v.mp4"
@@ -164,11 +217,17 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "hevc open groups.mp4": lambda folder: x265(folder / "v.mp4"),
     "hevc closed groups.mkv": lambda folder: x265(folder / "v.mkv", **{"open-gop": "0"}),
     "hevc 10 bit.mp4": lambda folder: x265(folder / "v.mp4", pixel_format="yuv420p10le"),
-    "hevc cut in an open group.mp4": lambda folder: from_second_keyframe(x265(folder / "whole.mp4"), folder / "v.mp4"),
-    "hevc cut in an open group.mkv": lambda folder: from_second_keyframe(x265(folder / "whole.mkv"), folder / "v.mkv"),
+    "hevc cut in an open group.mp4": lambda folder: from_second_keyframe(
+        x265(folder / "whole.mp4"), folder / "v.mp4"
+    ),
+    "hevc cut in an open group.mkv": lambda folder: from_second_keyframe(
+        x265(folder / "whole.mkv"), folder / "v.mkv"
+    ),
     "mpeg4.mp4": lambda folder: write(folder / "v.mp4", "mpeg4", options=VARIED),
     "mpeg4.avi": lambda folder: write(folder / "v.avi", "mpeg4", options=VARIED),
-    "mpeg4 without B-frames.avi": lambda folder: write(folder / "v.avi", "mpeg4", options={"g": "12"}),
+    "mpeg4 without B-frames.avi": lambda folder: write(
+        folder / "v.avi", "mpeg4", options={"g": "12"}
+    ),
     "mpeg4 odd size.avi": lambda folder: write(
         folder / "v.avi", "mpeg4", options=VARIED, frames=paint(80, width=117, height=31)
     ),
@@ -176,24 +235,42 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "mpeg2.ts": lambda folder: write(folder / "v.ts", "mpeg2video", options=VARIED),
     "mjpeg.avi": lambda folder: write(folder / "v.avi", "mjpeg", pixel_format="yuvj420p"),
     "vp8 hidden references.webm": lambda folder: write(
-        folder / "v.webm", "libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "300k", "g": "30"}
+        folder / "v.webm",
+        "libvpx",
+        options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "300k", "g": "30"},
     ),
     "vp9 hidden references.webm": lambda folder: write(
         folder / "v.webm",
         "libvpx-vp9",
-        options={"auto-alt-ref": "1", "lag-in-frames": "25", "b": "300k", "g": "30", "cpu-used": "5"},
+        options={
+            "auto-alt-ref": "1",
+            "lag-in-frames": "25",
+            "b": "300k",
+            "g": "30",
+            "cpu-used": "5",
+        },
     ),
     "vp9 odd size.webm": lambda folder: write(
-        folder / "v.webm", "libvpx-vp9", options={"g": "30", "cpu-used": "5"}, frames=paint(80, width=117, height=31)
+        folder / "v.webm",
+        "libvpx-vp9",
+        options={"g": "30", "cpu-used": "5"},
+        frames=paint(80, width=117, height=31),
     ),
-    "av1.mp4": lambda folder: write(folder / "v.mp4", "libsvtav1", options={"preset": "12", "g": "20"}),
+    "av1.mp4": lambda folder: write(
+        folder / "v.mp4", "libsvtav1", options={"preset": "12", "g": "20"}
+    ),
     "ffv1.mkv": lambda folder: write(folder / "v.mkv", "ffv1", pixel_format="bgr0"),
     "cut off.mkv": lambda folder: cut_off(write(folder / "v.mkv", "libx264", options=VARIED), 0.8),
-    "cut off.webm": lambda folder: cut_off(write(folder / "v.webm", "libvpx", options={"b": "300k"}), 0.8),
+    "cut off.webm": lambda folder: cut_off(
+        write(folder / "v.webm", "libvpx", options={"b": "300k"}), 0.8
+    ),
     "cut off.ts": lambda folder: cut_off(write(folder / "v.ts", "libx264", options=VARIED), 0.8),
     "cut off.avi": lambda folder: cut_off(write(folder / "v.avi", "mpeg4", options=VARIED), 0.8),
     "cut off, index first.mp4": lambda folder: cut_off(
-        write(folder / "v.mp4", "libx264", options=VARIED, container_options={"movflags": "faststart"}), 0.8
+        write(
+            folder / "v.mp4", "libx264", options=VARIED, container_options={"movflags": "faststart"}
+        ),
+        0.8,
     ),
 }
 
@@ -209,7 +286,10 @@ def decode_plainly(path: Path) -> list[NDArray[Any]]:
                 continue
         while frames[-1].is_corrupt:  # the rest of a file that was cut off
             frames.pop()
-        return [frame.reformat(frames[0].width, frames[0].height, format="rgb24").to_ndarray() for frame in frames]
+        return [
+            frame.reformat(frames[0].width, frames[0].height, format="rgb24").to_ndarray()
+            for frame in frames
+        ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -302,7 +382,9 @@ def test_bgr_frames_have_their_channels_reversed(tmp_path: Path) -> None:
         assert np.array_equal(rgb.read([5, 50]), bgr.read([5, 50])[..., ::-1])
 
 
-@pytest.mark.parametrize("kind", ["h264.mp4", "h264 open groups.ts", "mpeg4.avi", "vp9 hidden references.webm"])
+@pytest.mark.parametrize(
+    "kind", ["h264.mp4", "h264 open groups.ts", "mpeg4.avi", "vp9 hidden references.webm"]
+)
 def test_whatever_is_wrong_with_a_file_is_a_decode_error(kind: str, tmp_path: Path) -> None:
     path = KINDS[kind](tmp_path)
     whole = path.read_bytes()
@@ -324,8 +406,12 @@ def test_whatever_is_wrong_with_a_file_is_a_decode_error(kind: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("place", [10, 50, 51, 52])
-@pytest.mark.parametrize("kind", ["h264.mp4", "h264 one group.mp4", "hevc open groups.mp4", "mpeg4.mp4", "mpeg4.avi"])
-def test_damage_is_reported_and_nothing_that_came_of_it_is_shown(kind: str, place: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", ["h264.mp4", "h264 one group.mp4", "hevc open groups.mp4", "mpeg4.mp4", "mpeg4.avi"]
+)
+def test_damage_is_reported_and_nothing_that_came_of_it_is_shown(
+    kind: str, place: int, tmp_path: Path
+) -> None:
     path = KINDS[kind](tmp_path)
     whole = decode_plainly(path)
     with av.open(str(path)) as container:

@@ -22,7 +22,9 @@ def test_the_same_content_is_the_same_video() -> None:
         "test": Annotations(["x", "y"], [0, 1]),
     }
     checksums = {hash("a"): 1, hash("b"): 2, hash("x"): 3, hash("y"): 2}
-    assert find_repeats(lists, checksums=checksums) == ["1 of 2 videos of test is in train, too: y (there b)"]
+    assert find_repeats(lists, checksums=checksums) == [
+        "1 of 2 videos of test is in train, too: y (there b)"
+    ]
 
 
 def test_a_video_with_two_labels_is_named() -> None:
@@ -37,7 +39,9 @@ def test_a_video_with_two_labels_is_named() -> None:
 def test_many_repeats_are_counted() -> None:
     paths = [str(number) for number in range(9)]
     lists = {"train": Annotations(paths, [0] * 9), "val": Annotations(paths, [0] * 9)}
-    assert find_repeats(lists) == ["9 of 9 videos of val are in train, too: 0, 1, 2, 3, 4 and 4 more"]
+    assert find_repeats(lists) == [
+        "9 of 9 videos of val are in train, too: 0, 1, 2, 3, 4 and 4 more"
+    ]
 
 
 def test_classes_without_videos_are_named() -> None:

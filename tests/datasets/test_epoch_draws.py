@@ -43,7 +43,9 @@ def test_balanced_draws_differ_from_epoch_to_epoch() -> None:
 
 def test_the_class_of_the_additional_draw_is_random() -> None:
     labels = [0, 0, 0, 1, 1]
-    more = {Counter(labels[video] for video in balanced(labels, epoch)[0])[0] for epoch in range(20)}
+    more = {
+        Counter(labels[video] for video in balanced(labels, epoch)[0])[0] for epoch in range(20)
+    }
     assert more == {2, 3}
 
 

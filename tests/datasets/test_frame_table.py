@@ -33,7 +33,14 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "v.mpg": ("mpeg2video", {"g": "15", "bf": "2", "b": "20M"}),
     "v.webm": (
         "libvpx",
-        {"g": "15", "b": "9M", "auto-alt-ref": "1", "lag-in-frames": "9", "deadline": "realtime", "cpu-used": "8"},
+        {
+            "g": "15",
+            "b": "9M",
+            "auto-alt-ref": "1",
+            "lag-in-frames": "9",
+            "deadline": "realtime",
+            "cpu-used": "8",
+        },
     ),
 }
 
@@ -101,7 +108,9 @@ def test_with_a_table_the_same_frames_take_fewer_bytes(kind: str, tmp_path: Path
     assert bytes_read() - before < path.stat().st_size * 0.8
 
 
-def test_a_file_that_has_changed_is_read_whole_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_has_changed_is_read_whole_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_noise(tmp_path, "v.mp4")
     table = write_table_of(path)
     stat = path.stat()
@@ -115,7 +124,9 @@ def test_a_file_that_has_changed_is_read_whole_and_said_once(tmp_path: Path, cap
             os.utime(path, ns=(0, stat.st_mtime_ns + change["mtime"]))
             with VideoFile(str(path), table_path=table) as video:
                 assert video._table is None
-    assert [record.message.split("; ")[1] for record in caplog.records] == ["run tools/check_data.py again"]
+    assert [record.message.split("; ")[1] for record in caplog.records] == [
+        "run tools/check_data.py again"
+    ]
     write_noise(tmp_path, "v.mp4", seed=1)
     with VideoFile(str(path), table_path=table) as video:
         assert np.array_equal(video.read([7, 80]), np.stack([expected[7], expected[80]]))
@@ -149,12 +160,17 @@ def test_a_file_that_is_no_table_is_ignored(tmp_path: Path) -> None:
         assert video.num_frames == NUM_FRAMES
 
 
-def test_a_check_writes_the_tables_that_training_opens(tmp_path: Path, tiny_cfg: Callable[..., CfgNode]) -> None:
+def test_a_check_writes_the_tables_that_training_opens(
+    tmp_path: Path, tiny_cfg: Callable[..., CfgNode]
+) -> None:
     path = write_noise(tmp_path, "v.mp4")
     tables = tmp_path / "manifest.csv.tables"
     video = Video("v.mp4", 0, None)
     open_video = partial(open_without_table, folder=tmp_path)
-    assert probe_video(video, open_video=open_video, folder=str(tmp_path), tables=tables).status == "ok"
+    assert (
+        probe_video(video, open_video=open_video, folder=str(tmp_path), tables=tables).status
+        == "ok"
+    )
     stamp = frame_table.file_stamp(str(path))
     table = read_table(table_path(tables, "v.mp4"), stamp=stamp)
     assert table is not None

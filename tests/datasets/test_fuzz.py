@@ -31,7 +31,11 @@ KINDS = [  # of videos: suffix, codec and its options
     (".mp4", "libx264", B_FRAMES),
     (".mp4", "libx264", {"g": "8", "bf": "0"}),
     (".mp4", "mpeg4", {"g": "8"}),
-    (".mp4", "libx265", {"x265-params": "keyint=8:bframes=2:log-level=none:pools=none:frame-threads=1"}),
+    (
+        ".mp4",
+        "libx265",
+        {"x265-params": "keyint=8:bframes=2:log-level=none:pools=none:frame-threads=1"},
+    ),
     (".mp4", "mjpeg", {}),
     (".mkv", "libx264", B_FRAMES),
     (".mkv", "libvpx-vp9", {"g": "8", "deadline": "realtime", "cpu-used": "8"}),
@@ -80,7 +84,10 @@ def decode_plainly(path: Path) -> Decoded:
             with av.open(str(path), metadata_errors="ignore") as container:
                 stream = container.streams.video[0]
                 stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
-                width, height = stream.codec_context.width, stream.codec_context.height  # players stay with these
+                width, height = (
+                    stream.codec_context.width,
+                    stream.codec_context.height,
+                )  # players stay with these
                 for packet in container.demux(stream):
                     try:
                         frames = packet.decode()
@@ -91,9 +98,15 @@ def decode_plainly(path: Path) -> Decoded:
                     times += [frame.pts for frame in frames]
                     to_rgb: Any = {"format": "rgb24", "width": width, "height": height}
                     images += [np.asarray(frame.to_ndarray(**to_rgb), np.uint8) for frame in frames]
-        except (av.FFmpegError, IndexError, AttributeError):  # it has no video, or no decoder is known
+        except (
+            av.FFmpegError,
+            IndexError,
+            AttributeError,
+        ):  # it has no video, or no decoder is known
             is_reported = True
-    return Decoded(images, times, is_reported or any(level <= av.logging.ERROR for level, *_ in log))
+    return Decoded(
+        images, times, is_reported or any(level <= av.logging.ERROR for level, *_ in log)
+    )
 
 
 class Original(NamedTuple):
@@ -124,7 +137,10 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
         start = int(rng.integers(len(data)))
         length = int(rng.integers(1, 2 ** rng.integers(1, 11)))
         other = int(rng.integers(len(data)))
-        kind = rng.choice(["flip", "zero", "cut", "swap", "repeat", "insert"], p=[0.4, 0.12, 0.12, 0.12, 0.12, 0.12])
+        kind = rng.choice(
+            ["flip", "zero", "cut", "swap", "repeat", "insert"],
+            p=[0.4, 0.12, 0.12, 0.12, 0.12, 0.12],
+        )
         if kind == "flip":
             for place in rng.integers(len(data), size=rng.integers(1, 9)):
                 data[place] ^= 1 << rng.integers(8)
@@ -171,7 +187,9 @@ def check_video(seed: int, originals: list[Original], folder: Path) -> tuple[int
                     for number, image in zip(numbers, images, strict=True):
                         expected = right_images(number, video, plain=plain, original=original)
                         is_right = any(np.array_equal(image, other) for other in expected)
-                        assert is_right, f"seed {seed}: frame {number} of {video.num_frames} of {path}"
+                        assert is_right, (
+                            f"seed {seed}: frame {number} of {video.num_frames} of {path}"
+                        )
                     num_right += len(numbers)
         except DecodeError as error:
             messages.append(str(error))
@@ -181,7 +199,9 @@ def check_video(seed: int, originals: list[Original], folder: Path) -> tuple[int
     return num_right, num_refused
 
 
-def right_images(number: int, video: VideoFile, *, plain: Decoded, original: Original) -> Iterator[NDArray[Any]]:
+def right_images(
+    number: int, video: VideoFile, *, plain: Decoded, original: Original
+) -> Iterator[NDArray[Any]]:
     """What a frame may show: what the plain decode shows, or, if that reported damage, what there was before it.
 
     Where a decoder has lost frames, the plain decode shows the others at their times.
@@ -191,18 +211,25 @@ def right_images(number: int, video: VideoFile, *, plain: Decoded, original: Ori
         yield from plain.images[number : number + 1]
     if table is not None:
         time = int(table.frames[number, 0])
-        yield from (image for image, other in zip(plain.images, plain.times, strict=True) if other == time)
+        yield from (
+            image for image, other in zip(plain.images, plain.times, strict=True) if other == time
+        )
     if plain.is_reported:
         yield from original.images[number : number + 1]
 
 
-@pytest.mark.parametrize("num_cases", [NUM_CASES, pytest.param(3 * NUM_CASES, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "num_cases", [NUM_CASES, pytest.param(3 * NUM_CASES, marks=pytest.mark.soak)]
+)
 def test_a_damaged_video_shows_what_a_plain_decode_shows(
     num_cases: int, originals: list[Original], tmp_path: Path
 ) -> None:
     listen()
     seeds = iter(range(SEED, SEED + num_cases))
-    counts = [check_video(seed, originals, tmp_path) for seed, _ in zip(seeds, range(NUM_CASES // 3), strict=False)]
+    counts = [
+        check_video(seed, originals, tmp_path)
+        for seed, _ in zip(seeds, range(NUM_CASES // 3), strict=False)
+    ]
     before = resources()
     counts += [check_video(seed, originals, tmp_path) for seed in seeds]
 
@@ -218,21 +245,89 @@ def test_a_damaged_video_shows_what_a_plain_decode_shows(
 NUM_CLASSES = 5
 CLASS_NAMES = ["air drumming", "zumba", "eating cake", "clay, pottery", "été"]
 PATHS = [
-    *("a.mp4", "b c/d.mp4", "é/世界.webm", "x,y.mp4", "x;y.avi", "'q'.mp4", 'say "hi".mp4', " blank.mp4 "),
-    *("/data/k400/v_1.mp4", "1 2/3 4.mp4", "no suffix", "~/v.mp4", "http://host/a b.mp4", "a.mp4.gz", "12"),
+    *(
+        "a.mp4",
+        "b c/d.mp4",
+        "é/世界.webm",
+        "x,y.mp4",
+        "x;y.avi",
+        "'q'.mp4",
+        'say "hi".mp4',
+        " blank.mp4 ",
+    ),
+    *(
+        "/data/k400/v_1.mp4",
+        "1 2/3 4.mp4",
+        "no suffix",
+        "~/v.mp4",
+        "http://host/a b.mp4",
+        "a.mp4.gz",
+        "12",
+    ),
 ]
 ODD = [  # what is put into a list at random
-    *(b"\0", b"\xff\xfe", b"\xc3", b"\r", b"\r\n", b"\n", b"\n\n", b"\x1b[31m", b'"', b'""', b"'", b",", b";", b"\t"),
-    *(b" ", b"-", b"-1", b"1e9", b"9" * 30, b"9" * 5000, b"2147483648", b"999999999", b"1.5", b"nan", b"inf", b"0x1"),
-    *(b"null", b"true", b"[", b"]", b"{", b"}", b":", b"\\", b"\\u0000", b"\\ud800", b"[" * 2000, b'{"a":' * 500),
-    *("²".encode(), "\u2028".encode(), "\ufeff".encode(), "\u202e".encode(), "\x85".encode(), b"\x0c", b"a" * 10_000),
+    *(
+        b"\0",
+        b"\xff\xfe",
+        b"\xc3",
+        b"\r",
+        b"\r\n",
+        b"\n",
+        b"\n\n",
+        b"\x1b[31m",
+        b'"',
+        b'""',
+        b"'",
+        b",",
+        b";",
+        b"\t",
+    ),
+    *(
+        b" ",
+        b"-",
+        b"-1",
+        b"1e9",
+        b"9" * 30,
+        b"9" * 5000,
+        b"2147483648",
+        b"999999999",
+        b"1.5",
+        b"nan",
+        b"inf",
+        b"0x1",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b":",
+        b"\\",
+        b"\\u0000",
+        b"\\ud800",
+        b"[" * 2000,
+        b'{"a":' * 500,
+    ),
+    *(
+        "²".encode(),
+        "\u2028".encode(),
+        "\ufeff".encode(),
+        "\u202e".encode(),
+        "\x85".encode(),
+        b"\x0c",
+        b"a" * 10_000,
+    ),
 ]
 
 Read = Callable[[str], Annotations | list[str]]
 
 
 def draw_rows(rng: np.random.Generator) -> list[tuple[str, int]]:
-    return [(str(rng.choice(PATHS)), int(rng.integers(NUM_CLASSES))) for _ in range(rng.integers(1, 8))]
+    return [
+        (str(rng.choice(PATHS)), int(rng.integers(NUM_CLASSES))) for _ in range(rng.integers(1, 8))
+    ]
 
 
 def draw_path_list(rng: np.random.Generator) -> tuple[str, Read]:
@@ -242,7 +337,8 @@ def draw_path_list(rng: np.random.Generator) -> tuple[str, Read]:
         text = "".join(format_row(path, label, separator=separator) for path, label in rows)
     elif rng.random() < 0.5:
         text = "".join(
-            format_row(path, label, *np.sort(rng.uniform(0, 100, 2)), separator=separator) for path, label in rows
+            format_row(path, label, *np.sort(rng.uniform(0, 100, 2)), separator=separator)
+            for path, label in rows
         )
     else:
         file = io.StringIO()
@@ -268,20 +364,29 @@ def draw_kinetics(rng: np.random.Generator) -> tuple[str, Read]:
     for path, label in draw_rows(rng):
         writer.writerow([CLASS_NAMES[label], path, int(rng.integers(100)), 110, "train"])
     return file.getvalue(), lambda path: published_lists.read_kinetics(
-        path, part="train", video_template="{youtube_id}_{time_start:06d}.mp4", class_names=CLASS_NAMES
+        path,
+        part="train",
+        video_template="{youtube_id}_{time_start:06d}.mp4",
+        class_names=CLASS_NAMES,
     )
 
 
 def draw_something_v2(rng: np.random.Generator) -> tuple[str, Read]:
-    rows = [{"id": path, "template": CLASS_NAMES[label], "label": "x"} for path, label in draw_rows(rng)]
-    return json.dumps(rows, ensure_ascii=bool(rng.integers(2))), lambda path: published_lists.read_something_v2(
+    rows = [
+        {"id": path, "template": CLASS_NAMES[label], "label": "x"} for path, label in draw_rows(rng)
+    ]
+    return json.dumps(
+        rows, ensure_ascii=bool(rng.integers(2))
+    ), lambda path: published_lists.read_something_v2(
         path, video_template="{id}.webm", class_names=CLASS_NAMES
     )
 
 
 def draw_something_v1(rng: np.random.Generator) -> tuple[str, Read]:
     text = "".join(f"{path};{CLASS_NAMES[label]}\n" for path, label in draw_rows(rng))
-    return text, lambda path: published_lists.read_something_v1(path, video_template="{id}", class_names=CLASS_NAMES)
+    return text, lambda path: published_lists.read_something_v1(
+        path, video_template="{id}", class_names=CLASS_NAMES
+    )
 
 
 def draw_ucf101(rng: np.random.Generator) -> tuple[str, Read]:
@@ -303,7 +408,13 @@ def draw_class_names(rng: np.random.Generator) -> tuple[str, Read]:
 
 DRAWN = [draw_path_list, draw_path_list, draw_frame_list, draw_kinetics, draw_something_v2]
 DRAWN += [draw_something_v1, draw_ucf101, draw_class_names]
-WHOLE_LIST = ["the list is empty", "not a text in UTF-8", "no rows of the split", "expected a JSON", "recursion depth"]
+WHOLE_LIST = [
+    "the list is empty",
+    "not a text in UTF-8",
+    "no rows of the split",
+    "expected a JSON",
+    "recursion depth",
+]
 
 
 def check_list(seed: int, path: Path) -> bool:
@@ -353,11 +464,15 @@ def check_rows(rows: Annotations, text: str) -> None:
             VideoFile(video.path).close()
 
 
-@pytest.mark.parametrize("num_cases", [NUM_CASES, pytest.param(10 * NUM_CASES, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "num_cases", [NUM_CASES, pytest.param(10 * NUM_CASES, marks=pytest.mark.soak)]
+)
 def test_a_damaged_list_is_read_or_named_as_wrong(num_cases: int, tmp_path: Path) -> None:
     seeds = iter(range(SEED, SEED + num_cases))
     path = tmp_path / "list.txt"
-    accepted = [check_list(seed, path) for seed, _ in zip(seeds, range(NUM_CASES // 3), strict=False)]
+    accepted = [
+        check_list(seed, path) for seed, _ in zip(seeds, range(NUM_CASES // 3), strict=False)
+    ]
     before = resources()
     accepted += [check_list(seed, path) for seed in seeds]
 

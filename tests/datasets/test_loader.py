@@ -35,14 +35,19 @@ def test_a_worker_that_is_stuck_is_named_with_its_file(
 ) -> None:
     (tmp_path / "val.csv").write_text(f"{silent_address}/a.mp4,0\n")
     cfg = tiny_cfg(
-        DATA__PATH_TO_DATA_DIR=tmp_path, DATA__PATH_PREFIX="", DATA_LOADER__NUM_WORKERS=1, DATA_LOADER__TIMEOUT=2
+        DATA__PATH_TO_DATA_DIR=tmp_path,
+        DATA__PATH_PREFIX="",
+        DATA_LOADER__NUM_WORKERS=1,
+        DATA_LOADER__TIMEOUT=2,
     )
     message = rf"rank 0: no batch came within 2 s; worker 0 at {silent_address}/a\.mp4; .* raise DATA_LOADER\.TIMEOUT"
     with pytest.raises(LoaderError, match=message):
         list(build_loader(cfg, "val"))
 
 
-def test_a_worker_that_is_killed_ends_the_pass_with_an_error(tiny_cfg: Callable[..., CfgNode]) -> None:
+def test_a_worker_that_is_killed_ends_the_pass_with_an_error(
+    tiny_cfg: Callable[..., CfgNode],
+) -> None:
     loader = build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2, TRAIN__BATCH_SIZE=1), "train")
 
     def kill_a_worker_on_the_way() -> None:
@@ -50,7 +55,9 @@ def test_a_worker_that_is_killed_ends_the_pass_with_an_error(tiny_cfg: Callable[
             if step == 1:
                 os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
 
-    with pytest.raises(LoaderError, match=r"rank 0: DataLoader worker .* killed.*lower DATA_LOADER\.NUM_WORKERS"):
+    with pytest.raises(
+        LoaderError, match=r"rank 0: DataLoader worker .* killed.*lower DATA_LOADER\.NUM_WORKERS"
+    ):
         kill_a_worker_on_the_way()
 
 
@@ -91,8 +98,17 @@ load("val", "DATA_LOADER.NUM_WORKERS", "0")
 """
 
 
-def test_shared_memory_too_small_is_one_sentence(tiny_settings: Callable[..., list[str]], repository: Path) -> None:
-    small = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=2m none /dev/shm && exec "$@"', "-"]
+def test_shared_memory_too_small_is_one_sentence(
+    tiny_settings: Callable[..., list[str]], repository: Path
+) -> None:
+    small = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=2m none /dev/shm && exec "$@"',
+        "-",
+    ]
     if subprocess.run([*small, "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a small /dev/shm (unshare -m, mount)")
 
@@ -161,7 +177,13 @@ def test_workers_that_have_cores_are_not_reported(
 ) -> None:
     warn_about_many_workers(1, num_processes=1)
     # Two tasks of Slurm on this machine, with one core each.
-    facts = {"STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "PROCID": 0, "LOCALID": 0, "CPUS_PER_TASK": 1}
+    facts = {
+        "STEP_NUM_TASKS": 2,
+        "STEP_NUM_NODES": 1,
+        "PROCID": 0,
+        "LOCALID": 0,
+        "CPUS_PER_TASK": 1,
+    }
     facts |= {"JOB_ID": 7, "STEP_ID": 0}
     for name, value in facts.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
@@ -174,7 +196,9 @@ def test_an_error_of_the_data_set_is_not_taken_for_the_death_of_a_worker(
     tiny_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
     (tmp_path / "train.csv").write_text("".join(f"{name}.mp4,0\n" for name in "abcdefgh"))
-    loader = build_loader(tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path, DATA_LOADER__NUM_WORKERS=1), "train")
+    loader = build_loader(
+        tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path, DATA_LOADER__NUM_WORKERS=1), "train"
+    )
     with pytest.raises(DecodeError, match="10 videos in a row cannot be read"):
         list(loader)
 
@@ -193,7 +217,9 @@ def test_leaving_a_pass_early_a_thousand_times_neither_hangs_nor_leaks(
         for _ in range(3):
             next(iter(build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2), "test")))
 
-    leave_early(1)  # the first data set with workers has this process keep two descriptors of shared memory for all
+    leave_early(
+        1
+    )  # the first data set with workers has this process keep two descriptors of shared memory for all
     before = resources()
     leave_early(1000)
     assert left_since(before) == Counter()

@@ -44,7 +44,9 @@ def open_or_fail(video: Video, *, folder: Path) -> VideoFile:
     return open_file(video, folder=folder)
 
 
-def check(folder: Path, *paths: str, opener: Callable[..., Any] = open_file, timeout: float = 60) -> list[Entry]:
+def check(
+    folder: Path, *paths: str, opener: Callable[..., Any] = open_file, timeout: float = 60
+) -> list[Entry]:
     """Check videos of a folder; return the rows of its manifest, which the check may have added to."""
     manifest = folder / "manifest.csv"
     check_videos(
@@ -72,7 +74,9 @@ def videos(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
     (folder / "cut off.mp4").write_bytes(good.read_bytes()[:1000])
     content = bytearray(good.read_bytes())
     with av.open(str(good)) as container:
-        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [
+            (packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size
+        ]
     for position, size in packets[30:]:
         content[position : position + size] = bytes(size)
     (folder / "damaged.mp4").write_bytes(content)
@@ -90,7 +94,9 @@ def test_what_a_probe_finds(videos: Path) -> None:
     assert entry[5:] == (40, "25", 128, 32, "h264", "1", "", hashlib.sha256(content).hexdigest())
     assert probe(Video("slow.mkv", 0, None))[5:12] == (5, "10", 128, 32, "h264", "1", "")
 
-    assert probe(Video("none.mp4", 0, None)) == Entry("none.mp4", "missing", "no such file or folder")
+    assert probe(Video("none.mp4", 0, None)) == Entry(
+        "none.mp4", "missing", "no such file or folder"
+    )
     assert probe(Video("empty.mp4", 0, None))[:4] == ("empty.mp4", "empty", "0 bytes", "0")
     assert probe(Video("cut off.mp4", 0, None))[1:3] == (
         "unreadable",
@@ -103,16 +109,28 @@ def test_what_a_probe_finds(videos: Path) -> None:
     assert damaged.num_frames == 40
 
 
-def test_remote_videos_are_probed(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_videos_are_probed(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-    with ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(videos))) as server:
+    with ThreadingHTTPServer(
+        ("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(videos))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://localhost:{server.server_port}"
-        probe = partial(probe_video, open_video=partial(open_remote, address=address), folder=address)
-        found = [probe(Video(path, 0, None)) for path in ("a class/one, two.mp4", "empty.mp4", "none.mp4")]
+        probe = partial(
+            probe_video, open_video=partial(open_remote, address=address), folder=address
+        )
+        found = [
+            probe(Video(path, 0, None))
+            for path in ("a class/one, two.mp4", "empty.mp4", "none.mp4")
+        ]
         server.shutdown()
     assert [entry.status for entry in found] == ["ok", "empty", "missing"]
-    assert (found[0].bytes, found[0].num_frames) == (str((videos / "a class/one, two.mp4").stat().st_size), 40)
+    assert (found[0].bytes, found[0].num_frames) == (
+        str((videos / "a class/one, two.mp4").stat().st_size),
+        40,
+    )
 
 
 def test_frame_folders_are_probed_for_every_file_and_a_damaged_one(tmp_path: Path) -> None:
@@ -122,9 +140,17 @@ def test_frame_folders_are_probed_for_every_file_and_a_damaged_one(tmp_path: Pat
             Image.new("RGB", (16, 8)).save(tmp_path / name / f"{number:05d}.jpg")
     (tmp_path / "gap/00003.jpg").unlink()
     (tmp_path / "bad/00007.jpg").write_bytes(b"no image")
-    probe = partial(probe_video, open_video=partial(open_frames, folder=tmp_path), folder=str(tmp_path))
+    probe = partial(
+        probe_video, open_video=partial(open_frames, folder=tmp_path), folder=str(tmp_path)
+    )
     good = probe(Video("good", 0, 7))
-    assert (good.status, good.bytes, good.num_frames, good.width, good.height) == ("ok", "", 7, 16, 8)
+    assert (good.status, good.bytes, good.num_frames, good.width, good.height) == (
+        "ok",
+        "",
+        7,
+        16,
+        8,
+    )
     assert probe(Video("gap", 0, 7))[1:3] == ("damaged", "00003.jpg: missing (one of 7 frames)")
     assert probe(Video("bad", 0, 7)).status == "damaged"
     assert "00007.jpg" in probe(Video("bad", 0, 7)).reason
@@ -137,7 +163,10 @@ def test_every_path_gets_one_row_and_the_bad_ones_are_read_back(videos: Path) ->
     paths = ["a class/one, two.mp4", "empty.mp4", "slow.mkv", "none.mp4", "a class/one, two.mp4"]
     assert sorted(row.path for row in check(videos, *paths)) == sorted(set(paths))
     manifest = read_manifest(str(videos / "manifest.csv"))
-    assert manifest.bad == {"empty.mp4": "empty: 0 bytes", "none.mp4": "missing: no such file or folder"}
+    assert manifest.bad == {
+        "empty.mp4": "empty: 0 bytes",
+        "none.mp4": "missing: no such file or folder",
+    }
     assert manifest.num_checked == 4
 
 
@@ -185,7 +214,11 @@ def test_only_new_and_changed_files_are_probed_again(videos: Path) -> None:
     (videos / "empty.mp4").write_bytes((videos / "slow.mkv").read_bytes())
     os.utime(videos / "slow.mkv", (1, 1))
     rows = check(videos, *paths)[5:]
-    assert {(row.path, row.status) for row in rows} == {("none.mp4", "ok"), ("empty.mp4", "ok"), ("slow.mkv", "ok")}
+    assert {(row.path, row.status) for row in rows} == {
+        ("none.mp4", "ok"),
+        ("empty.mp4", "ok"),
+        ("slow.mkv", "ok"),
+    }
     (videos / "slow.mkv").unlink()
     assert [row[:2] for row in check(videos, *paths)[8:]] == [("slow.mkv", "missing")]
     assert read_manifest(str(videos / "manifest.csv")).bad.keys() == {"slow.mkv", "damaged.mp4"}
@@ -214,7 +247,9 @@ def test_another_file_is_never_taken_for_a_manifest(videos: Path, tmp_path: Path
         with pytest.raises(ValueError, match=r"manifest\.csv is no manifest"):
             read_manifest(str(manifest))
         assert manifest.read_bytes() == content
-    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such manifest; tools/check_data\.py makes one"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.csv: no such manifest; tools/check_data\.py makes one"
+    ):
         read_manifest(str(tmp_path / "none.csv"))
 
 
@@ -226,7 +261,9 @@ def test_a_row_with_columns_missing_is_named(tmp_path: Path) -> None:
         read_manifest(str(manifest))
     for content in ("", "\x00\x01"):
         manifest.write_text(content)
-        with pytest.raises(ValueError, match=r"manifest\.csv is no manifest; name another file, or make one"):
+        with pytest.raises(
+            ValueError, match=r"manifest\.csv is no manifest; name another file, or make one"
+        ):
             read_manifest(str(manifest))
 
 
@@ -243,13 +280,16 @@ def test_a_large_manifest_keeps_only_its_bad_rows_in_memory(tmp_path: Path) -> N
     # 200,000 rows, every hundredth bad and every thousandth good again.
     manifest = tmp_path / "manifest.csv"
     rows = [
-        f"{number:07d}.mp4,{'ok' if number % 100 else 'damaged'},,1,2,3,25,4,5,h264,1,,\n" for number in range(200_000)
+        f"{number:07d}.mp4,{'ok' if number % 100 else 'damaged'},,1,2,3,25,4,5,h264,1,,\n"
+        for number in range(200_000)
     ]
     mended = [f"{number:07d}.mp4,ok,,1,2,3,25,4,5,h264,1,,\n" for number in range(0, 200_000, 1000)]
     manifest.write_text(",".join(Entry._fields) + "\n" + "".join(rows + mended))
     found = read_manifest(str(manifest))
     assert found.num_checked == 200_000
-    assert list(found.bad) == [f"{number:07d}.mp4" for number in np.arange(0, 200_000, 100) if number % 1000]
+    assert list(found.bad) == [
+        f"{number:07d}.mp4" for number in np.arange(0, 200_000, 100) if number % 1000
+    ]
 
 
 def open_after(video: Video, *, folder: Path) -> VideoFile:

@@ -27,7 +27,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_smoothing_by_hand() -> None:
     # 0.1 / 4 everywhere, 0.9 more on the label.
     expected = torch.tensor([[0.025, 0.925, 0.025, 0.025]])
-    torch.testing.assert_close(smooth_one_hot(torch.tensor([1]), num_classes=4, smoothing=0.1), expected)
+    torch.testing.assert_close(
+        smooth_one_hot(torch.tensor([1]), num_classes=4, smoothing=0.1), expected
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,7 +80,10 @@ def test_a_batch_of_one_is_mixed_with_itself(seed: int) -> None:
 
 
 def test_shares_of_mixup_follow_the_beta_distribution() -> None:
-    shares = [mix(cutmix_alpha=0.0)(*batch(), np.random.default_rng(seed))[1][0, 1].item() for seed in range(2000)]
+    shares = [
+        mix(cutmix_alpha=0.0)(*batch(), np.random.default_rng(seed))[1][0, 1].item()
+        for seed in range(2000)
+    ]
     # Beta(0.8, 0.8): mean 1/2, variance 1 / (4 * (2 * 0.8 + 1)).
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / 10.4, rel=0.08)
@@ -87,7 +92,9 @@ def test_shares_of_mixup_follow_the_beta_distribution() -> None:
 def test_batches_are_mixed_and_switched_as_often_as_asked() -> None:
     kinds = {"none": 0, "mixup": 0, "cutmix": 0}
     for seed in range(1000):
-        mixed, _ = mix(probability=0.6, switch_probability=0.25)(*batch(), np.random.default_rng(seed))
+        mixed, _ = mix(probability=0.6, switch_probability=0.25)(
+            *batch(), np.random.default_rng(seed)
+        )
         values = mixed[0].unique()
         if len(values) == 2 or values.item() == 1:
             kinds["cutmix"] += 1
@@ -100,6 +107,8 @@ def test_batches_are_mixed_and_switched_as_often_as_asked() -> None:
 
 def test_without_mixing_the_labels_are_smoothed_alone() -> None:
     frames, label = batch()
-    mixed, target = mix(probability=0.0, smoothing=0.1)(frames.clone(), label, np.random.default_rng(0))
+    mixed, target = mix(probability=0.0, smoothing=0.1)(
+        frames.clone(), label, np.random.default_rng(0)
+    )
     assert torch.equal(mixed, frames)
     torch.testing.assert_close(target, smooth_one_hot(label, num_classes=4, smoothing=0.1))

@@ -64,11 +64,15 @@ def write(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(paint(width, height), format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(paint(width, height), format="rgb24"))
+            )
         container.mux(stream.encode(None))
     content = bytearray(path.read_bytes())
     a, b, c, d = (round(value * (1 << 16)) for value in matrix)
-    start = content.index(b"tkhd") + 4 + 40  # of the matrix, in a box of version 0 (ISO/IEC 14496-12, 8.3.2)
+    start = (
+        content.index(b"tkhd") + 4 + 40
+    )  # of the matrix, in a box of version 0 (ISO/IEC 14496-12, 8.3.2)
     content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     return path
@@ -80,7 +84,9 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("matrix", SHOWN | OTHER_MATRICES)
-def test_frames_are_shown_as_the_display_matrix_says(matrix: tuple[float, ...], tmp_path: Path) -> None:
+def test_frames_are_shown_as_the_display_matrix_says(
+    matrix: tuple[float, ...], tmp_path: Path
+) -> None:
     frame = read(write(tmp_path / "v.mp4", matrix))
     assert quarters(frame) == (SHOWN | OTHER_MATRICES)[matrix]
     is_turned = abs(matrix[1]) > abs(matrix[0])
@@ -89,9 +95,15 @@ def test_frames_are_shown_as_the_display_matrix_says(matrix: tuple[float, ...], 
 
 @pytest.mark.parametrize(
     ("matrix", "name"),
-    [((0.7071, 0.7071, -0.7071, 0.7071), "45 degrees"), ((1, 0.5, 0, 1), "distorts it"), ((1, 0, 0, 0), "distorts it")],
+    [
+        ((0.7071, 0.7071, -0.7071, 0.7071), "45 degrees"),
+        ((1, 0.5, 0, 1), "distorts it"),
+        ((1, 0, 0, 0), "distorts it"),
+    ],
 )
-def test_other_display_matrices_are_refused(matrix: tuple[float, ...], name: str, tmp_path: Path) -> None:
+def test_other_display_matrices_are_refused(
+    matrix: tuple[float, ...], name: str, tmp_path: Path
+) -> None:
     (tmp_path / "videos").mkdir()
     path = write(tmp_path / "videos/v.mp4", matrix)
     with pytest.raises(DecodeError, match=rf"v\.mp4: its display matrix .*{name}"):
@@ -106,7 +118,9 @@ def test_resized_videos_are_upright(tmp_path: Path) -> None:
     for number, matrix in enumerate(SHOWN):
         write(tmp_path / f"videos/small {number}.mp4", matrix)
         write(tmp_path / f"videos/large {number}.mp4", matrix, width=192, height=128)
-    counts = resize_videos(tmp_path / "videos", tmp_path / "out", short_side=64, num_workers=1).counts
+    counts = resize_videos(
+        tmp_path / "videos", tmp_path / "out", short_side=64, num_workers=1
+    ).counts
     assert counts == {"copied": 1, "resized": 15}  # the one that is small and upright
     for number, (matrix, shown) in enumerate(SHOWN.items()):
         for name in ("small", "large"):
@@ -115,7 +129,9 @@ def test_resized_videos_are_upright(tmp_path: Path) -> None:
             assert frame.shape == ((96, 64, 3) if matrix[1] else (64, 96, 3))
 
 
-@pytest.mark.parametrize(("exif", "shown"), [(1, "rgbw"), (2, "grwb"), (5, "rbgw"), (6, "brwg"), (7, "wgbr")])
+@pytest.mark.parametrize(
+    ("exif", "shown"), [(1, "rgbw"), (2, "grwb"), (5, "rbgw"), (6, "brwg"), (7, "wgbr")]
+)
 def test_motion_jpeg_is_turned_by_its_exif_tag(exif: int, shown: str, tmp_path: Path) -> None:
     tags, jpeg = Image.Exif(), io.BytesIO()
     tags[0x0112] = exif
@@ -132,14 +148,22 @@ def test_motion_jpeg_is_turned_by_its_exif_tag(exif: int, shown: str, tmp_path: 
     assert quarters(read(tmp_path / "v.avi")) == shown
 
 
-@pytest.mark.parametrize(("matrix", "ratio"), [((1, 0, 0, 1), "4/3"), ((0, 1, -1, 0), "4/3"), ((1, 0, 0, 1), "1")])
+@pytest.mark.parametrize(
+    ("matrix", "ratio"), [((1, 0, 0, 1), "4/3"), ((0, 1, -1, 0), "4/3"), ((1, 0, 0, 1), "1")]
+)
 @pytest.mark.parametrize("size", [(192, 128), (214, 120)])
 def test_pixels_stay_as_wide_as_they_are_shown(
     matrix: tuple[float, ...], ratio: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     (tmp_path / "videos").mkdir()
     width, height = size
-    path = write(tmp_path / "videos/v.mp4", matrix, width=width, height=height, sample_aspect_ratio=Fraction(ratio))
+    path = write(
+        tmp_path / "videos/v.mp4",
+        matrix,
+        width=width,
+        height=height,
+        sample_aspect_ratio=Fraction(ratio),
+    )
     assert sorted(read(path).shape[:2]) == sorted(size)  # pixels as they are stored
     resize_videos(tmp_path / "videos", tmp_path / "out", short_side=50, num_workers=1)
 

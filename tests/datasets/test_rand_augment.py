@@ -37,7 +37,11 @@ COLORS = [
 MOVES = [
     *(Operation("Rotate", degrees) for degrees in (-30.0, -7.1, 0.0, 21.3)),
     *(Operation(name, factor) for name in ("ShearX", "ShearY") for factor in (-0.3, 0.0, 0.21)),
-    *(Operation(name, share) for name in ("TranslateXRel", "TranslateYRel") for share in (-0.45, -0.1234, 0.3)),
+    *(
+        Operation(name, share)
+        for name in ("TranslateXRel", "TranslateYRel")
+        for share in (-0.45, -0.1234, 0.3)
+    ),
 ]
 
 
@@ -69,22 +73,32 @@ def by_timm(operation: Operation, *, interpolation: str = "bicubic") -> np.ndarr
 
 @pytest.mark.parametrize("operation", COLORS, ids=str)
 def test_colors_equal_those_of_timm_in_every_bit(operation: Operation) -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(FRAMES, (operation,), box=WHOLE)
+    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(
+        FRAMES, (operation,), box=WHOLE
+    )
     assert np.array_equal(result, by_timm(operation))
 
 
 @pytest.mark.parametrize("operation", MOVES, ids=str)
-def test_moves_equal_those_of_timm_but_for_one_level_in_a_thousandth_of_the_values(operation: Operation) -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(FRAMES, (operation,), box=WHOLE)
+def test_moves_equal_those_of_timm_but_for_one_level_in_a_thousandth_of_the_values(
+    operation: Operation,
+) -> None:
+    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(
+        FRAMES, (operation,), box=WHOLE
+    )
     difference = np.abs(result.astype(int) - by_timm(operation))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize("operation", MOVES, ids=str)
-def test_bilinear_moves_differ_from_those_of_timm_by_one_level_at_most(operation: Operation) -> None:
+def test_bilinear_moves_differ_from_those_of_timm_by_one_level_at_most(
+    operation: Operation,
+) -> None:
     # More often than bicubic ones: where the exact sum is a whole number, float64 falls just below it and is cut off.
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bilinear").apply(FRAMES, (operation,), box=WHOLE)
+    result = RandAugment(PUBLISHED_POLICY, interpolation="bilinear").apply(
+        FRAMES, (operation,), box=WHOLE
+    )
     difference = np.abs(result.astype(int) - by_timm(operation, interpolation="bilinear"))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.03
@@ -92,7 +106,9 @@ def test_bilinear_moves_differ_from_those_of_timm_by_one_level_at_most(operation
 
 @pytest.mark.parametrize("operation", MOVES, ids=str)
 def test_moves_to_the_nearest_pixel_take_that_of_timm_but_for_ties(operation: Operation) -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="nearest").apply(FRAMES, (operation,), box=WHOLE)
+    result = RandAugment(PUBLISHED_POLICY, interpolation="nearest").apply(
+        FRAMES, (operation,), box=WHOLE
+    )
     assert (result != by_timm(operation, interpolation="nearest")).mean() < 5e-3
 
 
@@ -102,11 +118,15 @@ def test_a_region_is_the_part_of_the_whole(operation: Operation) -> None:
     whole = augment.apply(FRAMES, (operation,), box=WHOLE)
     for region in REGIONS:
         rows, columns = region.slices
-        assert np.array_equal(augment.apply(FRAMES, (operation,), box=region), whole[:, :, rows, columns])
+        assert np.array_equal(
+            augment.apply(FRAMES, (operation,), box=region), whole[:, :, rows, columns]
+        )
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_region_after_several_operations_is_the_part_of_one_operation_after_the_other(seed: int) -> None:
+def test_a_region_after_several_operations_is_the_part_of_one_operation_after_the_other(
+    seed: int,
+) -> None:
     augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
     rng = np.random.default_rng(seed)
     everything = COLORS + MOVES
@@ -121,7 +141,9 @@ def test_a_region_after_several_operations_is_the_part_of_one_operation_after_th
 
 
 def test_no_operation_makes_no_copy() -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(FRAMES, (), box=REGIONS[0])
+    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(
+        FRAMES, (), box=REGIONS[0]
+    )
     assert np.shares_memory(result, FRAMES)
     assert np.array_equal(result, FRAMES[:, 37:97, 61:131].transpose(3, 0, 1, 2))
 
@@ -174,11 +196,15 @@ def arguments_of(operations: list[Operation], name: str) -> np.ndarray:
 def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
     """The largest difference of the shares of two sorted samples that lie below a value."""
     values = np.concatenate([first, second])
-    below = [np.searchsorted(sample, values, side="right") / len(sample) for sample in (first, second)]
+    below = [
+        np.searchsorted(sample, values, side="right") / len(sample) for sample in (first, second)
+    ]
     return float(np.abs(below[0] - below[1]).max())
 
 
-@pytest.mark.parametrize("policy", [PUBLISHED_POLICY, "rand-m9-n2-mstd101-p0.7", "rand-m5-n3-mstd1-inc1-tweights"])
+@pytest.mark.parametrize(
+    "policy", [PUBLISHED_POLICY, "rand-m9-n2-mstd101-p0.7", "rand-m5-n3-mstd1-inc1-tweights"]
+)
 def test_operations_and_arguments_are_drawn_as_timm_draws_them(policy: str) -> None:
     count = 6000
     theirs = drawn_by_timm(policy, count)
@@ -188,14 +214,23 @@ def test_operations_and_arguments_are_drawn_as_timm_draws_them(policy: str) -> N
     expected, actual = (Counter(operation.name for operation in drawn) for drawn in (theirs, ours))
     assert set(actual) == set(expected)
     for name, times in expected.items():
-        assert actual[name] == pytest.approx(times, abs=5 * (2 * times) ** 0.5)  # five standard deviations
+        assert actual[name] == pytest.approx(
+            times, abs=5 * (2 * times) ** 0.5
+        )  # five standard deviations
         # Samples of one distribution are further apart once in ten thousand times.
         distance = kolmogorov_smirnov(arguments_of(theirs, name), arguments_of(ours, name))
         assert distance < 2.23 * (2 / times) ** 0.5
 
 
 @pytest.mark.parametrize(
-    "policy", ["rand-m9-mstd0.5", "rand-m10-n5-inc1", "rand-m9-t3a", "rand-m9-n2-t3aw-inc1", "rand-m15-mmax20-inc1"]
+    "policy",
+    [
+        "rand-m9-mstd0.5",
+        "rand-m10-n5-inc1",
+        "rand-m9-t3a",
+        "rand-m9-n2-t3aw-inc1",
+        "rand-m15-mmax20-inc1",
+    ],
 )
 def test_policies_of_timm_are_understood(policy: str) -> None:
     augment, rng = RandAugment(policy, interpolation="bicubic"), np.random.default_rng(0)
@@ -211,5 +246,7 @@ def test_a_policy_that_timm_does_not_know_is_refused(policy: str) -> None:
 
 
 def test_an_unknown_interpolation_is_refused() -> None:
-    with pytest.raises(ValueError, match="'cubic' is not an interpolation; choose from nearest, bilinear, bicubic"):
+    with pytest.raises(
+        ValueError, match="'cubic' is not an interpolation; choose from nearest, bilinear, bicubic"
+    ):
         RandAugment(PUBLISHED_POLICY, interpolation="cubic")

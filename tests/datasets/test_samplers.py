@@ -61,9 +61,12 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 def test_a_step_takes_the_same_videos_on_any_number_of_processes(world_size: int) -> None:
     alone = list(random_views(batch_size=6))
     shared = [
-        list(random_views(batch_size=6 // world_size, rank=rank, world_size=world_size)) for rank in range(world_size)
+        list(random_views(batch_size=6 // world_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
     ]
-    assert [[request for batch in step for request in batch] for step in zip(*shared, strict=True)] == alone
+    assert [
+        [request for batch in step for request in batch] for step in zip(*shared, strict=True)
+    ] == alone
 
 
 def test_a_training_request_carries_seed_epoch_and_video() -> None:
@@ -153,7 +156,12 @@ def test_a_kept_step_is_the_same_on_any_number_of_processes(
             for rank in range(world_size)
         ]
         num_steps = -(-num_videos // 16)
-        return [next(batches) for _ in range(num_steps) for batches in ranks for _ in range(parts_per_step)]
+        return [
+            next(batches)
+            for _ in range(num_steps)
+            for batches in ranks
+            for _ in range(parts_per_step)
+        ]
 
     alone = parts_of_steps(parts_per_step=8, world_size=1)
     assert parts_of_steps(parts_per_step=parts_per_step, world_size=world_size) == alone
@@ -176,7 +184,9 @@ def test_an_epoch_may_begin_at_its_last_step(labels: list[int] | None) -> None:
 
 
 def all_views(num_videos: int, *, rank: int, world_size: int) -> AllViews:
-    return AllViews(num_videos, num_clips=2, num_crops=3, videos_per_batch=2, rank=rank, world_size=world_size)
+    return AllViews(
+        num_videos, num_clips=2, num_crops=3, videos_per_batch=2, rank=rank, world_size=world_size
+    )
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
@@ -197,7 +207,11 @@ def test_every_view_is_asked_for_once(num_videos: int, world_size: int) -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_batches_are_the_same_on_any_number_of_processes(world_size: int) -> None:
     alone = list(all_views(11, rank=0, world_size=1))
-    shared = [batch for rank in range(world_size) for batch in all_views(11, rank=rank, world_size=world_size)]
+    shared = [
+        batch
+        for rank in range(world_size)
+        for batch in all_views(11, rank=rank, world_size=world_size)
+    ]
     assert sorted(shared) == alone
 
 

@@ -26,14 +26,24 @@ def test_a_short_video_repeats_its_last_frame() -> None:
 
 def test_dense_clips_equal_the_reference(reference: Callable[[str], Any]) -> None:
     for case in reference("temporal_sampling")["dense"]:
-        clips = DenseClips(case["num_frames"], case["sampling_rate"], case["num_clips"], case["use_offset_sampling"])
-        assert clips.numbered(case["total_frames"], case["clip_idx"]).tolist() == case["indices"], case
+        clips = DenseClips(
+            case["num_frames"],
+            case["sampling_rate"],
+            case["num_clips"],
+            case["use_offset_sampling"],
+        )
+        assert clips.numbered(case["total_frames"], case["clip_idx"]).tolist() == case["indices"], (
+            case
+        )
 
 
 def test_segment_clips_equal_the_reference(reference: Callable[[str], Any]) -> None:
     for case in reference("temporal_sampling")["segment"]:
         clips = SegmentClips(case["num_frames"], case["num_views"])
-        one_based = [(clips.numbered(case["total_frames"], clip) + 1).tolist() for clip in range(case["num_views"])]
+        one_based = [
+            (clips.numbered(case["total_frames"], clip) + 1).tolist()
+            for clip in range(case["num_views"])
+        ]
         assert one_based == case["one_based_indices"], case
 
 
@@ -47,10 +57,14 @@ def test_random_dense_clips_are_distributed_as_with_a_real_start() -> None:
     # Oracle: the published draw, a uniform real start and a float linspace, cut off.
     clips = DenseClips(num_frames=4, sampling_rate=2, num_clips=1, use_offset=True)
     total, draws = 11, 20_000
-    ours = Counter(tuple(clips.random(total, np.random.default_rng(seed)).tolist()) for seed in range(draws))
+    ours = Counter(
+        tuple(clips.random(total, np.random.default_rng(seed)).tolist()) for seed in range(draws)
+    )
     rng = np.random.default_rng(1)
     starts = rng.uniform(0, total - 8, draws)
-    theirs = Counter(tuple(np.linspace(start, start + 7, 4).astype(int).tolist()) for start in starts)
+    theirs = Counter(
+        tuple(np.linspace(start, start + 7, 4).astype(int).tolist()) for start in starts
+    )
     assert set(ours) == set(theirs)
     for clip, count in theirs.items():
         assert abs(ours[clip] - count) < 5 * np.sqrt(count)
@@ -67,12 +81,17 @@ def test_random_segment_frames_reach_both_ends_of_their_segment() -> None:
 def test_random_clips_stay_within_the_video(total: int) -> None:
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        for indices in (DenseClips(8, 4, 1, True).random(total, rng), SegmentClips(8, 1).random(total, rng)):
+        for indices in (
+            DenseClips(8, 4, 1, True).random(total, rng),
+            SegmentClips(8, 1).random(total, rng),
+        ):
             assert len(indices) == 8
             assert 0 <= indices.min() <= indices.max() < total
 
 
-def test_a_constant_rate_takes_the_frames_that_ffmpeg_extracts(reference: Callable[[str], Any]) -> None:
+def test_a_constant_rate_takes_the_frames_that_ffmpeg_extracts(
+    reference: Callable[[str], Any],
+) -> None:
     for case in reference("constant_rate")["cases"]:
         unit = float(Fraction(case["time_base"]))
         times, durations = np.array(case["times"]) * unit, np.array(case["durations"]) * unit

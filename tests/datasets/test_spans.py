@@ -68,7 +68,9 @@ def test_frames_of_a_span_by_hand() -> None:
 
 
 @pytest.fixture
-def cfg(tmp_path: Path, write_painted: Callable[..., Path], tiny_cfg: Callable[..., CfgNode]) -> CfgNode:
+def cfg(
+    tmp_path: Path, write_painted: Callable[..., Path], tiny_cfg: Callable[..., CfgNode]
+) -> CfgNode:
     """Three spans of one video of 100 frames at 25 frames/s."""
     write_painted(tmp_path / "long.mp4", 100)
     text = "long.mp4,0,0,0.8\nlong.mp4,1,1.2,2\nlong.mp4,0,3.2,9\n"
@@ -92,12 +94,16 @@ def test_clips_lie_within_their_spans(cfg: CfgNode, target_fps: float) -> None:
                 clips = range(cfg.TEST.NUM_ENSEMBLE_VIEWS)
                 numbers = dataset.frame_numbers(source, clips=clips, rng=rng)
             assert {*np.concatenate(numbers).tolist()} <= {*part}
-            if split == "test":  # a clip of 4 frames spans 12, from the first to the last it can show
+            if (
+                split == "test"
+            ):  # a clip of 4 frames spans 12, from the first to the last it can show
                 assert numbers[0][0] == part[0]
                 assert numbers[-1][-1] >= part[-1] - 4
 
 
-def test_a_clip_shows_the_pixels_of_its_span(cfg: CfgNode, painted_number: Callable[[np.ndarray], list[int]]) -> None:
+def test_a_clip_shows_the_pixels_of_its_span(
+    cfg: CfgNode, painted_number: Callable[[np.ndarray], list[int]]
+) -> None:
     opener = build_opener(cfg, "val")
     with opener(Video("long.mp4", 1, None, Span(1.2, 2))) as source:
         assert painted_number(source.read(source.shown.tolist())) == [*PARTS[1]]
@@ -106,7 +112,10 @@ def test_a_clip_shows_the_pixels_of_its_span(cfg: CfgNode, painted_number: Calla
 def test_a_span_after_the_end_is_an_unreadable_video(cfg: CfgNode) -> None:
     opener = build_opener(cfg, "val")
     video = Video("long.mp4", 0, None, Span(4, 5))
-    with opener(video) as source, pytest.raises(DecodeError, match=r"is 4\.000 s long, but its span starts at 4 s"):
+    with (
+        opener(video) as source,
+        pytest.raises(DecodeError, match=r"is 4\.000 s long, but its span starts at 4 s"),
+    ):
         _ = source.shown
     probe = partial(probe_video, open_video=opener, folder=cfg.DATA.PATH_PREFIX)
     assert probe(video)[:3] == (

@@ -59,7 +59,11 @@ def apply(
 
 def test_test_views_equal_the_reference(reference: Callable[[str], Any]) -> None:
     for case in reference("spatial_views")["cases"]:
-        frames = np.random.RandomState(3).randint(0, 256, (2, case["height"], case["width"], 3)).astype(np.uint8)
+        frames = (
+            np.random.RandomState(3)
+            .randint(0, 256, (2, case["height"], case["width"], 3))
+            .astype(np.uint8)
+        )
         size = case["crop_size"]
         view = EvalTransform(short_side=size, crop_size=size, mean=MEAN, std=STD)
         clip = clips_of(view, frames, crops=[case["spatial_idx"]], rng=None)[0]
@@ -76,19 +80,32 @@ def test_test_views_are_parts_of_one_resized_frame() -> None:
     together = clips_of(view, frames, crops=[2, 0, 1], rng=None)
     for clip, crop in zip(together, [2, 0, 1], strict=True):
         assert torch.equal(clip, clips_of(view, frames, crops=[crop], rng=None)[0])
-    assert torch.equal(together[0][..., 0], together[2][..., 56 - 32 - 12])  # 56 columns; crops begin at 24, 0, 12
+    assert torch.equal(
+        together[0][..., 0], together[2][..., 56 - 32 - 12]
+    )  # 56 columns; crops begin at 24, 0, 12
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "shape"), [(240, 320, (112, 149)), (320, 240, (149, 112)), (9, 9, (112, 112))]
+    ("height", "width", "shape"),
+    [(240, 320, (112, 149)), (320, 240, (149, 112)), (9, 9, (112, 112))],
 )
-def test_the_long_side_is_cut_off_to_whole_pixels(height: int, width: int, shape: tuple[int, int]) -> None:
+def test_the_long_side_is_cut_off_to_whole_pixels(
+    height: int, width: int, shape: tuple[int, int]
+) -> None:
     assert short_side_size(height, width, short_side=112) == shape
 
 
 def test_crops_lie_left_centre_right_or_top_centre_bottom() -> None:
-    assert [uniform_box(4, 7, size=4, crop=crop) for crop in range(3)] == [(0, 0, 4, 4), (0, 2, 4, 4), (0, 3, 4, 4)]
-    assert [uniform_box(7, 4, size=4, crop=crop) for crop in range(3)] == [(0, 0, 4, 4), (2, 0, 4, 4), (3, 0, 4, 4)]
+    assert [uniform_box(4, 7, size=4, crop=crop) for crop in range(3)] == [
+        (0, 0, 4, 4),
+        (0, 2, 4, 4),
+        (0, 3, 4, 4),
+    ]
+    assert [uniform_box(7, 4, size=4, crop=crop) for crop in range(3)] == [
+        (0, 0, 4, 4),
+        (2, 0, 4, 4),
+        (3, 0, 4, 4),
+    ]
 
 
 def test_the_box_of_a_view_is_told_in_pixels_of_the_frame() -> None:
@@ -102,13 +119,17 @@ def test_the_box_of_a_view_is_told_in_pixels_of_the_frame() -> None:
 
 @pytest.mark.parametrize(("size", "crop"), [(5, 0), (4, 3)])
 def test_a_crop_that_is_not_there_is_refused(size: int, crop: int) -> None:
-    with pytest.raises(ValueError, match=f"there is no crop {crop} of {size}x{size} pixels in a frame of 4x7"):
+    with pytest.raises(
+        ValueError, match=f"there is no crop {crop} of {size}x{size} pixels in a frame of 4x7"
+    ):
         uniform_box(4, 7, size=size, crop=crop)
 
 
 def test_random_boxes_have_the_published_areas_and_aspects() -> None:
     boxes = [
-        random_resized_box(256, 340, scale=(0.08, 1.0), aspect=(0.75, 1.3333), rng=np.random.default_rng(seed))
+        random_resized_box(
+            256, 340, scale=(0.08, 1.0), aspect=(0.75, 1.3333), rng=np.random.default_rng(seed)
+        )
         for seed in range(4000)
     ]
     assert all(box.top + box.height <= 256 and box.left + box.width <= 340 for box in boxes)
@@ -124,29 +145,41 @@ def test_random_boxes_have_the_published_areas_and_aspects() -> None:
 
 
 def test_a_frame_too_long_for_any_box_gives_its_center() -> None:
-    box = random_resized_box(10, 1000, scale=(1.0, 1.0), aspect=(0.75, 1.25), rng=np.random.default_rng(0))
+    box = random_resized_box(
+        10, 1000, scale=(1.0, 1.0), aspect=(0.75, 1.25), rng=np.random.default_rng(0)
+    )
     assert box == (0, 494, 10, 12)
 
 
 def test_erased_boxes_have_the_published_areas_and_aspects() -> None:
-    boxes = [box for seed in range(3000) for box in random_erasures(224, 224, max_count=1, rng=rng_of(seed))]
+    boxes = [
+        box
+        for seed in range(3000)
+        for box in random_erasures(224, 224, max_count=1, rng=rng_of(seed))
+    ]
     assert len(boxes) > 2990
-    assert all(0 <= box.top <= 224 - box.height and 0 <= box.left <= 224 - box.width for box in boxes)
+    assert all(
+        0 <= box.top <= 224 - box.height and 0 <= box.left <= 224 - box.width for box in boxes
+    )
     shares = np.sort([box.height * box.width / 224**2 for box in boxes])
     expected = 0.02 + (1 / 3 - 0.02) * (np.arange(len(shares)) + 0.5) / len(shares)
     assert np.abs(shares - expected).mean() < 0.006
-    logs = np.log([box.width / box.height for box in boxes if box.height * box.width < 0.25 * 224**2])
+    logs = np.log(
+        [box.width / box.height for box in boxes if box.height * box.width < 0.25 * 224**2]
+    )
     assert abs(logs.mean()) < 0.05
     assert logs.std() == pytest.approx(2 * np.log(1 / 0.3) / np.sqrt(12), rel=0.05)
     slack = np.array([box.top / (224 - box.height) for box in boxes])
-    assert np.histogram(slack, bins=4, range=(0, 1))[0] / len(boxes) == pytest.approx([0.25] * 4, abs=0.04)
+    assert np.histogram(slack, bins=4, range=(0, 1))[0] / len(boxes) == pytest.approx(
+        [0.25] * 4, abs=0.04
+    )
 
 
 def test_several_erased_boxes_share_the_area() -> None:
     drawn = [random_erasures(100, 100, max_count=3, rng=rng_of(seed)) for seed in range(900)]
-    assert [sum(len(boxes) == count for boxes in drawn) / 900 for count in (1, 2, 3)] == pytest.approx(
-        [1 / 3] * 3, abs=0.06
-    )
+    assert [
+        sum(len(boxes) == count for boxes in drawn) / 900 for count in (1, 2, 3)
+    ] == pytest.approx([1 / 3] * 3, abs=0.06)
     for boxes in drawn:
         assert all(box.height * box.width <= 1e4 / 3 / len(boxes) * 1.05 for box in boxes)
 
@@ -189,19 +222,29 @@ def train_transform(**settings: Any) -> TrainTransform:
 def test_a_training_clip_is_a_function_of_its_seed(settings: dict[str, Any]) -> None:
     transform = train_transform(flip=True, erase_probability=0.5, **settings)
     frames = random_frames(4, 30, 40)
-    clips = [clips_of(transform, frames, crops=[1], rng=np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
+    clips = [
+        clips_of(transform, frames, crops=[1], rng=np.random.default_rng(seed))[0]
+        for seed in (0, 0, 1)
+    ]
     assert clips[0].shape == (3, 4, 16, 16)
     assert torch.equal(clips[0], clips[1])
     assert not torch.equal(clips[0], clips[2])
 
 
 def test_half_of_the_clips_are_flipped_and_none_where_flips_are_off() -> None:
-    frames = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, None, :, None], (1, 30, 40, 3)).copy()
+    frames = np.broadcast_to(
+        np.arange(40, dtype=np.uint8)[None, None, :, None], (1, 30, 40, 3)
+    ).copy()
 
     def flipped_share(flip: bool) -> float:
         transform = train_transform(flip=flip)
-        clips = [clips_of(transform, frames, crops=[1], rng=np.random.default_rng(seed))[0] for seed in range(400)]
-        return float(np.mean([clip[0, 0, 8, 0].item() > clip[0, 0, 8, 15].item() for clip in clips]))
+        clips = [
+            clips_of(transform, frames, crops=[1], rng=np.random.default_rng(seed))[0]
+            for seed in range(400)
+        ]
+        return float(
+            np.mean([clip[0, 0, 8, 0].item() > clip[0, 0, 8, 15].item() for clip in clips])
+        )
 
     assert flipped_share(False) == 0
     assert flipped_share(True) == pytest.approx(0.5, abs=0.08)
@@ -209,13 +252,20 @@ def test_half_of_the_clips_are_flipped_and_none_where_flips_are_off() -> None:
 
 def test_random_crops_without_area_jitter_show_the_frame_at_the_drawn_scale() -> None:
     # The step from one column to the next tells the scale: 30 rows become 20 to 24, 40 columns 26 to 32.
-    frames = np.broadcast_to((4 * np.arange(40, dtype=np.uint8))[None, None, :, None], (1, 30, 40, 3)).copy()
+    frames = np.broadcast_to(
+        (4 * np.arange(40, dtype=np.uint8))[None, None, :, None], (1, 30, 40, 3)
+    ).copy()
     transform = train_transform(scale=[], aspect=[], mean=[0.0] * 3, std=[1 / 255] * 3)
     steps = [
-        clips_of(transform, frames, crops=[1], rng=np.random.default_rng(seed))[0][0, 0, 8, 4:12].diff().mean().item()
+        clips_of(transform, frames, crops=[1], rng=np.random.default_rng(seed))[0][0, 0, 8, 4:12]
+        .diff()
+        .mean()
+        .item()
         for seed in range(200)
     ]
-    assert sorted({round(step, 3) for step in steps}) == [round(4 * 40 / width, 3) for width in (32, 30, 29, 28, 26)]
+    assert sorted({round(step, 3) for step in steps}) == [
+        round(4 * 40 / width, 3) for width in (32, 30, 29, 28, 26)
+    ]
 
 
 def test_a_clip_is_the_resized_box_flipped_and_erased() -> None:
@@ -228,7 +278,9 @@ def test_a_clip_is_the_resized_box_flipped_and_erased() -> None:
     plain = apply(transform, frames, drawn._replace(erased=()))
     assert torch.allclose(plain, expected, atol=1e-4)
     assert torch.allclose(
-        apply(transform, frames, drawn._replace(erased=(), flipped=True)), expected.flip(3), atol=1e-4
+        apply(transform, frames, drawn._replace(erased=(), flipped=True)),
+        expected.flip(3),
+        atol=1e-4,
     )
     expected[:, :, :5, :4] = 0
     assert torch.allclose(apply(transform, frames, drawn), expected, atol=1e-4)
@@ -237,14 +289,25 @@ def test_a_clip_is_the_resized_box_flipped_and_erased() -> None:
 def test_the_operations_of_rand_augment_are_done_before_the_box_is_cut_out() -> None:
     frames = random_frames(2, 30, 40)
     transform = train_transform(rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic"))
-    moved = Augmentation((Operation("TranslateXRel", 0.25), Operation("Invert")), None, Box(2, 5, 20, 20), False, (), 0)
-    unmoved = moved._replace(operations=(Operation("Invert"),), box=Box(2, 15, 20, 20))  # a quarter of 40 columns
+    moved = Augmentation(
+        (Operation("TranslateXRel", 0.25), Operation("Invert")),
+        None,
+        Box(2, 5, 20, 20),
+        False,
+        (),
+        0,
+    )
+    unmoved = moved._replace(
+        operations=(Operation("Invert"),), box=Box(2, 15, 20, 20)
+    )  # a quarter of 40 columns
     assert torch.equal(apply(transform, frames, moved), apply(transform, frames, unmoved))
 
 
 def test_copies_of_a_clip_are_augmented_independently() -> None:
     transform = train_transform(
-        flip=True, erase_probability=0.25, rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+        flip=True,
+        erase_probability=0.25,
+        rand_augment=RandAugment(PUBLISHED_POLICY, interpolation="bicubic"),
     )
     frames, rng = random_frames(2, 30, 40), rng_of(0)
     pairs = [clips_of(transform, frames, crops=[1, 1], rng=rng) for _ in range(20)]

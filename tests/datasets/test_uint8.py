@@ -32,7 +32,12 @@ def test_a_resized_pixel_is_rounded_to_the_nearest_level_by_hand() -> None:
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
 def test_batches_differ_by_rounding_alone(tiny_cfg: TinyCfg, split: str, mode: str) -> None:
-    settings: dict[str, Any] = {"AUG__ENABLE": True, "AUG__RE_PROB": 0.7, "AUG__RE_COUNT": 2, "AUG__NUM_SAMPLE": 2}
+    settings: dict[str, Any] = {
+        "AUG__ENABLE": True,
+        "AUG__RE_PROB": 0.7,
+        "AUG__RE_COUNT": 2,
+        "AUG__NUM_SAMPLE": 2,
+    }
     batches = {}
     for as_uint8 in (False, True):
         cfg = tiny_cfg(DATA__UINT8=as_uint8, AUG__RE_MODE=mode, **settings)
@@ -47,7 +52,9 @@ def test_batches_differ_by_rounding_alone(tiny_cfg: TinyCfg, split: str, mode: s
     for clip, boxes, _ in rounded.unfilled:
         for box in boxes:
             rows, columns = box.slices
-            assert torch.equal(frames[clip, :, :, rows, columns], plain.frames[clip, :, :, rows, columns])
+            assert torch.equal(
+                frames[clip, :, :, rows, columns], plain.frames[clip, :, :, rows, columns]
+            )
 
 
 def test_noise_has_mean_0_and_deviation_1_after_normalization() -> None:
@@ -68,7 +75,9 @@ def test_float_batches_are_passed_on_as_they_are() -> None:
 
 
 def test_a_run_on_uint8_scores_almost_as_one_on_float32(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
-    trained = tiny_cfg(DATA__UINT8=True, DATA_LOADER__NUM_WORKERS=1, AUG__ENABLE=True, BN__USE_PRECISE_STATS=True)
+    trained = tiny_cfg(
+        DATA__UINT8=True, DATA_LOADER__NUM_WORKERS=1, AUG__ENABLE=True, BN__USE_PRECISE_STATS=True
+    )
     train(trained)
     scores = []
     for as_uint8 in (False, True):

@@ -77,7 +77,11 @@ def start(tmp_path: Path) -> Iterator[Spawn]:
     started: list[subprocess.Popen[str]] = []
 
     def start(
-        job: str, *prefix: str, env: dict[str, str] | None = None, silent_seconds: float = 60.0, **arguments: object
+        job: str,
+        *prefix: str,
+        env: dict[str, str] | None = None,
+        silent_seconds: float = 60.0,
+        **arguments: object,
     ) -> "subprocess.Popen[str]":
         script = tmp_path / f"{job}_{len(started)}.py"
         arguments = {"num_processes": 2, "backend": "gloo", "timeout": 60.0, **arguments}
@@ -90,7 +94,9 @@ def start(tmp_path: Path) -> Iterator[Spawn]:
             f"if __name__ == '__main__': sys.exit(launch({job}, {str(tmp_path / 'out')!r}, **{arguments!r}))\n"
         )
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen([*(prefix or (sys.executable,)), str(script)], env=os.environ | (env or {}), **pipes)  # type: ignore[call-overload]
+        process = subprocess.Popen(
+            [*(prefix or (sys.executable,)), str(script)], env=os.environ | (env or {}), **pipes
+        )  # type: ignore[call-overload]
         started.append(process)
         return process
 
@@ -110,7 +116,11 @@ def torchrun(*arguments: str) -> tuple[str, ...]:
 
 def task_of_submitit(rank: int) -> dict[str, str]:
     """The environment of one of two tasks that its executor for one machine has started."""
-    job = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
+    job = {
+        "SUBMITIT_EXECUTOR": "local",
+        "SUBMITIT_LOCAL_NTASKS": "2",
+        "SUBMITIT_LOCAL_JOB_ID": str(os.getpid()),
+    }
     return job | {"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)}
 
 
@@ -134,7 +144,8 @@ def test_two_machines_of_torchrun_make_one_job(start: Spawn, tmp_path: Path) -> 
 def test_two_machines_meet_by_hand(start: Spawn, tmp_path: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     processes = [
-        start("write_place", num_processes=1, num_shards=2, shard_id=shard, init_method=address) for shard in (1, 0)
+        start("write_place", num_processes=1, num_shards=2, shard_id=shard, init_method=address)
+        for shard in (1, 0)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert places_in(tmp_path) == BOTH
@@ -171,23 +182,34 @@ def seconds_at_most(most: float) -> Iterator[None]:
 
 @pytest.mark.parametrize("job", ["fail_in_rank_1", "fail_while_rank_0_sleeps"])
 @pytest.mark.parametrize("launcher", ["spawn", "by hand"])
-def test_the_traceback_of_the_process_that_failed_comes_last(start: Spawn, job: str, launcher: str) -> None:
+def test_the_traceback_of_the_process_that_failed_comes_last(
+    start: Spawn, job: str, launcher: str
+) -> None:
     with seconds_at_most(90):  # 30 s from the error, and the start
         if launcher == "spawn":
             processes = [start(job)]
         else:
-            by_hand = {"num_processes": 1, "num_shards": 2, "init_method": f"tcp://127.0.0.1:{free_port()}"}
+            by_hand = {
+                "num_processes": 1,
+                "num_shards": 2,
+                "init_method": f"tcp://127.0.0.1:{free_port()}",
+            }
             processes = [start(job, **by_hand, shard_id=shard) for shard in (1, 0)]
         outputs = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [1] * len(processes)
     assert outputs[0].endswith("ValueError: broken on purpose\nerror: broken on purpose\n")
     assert f"rank 1 on {socket.gethostname()} failed:" in outputs[0]
     assert sum(output.count("Traceback") for output in outputs) == 1
-    assert f"rank 0 on {socket.gethostname()} ends: rank 1 on {socket.gethostname()} failed" in outputs[-1]
+    assert (
+        f"rank 0 on {socket.gethostname()} ends: rank 1 on {socket.gethostname()} failed"
+        in outputs[-1]
+    )
 
 
 def test_a_process_that_is_ended_because_another_failed_has_failed(start: Spawn) -> None:
-    spared, failed = (start("fail_while_rank_0_sleeps", env=task_of_submitit(rank)) for rank in (0, 1))
+    spared, failed = (
+        start("fail_while_rank_0_sleeps", env=task_of_submitit(rank)) for rank in (0, 1)
+    )
     assert failed.wait(timeout=100) == 1
     spared.terminate()  # as Slurm and torchrun do when a process has failed
     assert spared.wait(timeout=30) == 1
@@ -203,7 +225,10 @@ def test_torchrun_shows_the_traceback_of_the_process_that_failed(start: Spawn) -
 
 
 def test_torchrun_starts_the_processes_again_after_a_failure(start: Spawn, tmp_path: Path) -> None:
-    process = start("fail_at_the_first_start", *torchrun("--standalone", "--nproc_per_node=2", "--max-restarts=1"))
+    process = start(
+        "fail_at_the_first_start",
+        *torchrun("--standalone", "--nproc_per_node=2", "--max-restarts=1"),
+    )
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0, errors
     assert places_in(tmp_path) == [*BOTH, "failed once"]
@@ -226,14 +251,21 @@ def test_a_process_that_is_killed_is_named(start: Spawn) -> None:
 
 
 def test_a_process_that_is_silent_is_named(start: Spawn, tmp_path: Path) -> None:
-    first, silent = (start("wait_to_be_ended", env=task_of_submitit(rank), silent_seconds=5.0) for rank in (0, 1))
+    first, silent = (
+        start("wait_to_be_ended", env=task_of_submitit(rank), silent_seconds=5.0) for rank in (0, 1)
+    )
     deadline = time.monotonic() + 60
     while len(places_in(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    silent.send_signal(signal.SIGSTOP)  # its connections stay open, as those of a machine that has lost its network
+    silent.send_signal(
+        signal.SIGSTOP
+    )  # its connections stay open, as those of a machine that has lost its network
     errors = first.communicate(timeout=60)[1]
     assert first.returncode == 1
-    assert f"no sign of life for 5 s from rank 1 on {socket.gethostname()}; look there for the reason" in errors
+    assert (
+        f"no sign of life for 5 s from rank 1 on {socket.gethostname()}; look there for the reason"
+        in errors
+    )
 
 
 def test_a_process_that_does_not_come_is_named(start: Spawn) -> None:
@@ -243,19 +275,28 @@ def test_a_process_that_does_not_come_is_named(start: Spawn) -> None:
     for process in processes:
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == 1
-        assert "after 5 s, DIST_TIMEOUT, 1 of 3 processes did not join: rank 2 (machine 2)" in errors
+        assert (
+            "after 5 s, DIST_TIMEOUT, 1 of 3 processes did not join: rank 2 (machine 2)" in errors
+        )
 
 
 def test_an_address_where_nobody_is_is_named(start: Spawn) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
-    process = start("write_place", num_processes=1, num_shards=2, shard_id=1, init_method=address, timeout=3.0)
+    process = start(
+        "write_place", num_processes=1, num_shards=2, shard_id=1, init_method=address, timeout=3.0
+    )
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert f"rank 1 on {socket.gethostname()} found no meeting point at {address}, DIST_TIMEOUT 3 s" in errors
+    assert (
+        f"rank 1 on {socket.gethostname()} found no meeting point at {address}, DIST_TIMEOUT 3 s"
+        in errors
+    )
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGHUP", 75), ("SIGINT", 130)])
-def test_a_signal_to_the_parent_reaches_all_processes(start: Spawn, tmp_path: Path, name: str, status: int) -> None:
+def test_a_signal_to_the_parent_reaches_all_processes(
+    start: Spawn, tmp_path: Path, name: str, status: int
+) -> None:
     process = start("wait_to_be_ended")
     deadline = time.monotonic() + 60
     while len(places_in(tmp_path)) < 2 and time.monotonic() < deadline:
@@ -263,14 +304,21 @@ def test_a_signal_to_the_parent_reaches_all_processes(start: Spawn, tmp_path: Pa
     process.send_signal(signal.Signals[name])
     errors = process.communicate(timeout=20)[1]
     assert process.returncode == status, errors
-    assert errors.count(f"stopped by {name} during the start: nothing to save; run the same command again") == 1
+    assert (
+        errors.count(
+            f"stopped by {name} during the start: nothing to save; run the same command again"
+        )
+        == 1
+    )
 
 
 def test_ctrl_c_while_the_processes_start_ends_in_one_line(start: Spawn) -> None:
     process = start("wait_to_be_ended")
     children: list[int] = []
     while len(children) < 2:  # as a terminal, which sends it to all of them
-        found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+        found = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
+        )
         children = [int(pid) for pid in found.stdout.split()]
         assert process.poll() is None
     for pid in (*children, process.pid):
@@ -278,11 +326,18 @@ def test_ctrl_c_while_the_processes_start_ends_in_one_line(start: Spawn) -> None
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert errors.count("stopped by SIGINT during the start: nothing to save; run the same command again\n") == 1
+    assert (
+        errors.count(
+            "stopped by SIGINT during the start: nothing to save; run the same command again\n"
+        )
+        == 1
+    )
 
 
 def test_ports_that_are_taken_are_passed_over() -> None:
-    place = Place(rank=0, world_size=2, local_rank=0, local_world_size=2, address="job://127.0.0.1/my.job")
+    place = Place(
+        rank=0, world_size=2, local_rank=0, local_world_size=2, address="job://127.0.0.1/my.job"
+    )
     first, second, third = ports_of("my.job")[:3]
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", first))
@@ -306,15 +361,21 @@ def test_short_forms_of_host_lists_by_hand() -> None:
 def test_more_gpus_than_the_machine_has_are_refused_with_the_remedy() -> None:
     number = torch.cuda.device_count() + 1
     command = "python tools/run_net.py --cfg X"
-    (problem,) = find_problems(num_processes=number, num_shards=1, backend="nccl", init_method="", command=command)
+    (problem,) = find_problems(
+        num_processes=number, num_shards=1, backend="nccl", init_method="", command=command
+    )
     has = {1: "no GPU that torch can use", 2: "1 GPU; use at most that many"}
     assert problem.startswith(
         f"NUM_GPUS is {number}, but this machine has {has.get(number, f'{number - 1} GPUs; use')}"
     )
-    assert problem.endswith("For one CPU process, type:\n    python tools/run_net.py --cfg X NUM_GPUS 0")
+    assert problem.endswith(
+        "For one CPU process, type:\n    python tools/run_net.py --cfg X NUM_GPUS 0"
+    )
     assert not find_problems(num_processes=number, num_shards=1, backend="gloo", init_method="")
 
 
 def test_several_machines_need_an_address() -> None:
     problems = find_problems(num_processes=0, num_shards=2, backend="gloo", init_method="")
-    assert problems == ["NUM_SHARDS is 2, but no machine is named; add --init_method tcp://HOST_OF_SHARD_0:PORT"]
+    assert problems == [
+        "NUM_SHARDS is 2, but no machine is named; add --init_method tcp://HOST_OF_SHARD_0:PORT"
+    ]

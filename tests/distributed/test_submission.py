@@ -7,7 +7,13 @@ import pytest
 from slowfast.distributed.submission import Job, read_jobs, status_path, table, write_jobs
 from slowfast.utils.files import write_json
 
-DAMAGED = {"empty": "", "torn": '{"starts": 1,', "a list": "[]", "another": '{"starts": 1}', "binary": "\x00\x01"}
+DAMAGED = {
+    "empty": "",
+    "torn": '{"starts": 1,',
+    "a list": "[]",
+    "another": '{"starts": 1}',
+    "binary": "\x00\x01",
+}
 
 
 def job_in(folder: Path) -> Job:
@@ -28,7 +34,9 @@ def test_jobs_and_statuses_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_damaged_status_is_named_with_the_remedy(tmp_path: Path, kind: str) -> None:
     path = status_path(str(tmp_path), "17", 0)
     path.write_text(DAMAGED[kind])
-    with pytest.raises(ValueError, match=rf"^{path}: .*; delete it, and the starts of its job are counted anew$"):
+    with pytest.raises(
+        ValueError, match=rf"^{path}: .*; delete it, and the starts of its job are counted anew$"
+    ):
         job_in(tmp_path).statuses()
 
 
@@ -37,7 +45,8 @@ def test_a_damaged_list_of_jobs_is_named_with_the_remedy(tmp_path: Path, kind: s
     path = tmp_path / "jobs.json"
     path.write_text(DAMAGED[kind])
     with pytest.raises(
-        ValueError, match=rf"^{path}: .*; its jobs cannot be listed, .*; submit again to get a new one$"
+        ValueError,
+        match=rf"^{path}: .*; its jobs cannot be listed, .*; submit again to get a new one$",
     ):
         read_jobs(tmp_path)
 
@@ -46,5 +55,7 @@ def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "run/test/result.json"
     path.parent.mkdir(parents=True)
     path.write_text("{")
-    with pytest.raises(ValueError, match=rf"^{path}: is not valid JSON .*; test again to write it anew$"):
+    with pytest.raises(
+        ValueError, match=rf"^{path}: is not valid JSON .*; test again to write it anew$"
+    ):
         table([job_in(tmp_path)], states=["COMPLETED"])

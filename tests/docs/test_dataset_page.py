@@ -22,17 +22,23 @@ from slowfast.models import build as models
 from slowfast.preparation.motion import write_video
 
 PAGE = Path(__file__).parents[2] / "DATASET.md"
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+SECTIONS = dict(
+    re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+)
 
 
 def commands(section: str, language: str) -> Iterator[str]:
     """The commands of the blocks of a language in a section, one line each."""
-    for block in re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL):
+    for block in re.findall(
+        rf"^```{language}\n(.*?)^```", SECTIONS[section], re.MULTILINE | re.DOTALL
+    ):
         yield from block.replace("\\\n", " ").splitlines()
 
 
 @pytest.fixture
-def run_section(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
+def run_section(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[int]]:
     """Run the commands of a section in the test's folder and look over those that train; return the exit statuses."""
     for name in ("tools", "configs"):
         (tmp_path / name).symlink_to(repository / name)
@@ -49,7 +55,11 @@ def run_section(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for command in commands(section, "console"):
             words = shlex.split(command.removeprefix("$ "))
             assert words[:3] == ["python", "tools/run_net.py", "--cfg"]
-            load_cfg(words[3], words[4:], checks=[find_problems, models.find_problems, datasets.find_problems])
+            load_cfg(
+                words[3],
+                words[4:],
+                checks=[find_problems, models.find_problems, datasets.find_problems],
+            )
         return statuses
 
     return run
@@ -59,7 +69,12 @@ def run_section(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def sample_videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The content of a small video in each container that data sets come in."""
     folder = tmp_path_factory.mktemp("samples")
-    frames = np.random.default_rng(0).integers(0, 255, (12, 4, 6, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    frames = (
+        np.random.default_rng(0)
+        .integers(0, 255, (12, 4, 6, 3), dtype=np.uint8)
+        .repeat(8, 1)
+        .repeat(8, 2)
+    )
     write_video(folder / "video.mp4", frames)
     for suffix, codec in ((".avi", "mpeg4"), (".webm", "libvpx-vp9")):
         with av.open(str(folder / f"video{suffix}"), "w") as container:
@@ -106,25 +121,37 @@ def test_every_command_of_the_page_is_run() -> None:
     """By a test below, one for each section."""
     tested = {"Kinetics-400", "Kinetics-600", "Something-Something V1", "Something-Something V2"}
     tested |= {"UCF101", "HMDB51", "Your own videos"}
-    assert {name for name in SECTIONS if [*commands(name, "bash"), *commands(name, "console")]} == tested
+    assert {
+        name for name in SECTIONS if [*commands(name, "bash"), *commands(name, "console")]
+    } == tested
     languages = re.findall(r"^```(.*)\n(?:.*\n)*?```$", PAGE.read_text(), re.MULTILINE)
     assert set(languages) == {"", "bash", "console"}
 
 
 @pytest.mark.zoo
-def test_kinetics_400(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
+def test_kinetics_400(
+    run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path
+) -> None:
     # One training video is missing; another is broken, and replaced by a good one.
-    names = {"train": ["aaaaaaaaaaa_000001_000011", "-bbbbbbbbbb_000123_000133"], "val": ["ccccccccccc_000000_000010"]}
+    names = {
+        "train": ["aaaaaaaaaaa_000001_000011", "-bbbbbbbbbb_000123_000133"],
+        "val": ["ccccccccccc_000000_000010"],
+    }
     for split, found in names.items():
         write_videos(*[f"k400/{split}/{name}.mp4" for name in found])
-        rows = [f'"riding a bike",{name[:11]},{int(name[12:18])},{int(name[19:])},{split},0\n' for name in found]
+        rows = [
+            f'"riding a bike",{name[:11]},{int(name[12:18])},{int(name[19:])},{split},0\n'
+            for name in found
+        ]
         rows += ["marching,ddddddddddd,5,15,train,0\n"] if split == "train" else []
         write_text(f"k400/annotations/{split}.csv", KINETICS_HEADER + "".join(rows))
     write_videos(f"k400/replacement/replacement_for_corrupted_k400/{names['train'][0]}.mp4")
     (tmp_path / f"data/k400/train/{names['train'][0]}.mp4").write_bytes(b"corrupted")
     assert run_section("Kinetics-400") == [0, 0, 0, 0, 0, 0, 1]
     lists = tmp_path / "data/k400_lists"
-    assert (lists / "train.csv").read_text() == "".join(f"train/{name}.mp4,0\n" for name in names["train"])
+    assert (lists / "train.csv").read_text() == "".join(
+        f"train/{name}.mp4,0\n" for name in names["train"]
+    )
     assert (lists / "test.csv").read_text() == f"val/{names['val'][0]}.mp4,0\n"
     assert (lists / "missing_train.txt").read_text() == "ddddddddddd_000005_000015.mp4\n"
     assert read_class_names(str(lists / "classes.txt"))[:2] == ["riding a bike", "marching"]
@@ -135,7 +162,9 @@ def test_kinetics_400(run_section: RunSection, write_videos: Write, write_text: 
 
 
 @pytest.mark.zoo
-def test_kinetics_600(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
+def test_kinetics_600(
+    run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path
+) -> None:
     for split, part in (("train", "train"), ("val", "validate")):
         write_videos(f"k600/{split}/{split * 4:.11}_000001_000011.mp4")
         row = f"massaging person's head,{split * 4:.11},1,11,{part},0\n"
@@ -143,7 +172,9 @@ def test_kinetics_600(run_section: RunSection, write_videos: Write, write_text: 
     assert run_section("Kinetics-600") == [0, 0, 0, 0]
     path, label = (tmp_path / "data/k600_lists/test.csv").read_text().split(",")
     assert path == "val/valvalvalva_000001_000011.mp4"
-    assert "massaging" in read_class_names(str(tmp_path / "data/k600_lists/classes.txt"))[int(label)]
+    assert (
+        "massaging" in read_class_names(str(tmp_path / "data/k600_lists/classes.txt"))[int(label)]
+    )
 
 
 @pytest.mark.zoo
@@ -157,13 +188,17 @@ def test_something_something_v2(
     write_text("ssv2/labels/labels.json", f"{{{labels}}}")
     entry = '{"id": "%d", "label": "doing 7 with a cup", "template": "Doing 7 with [something]", "placeholders": []}'
     for split, numbers in (("train", (1, 2, 4)), ("validation", (3,))):
-        write_text(f"ssv2/labels/{split}.json", f"[{', '.join(entry % number for number in numbers)}]")
+        write_text(
+            f"ssv2/labels/{split}.json", f"[{', '.join(entry % number for number in numbers)}]"
+        )
     (tmp_path / "data/ssv2/20bn-something-something-v2/4.webm").write_bytes(b"damaged")
     assert run_section("Something-Something V2") == [1, 1, 0, 0]
     bad = read_manifest(str(tmp_path / "data/ssv2/labels/manifest.csv")).bad
     assert bad == {"4.webm": "unreadable: invalid data found when processing input"}
     # 12 frames at 12 frames/s are 30 at 30 frames/s.
-    frames = {str(path.parent.name) for path in (tmp_path / "data/ssv2_frames").glob("*/img_00030.jpg")}
+    frames = {
+        str(path.parent.name) for path in (tmp_path / "data/ssv2_frames").glob("*/img_00030.jpg")
+    }
     assert frames == {"1", "2", "3"}
     train = (tmp_path / "data/ssv2_lists/somesomev2_rgb_train_split.txt").read_text()
     assert train == "1 30 7\n2 30 7\n"
@@ -176,7 +211,10 @@ def test_something_something_v1(run_section: RunSection, write_text: Write, tmp_
         folder.mkdir(parents=True)
         for frame in range(1, number + 8):
             Image.new("RGB", (16, 12)).save(folder / f"{frame:05d}.jpg")
-    write_text("ssv1/something-something-v1-labels.csv", "".join(f"Doing {number}\n" for number in range(174)))
+    write_text(
+        "ssv1/something-something-v1-labels.csv",
+        "".join(f"Doing {number}\n" for number in range(174)),
+    )
     write_text("ssv1/something-something-v1-train.csv", "1;Doing 100\n3;Doing 0\n")
     write_text("ssv1/something-something-v1-validation.csv", "2;Doing 5\n")
     assert run_section("Something-Something V1") == [0, 0]
@@ -186,9 +224,14 @@ def test_something_something_v1(run_section: RunSection, write_text: Write, tmp_
 
 
 @pytest.mark.zoo
-def test_ucf101(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
+def test_ucf101(
+    run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path
+) -> None:
     names = [f"Class{number:03d}" for number in range(101)]
-    write_text("ucf101/ucfTrainTestlist/classInd.txt", "".join(f"{n} {name}\r\n" for n, name in enumerate(names, 1)))
+    write_text(
+        "ucf101/ucfTrainTestlist/classInd.txt",
+        "".join(f"{n} {name}\r\n" for n, name in enumerate(names, 1)),
+    )
     videos = [f"{name}/v_{name}_g0{n}_c01.avi" for name in (names[0], names[100]) for n in (1, 2)]
     write_videos(*[f"ucf101/UCF-101/{path}" for path in videos])
     train = f"{videos[0]} 1\n{videos[2]} 101\n"
@@ -201,10 +244,16 @@ def test_ucf101(run_section: RunSection, write_videos: Write, write_text: Write,
 
 
 @pytest.mark.zoo
-def test_hmdb51(run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path) -> None:
+def test_hmdb51(
+    run_section: RunSection, write_videos: Write, write_text: Write, tmp_path: Path
+) -> None:
     for number in range(51):
         name = f"class_{number:02d}"
-        write_videos(*[f"hmdb51/videos/{name}/{part}.avi" for part in ("a", "b", "unused")] if number < 3 else [])
+        write_videos(
+            *[f"hmdb51/videos/{name}/{part}.avi" for part in ("a", "b", "unused")]
+            if number < 3
+            else []
+        )
         marks = "a.avi 1 \nb.avi 2 \nunused.avi 0 \n" if number < 3 else "unused.avi 0 \n"
         write_text(f"hmdb51/testTrainMulti_7030_splits/{name}_test_split1.txt", marks)
     assert run_section("HMDB51") == [0]

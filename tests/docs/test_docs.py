@@ -30,7 +30,14 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 def test_the_pages_are_found() -> None:
     names = {str(page.relative_to(ROOT)) for page in PAGES}
-    expected = {"README.md", "INSTALL.md", "DATASET.md", "docs/reproduce.md", "docs/finetune.md", "docs/extend.md"}
+    expected = {
+        "README.md",
+        "INSTALL.md",
+        "DATASET.md",
+        "docs/reproduce.md",
+        "docs/finetune.md",
+        "docs/extend.md",
+    }
     assert names >= expected
 
 
@@ -53,7 +60,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]*)\)", prose(page)):
         if re.match(r"[a-z]+:", target):
             link = urlsplit(target)
-            if link.scheme not in ("http", "https") or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", link.netloc):
+            if link.scheme not in ("http", "https") or not re.fullmatch(
+                r"[\w-]+(\.[\w-]+)+", link.netloc
+            ):
                 broken.append(target)
             continue
         path, _, anchor = target.partition("#")
@@ -65,7 +74,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @each_page
 def test_every_path_in_the_text_is_there(page: Path) -> None:
-    paths = re.findall(r"`((?:benchmarks|configs|docs|exp|slowfast|tests|tools)/[\w./]+)`", prose(page))
+    paths = re.findall(
+        r"`((?:benchmarks|configs|docs|exp|slowfast|tests|tools)/[\w./]+)`", prose(page)
+    )
     assert not [path for path in paths if not (ROOT / path).exists()]
 
 
@@ -85,7 +96,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("parse_args", "parse_intermixed_args"):
         parse = getattr(argparse.ArgumentParser, name)
 
-        def stop(self: argparse.ArgumentParser, args: Any = None, parse: Callable[..., Any] = parse) -> None:
+        def stop(
+            self: argparse.ArgumentParser, args: Any = None, parse: Callable[..., Any] = parse
+        ) -> None:
             raise _Parsed(parse(self, args))
 
         monkeypatch.setattr(argparse.ArgumentParser, name, stop)
@@ -108,7 +121,11 @@ def commands(page: Path) -> Iterator[str]:
 def check_config(path: str, overrides: list[str]) -> None:
     cfg = load_cfg(path, overrides)
     assert models.MODELS[cfg.MODEL.MODEL_NAME].find_problems(cfg) == []
-    for weights in (cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.UNIFORMER.PRETRAIN_NAME):
+    for weights in (
+        cfg.TRAIN.CHECKPOINT_FILE_PATH,
+        cfg.TEST.CHECKPOINT_FILE_PATH,
+        cfg.UNIFORMER.PRETRAIN_NAME,
+    ):
         assert not weights or weights in published() or weights.endswith((".pth", ".pyth"))
 
 
@@ -131,7 +148,9 @@ def check_pip(arguments: list[str]) -> None:
         if option in arguments:
             assert Path(arguments[arguments.index(option) + 1]).is_file()
     for name, extras in re.findall(r"(\S*)\[(.+?)\]", " ".join(arguments)):
-        assert name != "." or all(f'"{extra}": [' in Path("setup.py").read_text() for extra in extras.split(","))
+        assert name != "." or all(
+            f'"{extra}": [' in Path("setup.py").read_text() for extra in extras.split(",")
+        )
     for name, version in re.findall(r"(\S+)==(\S+)", " ".join(arguments)):
         assert f"{name}=={version}\n" in Path("constraints.txt").read_text()
 
@@ -170,7 +189,9 @@ def check(command: str) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name != "extend.md"],  # whose commands tests/docs/test_extend_page.py runs
+    [
+        page for page in PAGES if page.name != "extend.md"
+    ],  # whose commands tests/docs/test_extend_page.py runs
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_command_is_valid(page: Path, folder: Path) -> None:
@@ -219,11 +240,15 @@ def test_a_wrong_command_is_found(command: str, folder: Path) -> None:
 def known_keys(tree: CfgNode, prefix: str = "") -> set[str]:
     keys = set()
     for name, value in tree.items():
-        keys |= {f"{prefix}{name}"} | (known_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else set())
+        keys |= {f"{prefix}{name}"} | (
+            known_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else set()
+        )
     return keys
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name
+)
 def test_every_key_in_the_text_exists_and_takes_its_value(page: Path, repository: Path) -> None:
     keys = known_keys(default_cfg()) | set(RETIRED)
     for code in re.findall(r"`([^`]+)`", prose(page)):
@@ -249,7 +274,10 @@ class Table(NamedTuple):
 
 def table_below(heading: str) -> Table:
     section = README.split(f"### {heading}\n")[1].split("\n#")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", section, re.M)]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in re.findall(r"^\|.*\|$", section, re.M)
+    ]
     return Table(lines[0], lines[2:])
 
 
@@ -262,7 +290,11 @@ def millions(path: str) -> str:
 @cache
 def _millions(name: str, depths: tuple[int, ...], num_classes: int) -> str:
     cfg = default_cfg()
-    cfg.MODEL.MODEL_NAME, cfg.UNIFORMER.DEPTH, cfg.MODEL.NUM_CLASSES = name, list(depths), num_classes
+    cfg.MODEL.MODEL_NAME, cfg.UNIFORMER.DEPTH, cfg.MODEL.NUM_CLASSES = (
+        name,
+        list(depths),
+        num_classes,
+    )
     cfg.DATA.NUM_FRAMES = 16  # which MViT has a position for each of
     with torch.device("meta"):
         return f"{count_parameters(build_model(cfg)) / 1e6:.1f} M"
@@ -281,12 +313,18 @@ def test_the_table_of_experiments_is_the_reference(heading: str) -> None:
     expected = []
     for case in experiments()[heading]:
         name, numbers = case["exp"], case["published"]
-        weights = [f"[{key}]({entry.page})" for key, entry in published().items() if entry.experiment == name]
+        weights = [
+            f"[{key}]({entry.page})"
+            for key, entry in published().items()
+            if entry.experiment == name
+        ]
         assert len(weights) == numbers["weights_linked"]
         expected.append(
             [
                 case["model"],
-                {"K400": "Kinetics-400", "K600": "Kinetics-600"}.get(numbers["pretrain"], numbers["pretrain"]),
+                {"K400": "Kinetics-400", "K600": "Kinetics-600"}.get(
+                    numbers["pretrain"], numbers["pretrain"]
+                ),
                 numbers["frames_x_crops_x_clips"].replace("x", " x "),
                 str(numbers["stride"] or "-"),
                 numbers["flops"].replace("G", " G"),
@@ -298,7 +336,15 @@ def test_the_table_of_experiments_is_the_reference(heading: str) -> None:
         )
     table = table_below(heading)
     assert table.columns == [
-        *("model", "pretraining", "frames x crops x clips", "stride", "FLOPs", "parameters", "top-1"),
+        *(
+            "model",
+            "pretraining",
+            "frames x crops x clips",
+            "stride",
+            "FLOPs",
+            "parameters",
+            "top-1",
+        ),
         *("weights", "experiment"),
     ]
     assert table.rows == expected
@@ -311,7 +357,9 @@ def test_the_table_of_baselines_is_what_torchvision_states_and_what_is_counted()
             continue
         model = name.removesuffix("_22k")
         cfg = load_cfg(str(ROOT / f"configs/models/{model}.yaml"))
-        cost = count_multiply_adds(cfg, num_frames=cfg.DATA.NUM_FRAMES, size=cfg.DATA.TEST_CROP_SIZE)
+        cost = count_multiply_adds(
+            cfg, num_frames=cfg.DATA.NUM_FRAMES, size=cfg.DATA.TEST_CROP_SIZE
+        )
         expected.append(
             [
                 model,
@@ -326,6 +374,15 @@ def test_the_table_of_baselines_is_what_torchvision_states_and_what_is_counted()
         )
     table = table_below("Baselines")
     assert table.columns == [
-        *("model", "frames x crops x clips", "frames/s", "FLOPs of a view", "parameters", "top-1", "weights", "config")
+        *(
+            "model",
+            "frames x crops x clips",
+            "frames/s",
+            "FLOPs of a view",
+            "parameters",
+            "top-1",
+            "weights",
+            "config",
+        )
     ]
     assert table.rows == expected

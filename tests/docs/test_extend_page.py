@@ -70,7 +70,9 @@ def main(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Main]:
     monkeypatch.setattr(plugins, "_imported", [])
     tables: list[dict[str, Any]] = [models.MODELS, datasets.DATASETS, defaults._C]
     names = [set(table) for table in tables]
-    yield lambda command, *more: runpy.run_path(shlex.split(command)[1])["main"]([*shlex.split(command)[2:], *more])
+    yield lambda command, *more: runpy.run_path(shlex.split(command)[1])["main"](
+        [*shlex.split(command)[2:], *more]
+    )
     for table, known in zip(tables, names, strict=True):
         for name in set(table) - known:
             del table[name]
@@ -89,7 +91,9 @@ def check_run(printed: str, project: Path) -> None:
 def test_the_example_trains_and_is_tested(
     main: Main, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the run sets how many threads this process has from now on
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # else the run sets how many threads this process has from now on
     assert main(TRAIN, *words(SMALL | {"NUM_GPUS": 0})) == 0
     printed = capsys.readouterr().out
     assert "with 1 process on CPU" in printed
@@ -98,7 +102,11 @@ def test_the_example_trains_and_is_tested(
 
 @pytest.mark.zoo
 def test_the_command_of_the_example_works_with_two_processes(project: Path) -> None:
-    command = [sys.executable, *shlex.split(TRAIN)[1:], *words(SMALL | {"NUM_GPUS": 2, "DIST_BACKEND": "gloo"})]
+    command = [
+        sys.executable,
+        *shlex.split(TRAIN)[1:],
+        *words(SMALL | {"NUM_GPUS": 2, "DIST_BACKEND": "gloo"}),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=project)
     assert result.returncode == 0, result.stderr
     assert "with 2 processes on CPU" in result.stdout
@@ -142,10 +150,14 @@ def test_what_is_wrong_with_keys_of_ones_own_is_reported_with_the_rest(
     assert "MOTION_NET.WIDTH is 0; use a number above 0" in message
     assert "SOLVER.BASE_LR is 0" in message
     assert main(TRAIN, "MOTION_NET.WITH", "3") == 1
-    assert "MOTION_NET.WITH is not a key; the nearest is MOTION_NET.WIDTH" in capsys.readouterr().err
+    assert (
+        "MOTION_NET.WITH is not a key; the nearest is MOTION_NET.WIDTH" in capsys.readouterr().err
+    )
 
 
-def test_without_the_package_its_keys_are_unknown(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_package_its_keys_are_unknown(
+    main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(TRAIN.replace("--import my_package", "")) == 1
     assert "MOTION_NET.WIDTH is not a key" in capsys.readouterr().err
 
@@ -157,14 +169,19 @@ def test_an_installed_package_needs_no_option(
     assert found
     site = project.parent / "site-packages"
     (site / "my_package-1.0.dist-info").mkdir(parents=True)
-    (site / "my_package-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (site / "my_package-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n"
+    )
     (site / "my_package-1.0.dist-info/entry_points.txt").write_text(f"[{found[1]}]\n{found[2]}\n")
     monkeypatch.syspath_prepend(site)
     command = TRAIN.replace("--import my_package", "--print-config")
     (project / "my_package").rename(site / "hidden")
     assert main(command) == 1
     message = capsys.readouterr().err
-    assert "error: the entry point 'my_package' of my-package: there is no module my_package; install" in message
+    assert (
+        "error: the entry point 'my_package' of my-package: there is no module my_package; install"
+        in message
+    )
     (site / "hidden").rename(site / "my_package")
     importlib.invalidate_caches()
     assert main(command) == 0
@@ -193,9 +210,18 @@ WRONG = {
         ("takes_model", "there is a model 'r3d_18' already; choose another name"),
         ("takes_data", "there is a data set 'kinetics' already; choose another name"),
         ("takes_keys", "there is a config section or key MODEL already; choose another name"),
-        ("takes_retired_key", "there is a config section or key LOG_MODEL_INFO already; choose another name"),
-        ("takes_lower_case", "the config section NET has the name 'width'; use upper case, digits and _"),
-        ("takes_a_set", "NET.WIDTH is {1} by default; use a string, a number, a bool, a list or None"),
+        (
+            "takes_retired_key",
+            "there is a config section or key LOG_MODEL_INFO already; choose another name",
+        ),
+        (
+            "takes_lower_case",
+            "the config section NET has the name 'width'; use upper case, digits and _",
+        ),
+        (
+            "takes_a_set",
+            "NET.WIDTH is {1} by default; use a string, a number, a bool, a list or None",
+        ),
     ],
 )
 def test_a_package_that_cannot_be_imported_ends_in_one_message(
@@ -213,10 +239,10 @@ def test_a_module_missing_inside_the_package_is_named_by_python(main: Main, proj
         main(TRAIN, "--import", "takes_more")
 
 
-def test_own_lists_become_lists_of_ours(main: Main, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = (
-        "python ../uniformer/tools/prepare_data.py lists --annotations data --videos data lists MODEL.NUM_CLASSES 8"
-    )
+def test_own_lists_become_lists_of_ours(
+    main: Main, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "python ../uniformer/tools/prepare_data.py lists --annotations data --videos data lists MODEL.NUM_CLASSES 8"
     assert main(command, "--dataset", "one_table", "--import", "my_package") == 0
     assert (project / "lists/test.csv").read_text().count("\n") == 24
     assert main(command, "--dataset", "two_tables", "--import", "my_package") == 2

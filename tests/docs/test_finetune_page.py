@@ -52,7 +52,9 @@ def test_published_weights_are_fine_tuned_on_own_videos_and_tested(
                 shutil.copy(motion_folder / path, target / f"{copy} {Path(path).name}")
     (tmp_path / "weights").mkdir()
     model = UniFormer(num_classes=400, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
-    torch.save(model.state_dict(), tmp_path / "weights" / published()["uniformer_small_k400_16x4"].file)
+    torch.save(
+        model.state_dict(), tmp_path / "weights" / published()["uniformer_small_k400_16x4"].file
+    )
     (tmp_path / "weights" / published()["r3d_18"].file).write_bytes(b"not the published file")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEIGHTS_DIR", "elsewhere")
@@ -60,7 +62,9 @@ def test_published_weights_are_fine_tuned_on_own_videos_and_tested(
 
     statuses = []
     for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
-        for name, content in re.findall(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF\n", block, re.MULTILINE | re.DOTALL):
+        for name, content in re.findall(
+            r"^cat > (\S+) <<'EOF'\n(.*?)^EOF\n", block, re.MULTILINE | re.DOTALL
+        ):
             Path(name).write_text(content)
         for command in block.replace("\\\n", " ").splitlines():
             words = shlex.split(command) if command.startswith(("export", "python")) else [""]
@@ -68,16 +72,25 @@ def test_published_weights_are_fine_tuned_on_own_videos_and_tested(
                 monkeypatch.setenv(*words[1].split("="))
             elif "baseline.yaml" in words:
                 with pytest.raises(ValueError, match="is not the published r3d_18") as error:
-                    load_cfg(words[3], checks=[find_problems, models.find_problems, datasets.find_problems])
-                assert len(str(error.value).splitlines()) == 2  # the file, and nothing else that is wrong
+                    load_cfg(
+                        words[3],
+                        checks=[find_problems, models.find_problems, datasets.find_problems],
+                    )
+                assert (
+                    len(str(error.value).splitlines()) == 2
+                )  # the file, and nothing else that is wrong
             elif words[0] == "python":
                 more = small if "tools/run_net.py" in words else []
                 statuses.append(runpy.run_path(words[1])["main"]([*words[2:], *more]))
     assert statuses == [0, 0, 0, 0, 0]
 
     printed = capsys.readouterr().out
-    assert re.search(r"was trained on other classes: .*; the head keeps its random weights", printed)
-    assert re.search(r"2 dropped, [\d.]+% \(head\.weight, head\.bias\), 0 missing, 0 unexpected", printed)
+    assert re.search(
+        r"was trained on other classes: .*; the head keeps its random weights", printed
+    )
+    assert re.search(
+        r"2 dropped, [\d.]+% \(head\.weight, head\.bias\), 0 missing, 0 unexpected", printed
+    )
     assert printed.count("test, 5 clips x 3 crops") == 2
     assert printed.count("test, 1 clip x 1 crop") == 1
     result = json.loads((tmp_path / "output/mine/test/result.json").read_text())

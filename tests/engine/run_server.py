@@ -51,9 +51,16 @@ def start(
             if largest_file:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
             if num_processes > 1:
-                os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                os.environ |= {
+                    "TORCHELASTIC_RUN_ID": "test",
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                }
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                os.environ |= {"WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
+                os.environ |= {
+                    "WORLD_SIZE": str(num_processes),
+                    "LOCAL_WORLD_SIZE": str(num_processes),
+                }
             torch.set_num_threads(1)
             status = 99
             try:
@@ -105,7 +112,9 @@ def wait_for_moment(when: float | str, folder: Path, child: int) -> bool:
             text = log.read_text()[size_before:]
             first, last = PHASES[str(when)]
             # A later one of its kind, if one was over before it was seen.
-            if text.count(first) > seen_before and (last is None or text.count(last) < text.count(first)):
+            if text.count(first) > seen_before and (
+                last is None or text.count(last) < text.count(first)
+            ):
                 return True
             seen_before = text.count(last) if last else 0
         record = folder / "run.json"  # the first that a training writes
@@ -126,14 +135,24 @@ def main() -> None:
             break
         settings = {
             name: request[name]
-            for name in ("num_processes", "output", "errors", "largest_file", "environment", "ignored")
+            for name in (
+                "num_processes",
+                "output",
+                "errors",
+                "largest_file",
+                "environment",
+                "ignored",
+            )
         }
         children = start(request["arguments"], **settings)
         if request["signal"]:
             folder = Path(request["arguments"][request["arguments"].index("OUTPUT_DIR") + 1])
             in_time = wait_for_moment(request["when"], folder, children[0])
             if in_time and request["when"] == "start":
-                in_time = all(has_ended(child) or wait_for_moment("start", folder, child) for child in children)
+                in_time = all(
+                    has_ended(child) or wait_for_moment("start", folder, child)
+                    for child in children
+                )
             for child in children if in_time else ():
                 os.kill(child, signal.Signals[request["signal"]])
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -68,7 +68,12 @@ print(run.step, run.num_skipped_steps, all(0 < loss < 3 for loss in losses))
 
 
 def test_steps_need_no_library_for_files_videos_or_configs(repository: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, cwd=repository)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, cwd=repository
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["3", "0", "True"]
-    assert "epoch 1, step 4: numbers that are not finite; the step is skipped, first in " in done.stderr
+    assert (
+        "epoch 1, step 4: numbers that are not finite; the step is skipped, first in "
+        in done.stderr
+    )

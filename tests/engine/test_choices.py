@@ -82,19 +82,29 @@ def two_batches(cfg: CfgNode, case: str) -> list[tuple[Batch, ...]]:
         generator = torch.Generator().manual_seed(1)
         frames = torch.randn(2, 2, 3, 4, 32, 32, generator=generator)
         rows = torch.tensor([0, 5])
-        return [(Batch(clips, label=rows, video=rows, view=rows, unreadable=()),) for clips in frames]
+        return [
+            (Batch(clips, label=rows, video=rows, view=rows, unreadable=()),) for clips in frames
+        ]
 
     loader = build_loader(cfg, "train")
     loader.set_epoch(0)
     return [parts for parts, _ in zip(loader.steps(), range(2), strict=False)]
 
 
-CASES = {" ".join(f"{key}={value}" for key, value in settings.items()): settings for settings in choices()}
+CASES = {
+    " ".join(f"{key}={value}" for key, value in settings.items()): settings
+    for settings in choices()
+}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_choice_trains_two_steps(tiny_cfg: TinyCfg, case: str) -> None:
-    small = {"TRAIN__BATCH_SIZE": 2, "DATA__TRAIN_CROP_SIZE": 32, "AUG__ENABLE": True, "TRAIN__AMP": "off"}
+    small = {
+        "TRAIN__BATCH_SIZE": 2,
+        "DATA__TRAIN_CROP_SIZE": 32,
+        "AUG__ENABLE": True,
+        "TRAIN__AMP": "off",
+    }
     cfg = tiny_cfg(**(small | as_keywords(CASES[case])))
     Path(cfg.OUTPUT_DIR).mkdir()
     run = build_state(cfg, identity={}, num_parts=1)
@@ -120,11 +130,17 @@ def test_every_choice_trains_two_steps(tiny_cfg: TinyCfg, case: str) -> None:
     ],
     ids=str,
 )
-def test_every_choice_of_the_test_gives_a_result(tiny_cfg: TinyCfg, tmp_path: Path, settings: dict[str, Any]) -> None:
-    one_view = {"TEST__NUM_ENSEMBLE_VIEWS": 1, "TEST__CHECKPOINT_FILE_PATH": tmp_path / "weights.pyth"}
+def test_every_choice_of_the_test_gives_a_result(
+    tiny_cfg: TinyCfg, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    one_view = {
+        "TEST__NUM_ENSEMBLE_VIEWS": 1,
+        "TEST__CHECKPOINT_FILE_PATH": tmp_path / "weights.pyth",
+    }
     cfg = tiny_cfg(**one_view, **as_keywords(settings))
     save_checkpoint(
-        tmp_path / "weights.pyth", {"model_state": build_state(cfg, identity={}, num_parts=1).model.state_dict()}
+        tmp_path / "weights.pyth",
+        {"model_state": build_state(cfg, identity={}, num_parts=1).model.state_dict()},
     )
     result = evaluate(cfg)
     assert result.num_scored == 24
@@ -136,19 +152,36 @@ def test_every_choice_of_the_test_gives_a_result(tiny_cfg: TinyCfg, tmp_path: Pa
     [
         ({"SOLVER.DAMPENING": 0.1}, "SOLVER.DAMPENING is 0.1, but SOLVER.NESTEROV takes none"),
         ({"SOLVER.MOMENTUM": -0.1}, "SOLVER.MOMENTUM is -0.1; use 0 or more"),
-        ({"SOLVER.MOMENTUM": 1}, "SOLVER.MOMENTUM is 1.0, with which steps would only grow; use a number below 1"),
+        (
+            {"SOLVER.MOMENTUM": 1},
+            "SOLVER.MOMENTUM is 1.0, with which steps would only grow; use a number below 1",
+        ),
         ({"DATA.STD": "[0.1, 0, 0.1]"}, r"DATA.STD is \[0.1, 0, 0.1\]; use numbers above 0"),
-        ({"UNIFORMER.EMBED_DIM": "[0, 8, 8, 8]"}, r"UNIFORMER.EMBED_DIM is \[0, 8, 8, 8\]; use numbers above 0"),
+        (
+            {"UNIFORMER.EMBED_DIM": "[0, 8, 8, 8]"},
+            r"UNIFORMER.EMBED_DIM is \[0, 8, 8, 8\]; use numbers above 0",
+        ),
         ({"UNIFORMER.EMBED_DIM": "[8.5, 8, 8, 8]"}, "expected a list of whole numbers, such as"),
-        ({"UNIFORMER.DEPTH": "[1, 1, -1, 1]"}, r"UNIFORMER.DEPTH is \[1, 1, -1, 1\]; use numbers of 0 or more"),
-        ({"MODEL.CHECKPOINT_NUM": "[-1, 0, 0, 0]"}, r"MODEL.CHECKPOINT_NUM is .*; use numbers of 0 or more"),
+        (
+            {"UNIFORMER.DEPTH": "[1, 1, -1, 1]"},
+            r"UNIFORMER.DEPTH is \[1, 1, -1, 1\]; use numbers of 0 or more",
+        ),
+        (
+            {"MODEL.CHECKPOINT_NUM": "[-1, 0, 0, 0]"},
+            r"MODEL.CHECKPOINT_NUM is .*; use numbers of 0 or more",
+        ),
         ({"TRAIN.BATCH_SIZE": 10**12}, "TRAIN.BATCH_SIZE is 1000000000000; use at most 1000000"),
-        ({"UNIFORMER.EMBED_DIM": "[8, 8, 8, 8000000]"}, r"UNIFORMER.EMBED_DIM is .*; use at most 65536"),
+        (
+            {"UNIFORMER.EMBED_DIM": "[8, 8, 8, 8000000]"},
+            r"UNIFORMER.EMBED_DIM is .*; use at most 65536",
+        ),
         ({"SOLVER.BASE_LR": 1e30}, r"SOLVER.BASE_LR is 1e\+30; use at most 1e\+09"),
         ({"SOLVER.MAX_EPOCH": 2**31}, "SOLVER.MAX_EPOCH is 2147483648; use at most 2147483647"),
         ({"DATA_LOADER.TIMEOUT": 1e7}, r"DATA_LOADER.TIMEOUT is 10000000.0; use at most 1e\+06"),
     ],
 )
-def test_what_cannot_train_is_refused(tiny_cfg: TinyCfg, settings: dict[str, Any], message: str) -> None:
+def test_what_cannot_train_is_refused(
+    tiny_cfg: TinyCfg, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_cfg(SOLVER__OPTIMIZING_METHOD="sgd", **as_keywords(settings))

@@ -24,18 +24,28 @@ def other_lists(motion_folder: Path, tmp_path: Path) -> Path:
     names = (motion_folder / "classes.txt").read_text().splitlines()
     (folder / "classes.txt").write_text("\n".join(names[label] for label in ORDER))
     for split in ("train", "val", "test"):
-        rows = [line.split(",") for line in (motion_folder / f"{split}.csv").read_text().splitlines()]
+        rows = [
+            line.split(",") for line in (motion_folder / f"{split}.csv").read_text().splitlines()
+        ]
         text = "\n".join(f"{path},{ORDER.index(int(label))}" for path, label in rows)
         (folder / f"{split}.csv").write_text(text)
     return folder
 
 
-def test_a_checkpoint_is_tested_the_same_with_classes_in_another_order(tiny_cfg: TinyCfg, other_lists: Path) -> None:
+def test_a_checkpoint_is_tested_the_same_with_classes_in_another_order(
+    tiny_cfg: TinyCfg, other_lists: Path
+) -> None:
     cfg = tiny_cfg(SOLVER__MAX_EPOCH=1, SOLVER__BASE_LR=1e-2)
     train(cfg)
-    assert load_checkpoint(checkpoint_path(cfg.OUTPUT_DIR, epoch=1))["class_names"][:2] == ["left", "right"]
+    assert load_checkpoint(checkpoint_path(cfg.OUTPUT_DIR, epoch=1))["class_names"][:2] == [
+        "left",
+        "right",
+    ]
     scores = []
-    for lists in ({}, {"DATA__PATH_TO_DATA_DIR": other_lists, "DATA__CLASS_NAMES": other_lists / "classes.txt"}):
+    for lists in (
+        {},
+        {"DATA__PATH_TO_DATA_DIR": other_lists, "DATA__CLASS_NAMES": other_lists / "classes.txt"},
+    ):
         result = evaluate(tiny_cfg(**lists))
         with np.load(Path(cfg.OUTPUT_DIR, "test/scores.npz")) as arrays:
             scores.append(arrays["scores"])
@@ -47,7 +57,9 @@ def test_a_checkpoint_is_tested_the_same_with_classes_in_another_order(tiny_cfg:
     assert np.abs(scores[1] - scores[0]).max() > 1e-2
 
 
-def test_a_run_goes_on_with_classes_in_another_order(tiny_cfg: TinyCfg, other_lists: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_classes_in_another_order(
+    tiny_cfg: TinyCfg, other_lists: Path, tmp_path: Path
+) -> None:
     # Of the second epoch, the gradients of all but the head are the same sums in another order; the optimizer's means
     # of the head have to follow its rows for its weights to move alike.
     steady = {"SOLVER__BASE_LR": 1e-3, "SOLVER__COSINE_END_LR": 1e-3, "TRAIN__EVAL_PERIOD": 9}
@@ -55,19 +67,28 @@ def test_a_run_goes_on_with_classes_in_another_order(tiny_cfg: TinyCfg, other_li
     (tmp_path / "two/checkpoints").mkdir(parents=True)
     first = checkpoint_path(str(tmp_path / "one"), epoch=1)
     first.rename(checkpoint_path(str(tmp_path / "two"), epoch=1))
-    lists = {"DATA__PATH_TO_DATA_DIR": other_lists, "DATA__CLASS_NAMES": other_lists / "classes.txt"}
+    lists = {
+        "DATA__PATH_TO_DATA_DIR": other_lists,
+        "DATA__CLASS_NAMES": other_lists / "classes.txt",
+    }
     train(tiny_cfg(**steady, **lists, OUTPUT_DIR=tmp_path / "two", TRAIN__RESUME_WITH_CHANGES=True))
-    one, two = (load_checkpoint(checkpoint_path(str(tmp_path / run), epoch=2)) for run in ("one", "two"))
+    one, two = (
+        load_checkpoint(checkpoint_path(str(tmp_path / run), epoch=2)) for run in ("one", "two")
+    )
     assert two["class_names"] == [one["class_names"][label] for label in ORDER]
     for name, tensor in one["model_state"].items():
         expected = tensor[ORDER] if name.startswith("head.") else tensor
         torch.testing.assert_close(two["model_state"][name], expected, rtol=0, atol=2e-5, msg=name)
 
 
-def test_other_classes_are_an_error_in_a_test_and_when_resuming(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+def test_other_classes_are_an_error_in_a_test_and_when_resuming(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
     cfg = tiny_cfg(SOLVER__MAX_EPOCH=1)
     train(cfg)
-    (tmp_path / "names.txt").write_text("\n".join(["left", "right", "up", "down", "in", "out", "zoom", "fade"]))
+    (tmp_path / "names.txt").write_text(
+        "\n".join(["left", "right", "up", "down", "in", "out", "zoom", "fade"])
+    )
     others = {"DATA__CLASS_NAMES": tmp_path / "names.txt"}
     message = r"was trained on other classes: 4 of its 8 .* \('clockwise', 'anticlockwise', 'growing', \.\.\.\)"
     with pytest.raises(ValueError, match=message):
@@ -75,7 +96,12 @@ def test_other_classes_are_an_error_in_a_test_and_when_resuming(tiny_cfg: TinyCf
     with pytest.raises(ValueError, match=message):
         train(tiny_cfg(**others, SOLVER__MAX_EPOCH=1))
     weights = checkpoint_path(cfg.OUTPUT_DIR, epoch=1)
-    tuned = tiny_cfg(**others, TRAIN__CHECKPOINT_FILE_PATH=weights, OUTPUT_DIR=tmp_path / "tuned", SOLVER__MAX_EPOCH=1)
+    tuned = tiny_cfg(
+        **others,
+        TRAIN__CHECKPOINT_FILE_PATH=weights,
+        OUTPUT_DIR=tmp_path / "tuned",
+        SOLVER__MAX_EPOCH=1,
+    )
     train(tuned)
     assert "the head keeps its random weights" in Path(tuned.OUTPUT_DIR, "stdout.log").read_text()
 

@@ -39,7 +39,9 @@ def weights_of(cfg: CfgNode) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
 
 
-def test_how_gradients_travel_changes_nothing_but_in_bf16(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+def test_how_gradients_travel_changes_nothing_but_in_bf16(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = {
         "NUM_GPUS": 2,
         "DIST_BACKEND": "gloo",
@@ -49,11 +51,18 @@ def test_how_gradients_travel_changes_nothing_but_in_bf16(tiny_cfg: TinyCfg, tmp
         "TRAIN__EVAL_PERIOD": 1,
         "TRAIN__EMA_DECAY": 0.9,
     }
-    cfgs = {name: tiny_cfg(OUTPUT_DIR=tmp_path / name, **settings, **way) for name, way in WAYS.items()}
+    cfgs = {
+        name: tiny_cfg(OUTPUT_DIR=tmp_path / name, **settings, **way) for name, way in WAYS.items()
+    }
     assert launch(train_all, [*cfgs.values()], num_processes=2, backend="gloo") == 0
     weights = {name: weights_of(cfg) for name, cfg in cfgs.items()}
-    for name, other in (("static graph and bucket views", "plain"), ("static graph, but parts", "parts")):
-        assert all(torch.equal(tensor, weights[other][key]) for key, tensor in weights[name].items())
+    for name, other in (
+        ("static graph and bucket views", "plain"),
+        ("static graph, but parts", "parts"),
+    ):
+        assert all(
+            torch.equal(tensor, weights[other][key]) for key, tensor in weights[name].items()
+        )
     torch.testing.assert_close(weights["bf16"], weights["plain"], rtol=0, atol=2e-3)
     assert not torch.equal(weights["bf16"]["head.weight"], weights["plain"]["head.weight"])
 
@@ -65,10 +74,19 @@ def test_how_gradients_travel_changes_nothing_but_in_bf16(tiny_cfg: TinyCfg, tmp
         pytest.param((1, 1, 2, 1), (1, 0, 1, 0), marks=pytest.mark.soak),  # minutes of compilation
     ],
 )
-def test_compiled_blocks_keep_names_and_numbers(depths: tuple[int, ...], recomputed: tuple[int, ...]) -> None:
+def test_compiled_blocks_keep_names_and_numbers(
+    depths: tuple[int, ...], recomputed: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": depths, "head_dim": 8}
-    plain, compiled = (UniFormer(**sizes, drop_path=0.0, recomputed=recomputed).train() for _ in range(2))
+    sizes: dict[str, Any] = {
+        "num_classes": 5,
+        "dims": (8, 8, 16, 16),
+        "depths": depths,
+        "head_dim": 8,
+    }
+    plain, compiled = (
+        UniFormer(**sizes, drop_path=0.0, recomputed=recomputed).train() for _ in range(2)
+    )
     compiled.load_state_dict(plain.state_dict())
     compile_blocks(compiled)
     frames = torch.randn(2, 3, 4, 32, 32)
@@ -76,12 +94,16 @@ def test_compiled_blocks_keep_names_and_numbers(depths: tuple[int, ...], recompu
     for model in (plain, compiled):
         logits = model(frames)
         logits.square().mean().backward()
-        results.append((logits, dict(model.named_buffers()), {n: p.grad for n, p in model.named_parameters()}))
+        results.append(
+            (logits, dict(model.named_buffers()), {n: p.grad for n, p in model.named_parameters()})
+        )
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
     assert list(compiled.state_dict()) == list(plain.state_dict())
 
 
-def test_a_machine_without_a_compiler_is_told_so(tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_compiler_is_told_so(
+    tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CXX", raising=False)
     assert find_problems(tiny_cfg(TRAIN__COMPILE=True)) == []
     monkeypatch.setenv("PATH", "")
@@ -92,7 +114,9 @@ def test_a_machine_without_a_compiler_is_told_so(tiny_cfg: TinyCfg, monkeypatch:
     )
 
 
-def test_on_a_cpu_batches_are_passed_on_as_they_are_and_when_they_are_asked_for(tiny_cfg: TinyCfg) -> None:
+def test_on_a_cpu_batches_are_passed_on_as_they_are_and_when_they_are_asked_for(
+    tiny_cfg: TinyCfg,
+) -> None:
     loader = build_loader(tiny_cfg(), "train")
     asked: list[tuple[Batch, ...]] = []
 

@@ -59,7 +59,9 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_average(tiny_cfg:
         assert torch.equal(tensor, before[name]), name
 
 
-def test_the_average_is_validated_and_tested_unless_that_is_off(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+def test_the_average_is_validated_and_tested_unless_that_is_off(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
     cfg = tiny_cfg(TRAIN__EMA_DECAY=0.5, SOLVER__BASE_LR=0.01)
     train(cfg)
     state = final_state(cfg)
@@ -79,7 +81,9 @@ def test_the_average_is_validated_and_tested_unless_that_is_off(tiny_cfg: TinyCf
     assert not np.array_equal(scores["ema_state", "alone"], scores["model_state", "alone"])
 
 
-def test_a_run_that_is_resumed_ends_in_the_same_average_to_the_bit(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+def test_a_run_that_is_resumed_ends_in_the_same_average_to_the_bit(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
     quiet = tiny_cfg(TRAIN__EMA_DECAY=0.9, OUTPUT_DIR=tmp_path / "quiet")
     train(quiet)
     resumed = tiny_cfg(TRAIN__EMA_DECAY=0.9, OUTPUT_DIR=tmp_path / "resumed")

@@ -20,17 +20,25 @@ TinyCfg = Callable[..., CfgNode]
 def test_scores_of_views_are_summed_by_video() -> None:
     table = ScoreTable(2, num_views=2, num_classes=3)
     table.add(
-        torch.tensor([[1.0, 0, 0], [0, 5, 0], [0, 0, 2]]), video=torch.tensor([0, 1, 0]), view=torch.tensor([1, 0, 0])
+        torch.tensor([[1.0, 0, 0], [0, 5, 0], [0, 0, 2]]),
+        video=torch.tensor([0, 1, 0]),
+        view=torch.tensor([1, 0, 0]),
     )
     table.add(torch.tensor([[0.0, 1, 1]]), video=torch.tensor([1]), view=torch.tensor([1]))
     table.combine()
     assert table.scores.tolist() == [[1, 0, 2], [0, 6, 1]]
 
 
-@pytest.mark.parametrize(("views", "message"), [([0], "view 1 of video 0 was scored 0 times"), ([0, 1, 1], "2 times")])
+@pytest.mark.parametrize(
+    ("views", "message"), [([0], "view 1 of video 0 was scored 0 times"), ([0, 1, 1], "2 times")]
+)
 def test_a_missing_or_double_view_is_an_error(views: list[int], message: str) -> None:
     table = ScoreTable(1, num_views=2, num_classes=3)
-    table.add(torch.ones(len(views), 3), video=torch.zeros(len(views), dtype=torch.long), view=torch.tensor(views))
+    table.add(
+        torch.ones(len(views), 3),
+        video=torch.zeros(len(views), dtype=torch.long),
+        view=torch.tensor(views),
+    )
     with pytest.raises(RuntimeError, match=message):
         table.combine()
 
@@ -38,7 +46,9 @@ def test_a_missing_or_double_view_is_an_error(views: list[int], message: str) ->
 def table_of(scores: list[list[float]], unreadable: dict[int, str] | None = None) -> ScoreTable:
     """A combined table of one view per video."""
     table = ScoreTable(len(scores), num_views=1, num_classes=len(scores[0]))
-    read = torch.tensor([row for row in range(len(scores)) if row not in (unreadable or {})], dtype=torch.long)
+    read = torch.tensor(
+        [row for row in range(len(scores)) if row not in (unreadable or {})], dtype=torch.long
+    )
     table.add(torch.tensor(scores)[read], video=read, view=torch.zeros_like(read))
     table.leave_out([UnreadableVideo(row, reason) for row, reason in (unreadable or {}).items()])
     table.combine()
@@ -54,7 +64,10 @@ def test_accuracies_by_hand() -> None:
 
 
 def test_unscored_videos_count_as_wrong_or_not_at_all() -> None:
-    table = table_of([[3.0, 2, 1], [3, 2, 1], [0, 0, 0], [0, 0, 0]], unreadable={3: "/b.mp4: gone", 2: "/a.mp4: empty"})
+    table = table_of(
+        [[3.0, 2, 1], [3, 2, 1], [0, 0, 0], [0, 0, 0]],
+        unreadable={3: "/b.mp4: gone", 2: "/a.mp4: empty"},
+    )
     result = summarize(table, torch.tensor([0, 1, 0, 2]))
     assert (result.num_videos, result.num_scored) == (4, 2)
     assert (result.top1, result.top1_listed) == (50.0, 25.0)
@@ -76,7 +89,9 @@ def test_the_loss_is_that_of_the_mean_view_by_hand() -> None:
     # Each class by itself: softplus(-1) = 0.3133 where the label is right, softplus(0) = 0.6931 elsewhere.
     table = table_of([[1.0, 0, 0]])
     expected = (0.3133 + 2 * 0.6931) / 3
-    assert summarize(table, labels[:1], loss_name="bce_logit").loss == pytest.approx(expected, abs=1e-4)
+    assert summarize(table, labels[:1], loss_name="bce_logit").loss == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_a_test_without_any_readable_video_is_an_error() -> None:
@@ -103,13 +118,18 @@ def test_the_table_names_every_class_that_has_videos() -> None:
         "  all classes       2   50.00    top-5 100.00",
         "  scored 2/2",
     ]
-    result = summarize(table_of([[3.0, 2, 1], [3, 2, 1]], unreadable={1: "gone"}), torch.tensor([0, 1]))
+    result = summarize(
+        table_of([[3.0, 2, 1], [3, 2, 1]], unreadable={1: "gone"}), torch.tensor([0, 1])
+    )
     last = format_table(result, ["left", "right", "up"], title="test, 1 view").splitlines()[-1]
     assert last == "  scored 1/2; the others counted as wrong: top-1 50.00  top-5 50.00"
 
 
 def test_testing_without_weights_is_an_error(tiny_cfg: TinyCfg) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there are no weights to test: TEST\.CHECKPOINT_FILE_PATH is empty"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"there are no weights to test: TEST\.CHECKPOINT_FILE_PATH is empty",
+    ):
         evaluate(tiny_cfg())
 
 
@@ -149,7 +169,9 @@ def test_views_add_up_as_logits_or_as_probabilities(tiny_cfg: TinyCfg) -> None:
     settings = {"TEST__CHECKPOINT_FILE_PATH": path, "TEST__NUM_SPATIAL_CROPS": 3}
     evaluate(tiny_cfg(**settings, DATA__ENSEMBLE_METHOD="probabilities"))
     scores, _ = scores_in(tiny_cfg())
-    assert scores.sum(axis=1) == pytest.approx(np.full(24, 6), abs=1e-4)  # 2 clips x 3 crops of sum 1
+    assert scores.sum(axis=1) == pytest.approx(
+        np.full(24, 6), abs=1e-4
+    )  # 2 clips x 3 crops of sum 1
     evaluate(tiny_cfg(**settings, TEST__BATCH_SIZE=4))
     in_parts, _ = scores_in(tiny_cfg())
     evaluate(tiny_cfg(**settings))

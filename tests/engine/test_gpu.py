@@ -47,7 +47,12 @@ from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
 from slowfast.utils.progress import Progress
 
 TinyCfg = Callable[..., CfgNode]
-TINY: dict[str, Any] = {"num_classes": 3, "dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "head_dim": 8}
+TINY: dict[str, Any] = {
+    "num_classes": 3,
+    "dims": (8, 8, 16, 16),
+    "depths": (1, 1, 1, 1),
+    "head_dim": 8,
+}
 
 
 @pytest.fixture
@@ -106,10 +111,18 @@ def test_rehearsal_training_and_evaluation_prefetch_alike(tiny_cfg: TinyCfg) -> 
     callers: set[str] = set()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
-        if frame.f_code is prefetch.on_device.__code__ and event == "call" and frame.f_back is not None:
-            callers.add(f"{Path(frame.f_back.f_code.co_filename).stem}.{frame.f_back.f_code.co_name}")
+        if (
+            frame.f_code is prefetch.on_device.__code__
+            and event == "call"
+            and frame.f_back is not None
+        ):
+            callers.add(
+                f"{Path(frame.f_back.f_code.co_filename).stem}.{frame.f_back.f_code.co_name}"
+            )
 
-    cfg = tiny_cfg(TRAIN__REHEARSE=True, SOLVER__MAX_EPOCH=1, TRAIN__BATCH_SIZE=32, DATA_LOADER__NUM_WORKERS=0)
+    cfg = tiny_cfg(
+        TRAIN__REHEARSE=True, SOLVER__MAX_EPOCH=1, TRAIN__BATCH_SIZE=32, DATA_LOADER__NUM_WORKERS=0
+    )
     before = sys.getprofile()
     sys.setprofile(note)
     try:
@@ -153,7 +166,9 @@ def test_memory_is_pinned_only_for_a_gpu_in_use(
     assert build_loader(tiny_cfg(), "val").pin_memory is pinned
 
 
-def test_the_agreement_waits_without_a_busy_core(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
+def test_the_agreement_waits_without_a_busy_core(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: None
+) -> None:
     asked: list[dict[str, bool]] = []
     monkeypatch.setattr(torch.cuda, "Event", lambda **options: asked.append(options))
     zeros = torch.zeros
@@ -165,13 +180,25 @@ def test_the_agreement_waits_without_a_busy_core(monkeypatch: pytest.MonkeyPatch
 # ---- Processes -------------------------------------------------------------------------------------------------------
 
 
-def test_nccl_is_told_the_gpu_of_each_process(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
+def test_nccl_is_told_the_gpu_of_each_process(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: None
+) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: given.update(options))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, **options: given.update(options)
+    )
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(launch, "_meeting", None)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=9))
-    place = Place(rank=0, world_size=1, local_rank=2, local_world_size=1, address=f"tcp://127.0.0.1:{store.port}")
+    store = dist.TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=9)
+    )
+    place = Place(
+        rank=0,
+        world_size=1,
+        local_rank=2,
+        local_world_size=1,
+        address=f"tcp://127.0.0.1:{store.port}",
+    )
     assert launch._run_at(place, "nccl", 9.0, lambda: 0, (), store=store) == 0
     assert given["device_id"] == torch.device("cuda", 2)
 
@@ -225,7 +252,9 @@ def test_compiling_for_a_gpu_needs_a_c_compiler_and_headers(
 
 
 def test_the_docker_image_can_compile(repository: Path) -> None:
-    installed = re.findall(r"install .*?((?: [\w+-]+)+) &&", (repository / "Dockerfile").read_text())
+    installed = re.findall(
+        r"install .*?((?: [\w+-]+)+) &&", (repository / "Dockerfile").read_text()
+    )
     packages = " ".join(installed).split()
     assert {compilers.COMPILERS[0], compilers.C_COMPILERS[0]} <= {*packages}
 
@@ -236,13 +265,21 @@ def test_the_docker_image_can_compile(repository: Path) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"),
-        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"
+        ),
+        RuntimeError(
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"
+        ),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
-        dist.DistBackendError("NCCL error, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"),
-        dist.DistBackendError("NCCL error, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 8 bytes"),
+        dist.DistBackendError(
+            "NCCL error, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"
+        ),
+        dist.DistBackendError(
+            "NCCL error, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 8 bytes"
+        ),
         RuntimeError("Triton Error [CUDA]: out of memory"),
         MemoryError(),
     ],
@@ -257,7 +294,10 @@ def test_every_lack_of_memory_is_explained(error: Exception) -> None:
 
 
 def test_other_errors_of_a_gpu_are_no_lack_of_memory() -> None:
-    for message in ("CUDA error: an illegal memory access was encountered", "out of resource: shared memory"):
+    for message in (
+        "CUDA error: an illegal memory access was encountered",
+        "out of resource: shared memory",
+    ):
         with pytest.raises(RuntimeError, match=message), explained_out_of_memory("less"):
             raise RuntimeError(message)
 
@@ -265,13 +305,25 @@ def test_other_errors_of_a_gpu_are_no_lack_of_memory() -> None:
 def test_all_that_is_still_to_come_is_kept_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 20_000))
     model = nn.BatchNorm1d(10)  # weights of 80 bytes; with the statistics and their counter, 168
-    plain: dict[str, Any] = {"num_moments": 2, "num_gradient_copies": 1.0, "has_average": False, "input_bytes": 0}
+    plain: dict[str, Any] = {
+        "num_moments": 2,
+        "num_gradient_copies": 1.0,
+        "has_average": False,
+        "input_bytes": 0,
+    }
     assert free_bytes(model, **plain) == pytest.approx((1 - MARGIN) * (10_000 - 240))
-    full: dict[str, Any] = {"num_moments": 2, "num_gradient_copies": 2.0, "has_average": True, "input_bytes": 1_000}
+    full: dict[str, Any] = {
+        "num_moments": 2,
+        "num_gradient_copies": 2.0,
+        "has_average": True,
+        "input_bytes": 1_000,
+    }
     assert free_bytes(model, **full) == pytest.approx((1 - MARGIN) * (10_000 - 320 - 168 - 1_000))
 
 
-def test_the_choice_of_blocks_counts_average_and_batches(tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_of_blocks_counts_average_and_batches(
+    tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg = tiny_cfg(
         NUM_GPUS=1,
         MODEL__CHECKPOINT_AUTO=True,
@@ -298,7 +350,11 @@ def test_the_choice_of_blocks_counts_average_and_batches(tiny_cfg: TinyCfg, monk
     ],
 )
 def test_a_lack_of_memory_is_explained_in_every_phase(
-    tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch, phase: str, settings: dict[str, Any], remedy: str
+    tiny_cfg: TinyCfg,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    settings: dict[str, Any],
+    remedy: str,
 ) -> None:
     def raise_error() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -316,13 +372,19 @@ def test_a_lack_of_memory_is_explained_in_every_phase(
 
     monkeypatch.setitem(MODELS, "hungry", Model(build))
     cfg = tiny_cfg(
-        MODEL__MODEL_NAME="hungry", TRAIN__REHEARSE=True, TRAIN__BATCH_SIZE=8, TEST__BATCH_SIZE=32, **settings
+        MODEL__MODEL_NAME="hungry",
+        TRAIN__REHEARSE=True,
+        TRAIN__BATCH_SIZE=8,
+        TEST__BATCH_SIZE=32,
+        **settings,
     )
     if cfg.TRAIN.ENABLE:
         with pytest.raises(OutOfMemoryError, match=re.escape(remedy)):
             train(cfg)
         return
-    save_checkpoint(checkpoint_path(cfg.OUTPUT_DIR, epoch=1), {"model_state": build_uniformer(cfg).state_dict()})
+    save_checkpoint(
+        checkpoint_path(cfg.OUTPUT_DIR, epoch=1), {"model_state": build_uniformer(cfg).state_dict()}
+    )
     with pytest.raises(OutOfMemoryError, match=re.escape(remedy)):
         evaluate(cfg)
 
@@ -344,7 +406,9 @@ class Small(nn.Module):
 
 def taker_of(model: nn.Module, *, mix: Mix | None = None) -> TrainStep:
     run = TrainingState(
-        model, torch.optim.AdamW(model.parameters(), fused=True), torch.amp.GradScaler("cpu", enabled=False)
+        model,
+        torch.optim.AdamW(model.parameters(), fused=True),
+        torch.amp.GradScaler("cpu", enabled=False),
     )
     return TrainStep(
         run,
@@ -385,14 +449,18 @@ def test_a_skipped_step_is_repeated_on_the_same_clips(mixup: float, cutmix: floa
     assert not torch.equal(first.nan_to_num(), batch.frames.nan_to_num())
 
 
-def test_a_skipped_step_of_compiled_blocks_names_the_module(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_skipped_step_of_compiled_blocks_names_the_module(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = Small()
     model.block.compile(backend="eager")
     taker = taker_of(model)
     for is_finite in (True, False):
         taker.take((small_batch(is_finite=is_finite),), lr=0.1)
     taker.settle()
-    assert "step 2: numbers that are not finite; the step is skipped, first in block.0," in caplog.text
+    assert (
+        "step 2: numbers that are not finite; the step is skipped, first in block.0," in caplog.text
+    )
 
 
 # ---- The moving average ----------------------------------------------------------------------------------------------
@@ -467,10 +535,14 @@ def test_precise_statistics_are_those_of_the_number_format(tiny_cfg: TinyCfg) ->
     with torch.autocast("cpu", torch.bfloat16):
         seen = model.layer(batch.frames.mean(dim=(2, 3, 4)))
     assert seen.dtype == torch.bfloat16
-    torch.testing.assert_close(model.norm.running_mean, seen.float().mean(dim=0), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        model.norm.running_mean, seen.float().mean(dim=0), rtol=1e-6, atol=1e-7
+    )
 
 
-def test_another_number_format_is_another_run(tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_format_is_another_run(
+    tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def identity(amp: str) -> dict[str, Any]:
         cfg = tiny_cfg(TRAIN__AMP=amp)
         return identity_of(cfg, build_loader(cfg, "train").dataset.annotations, start_weights="")
@@ -481,7 +553,9 @@ def test_another_number_format_is_another_run(tiny_cfg: TinyCfg, monkeypatch: py
     monkeypatch.setattr(collectives, "_on_gpu", True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert differences(identity("auto"), auto) == ["number format (TRAIN.AMP): 'float32' there, 'bfloat16' here"]
+    assert differences(identity("auto"), auto) == [
+        "number format (TRAIN.AMP): 'float32' there, 'bfloat16' here"
+    ]
 
 
 @pytest.mark.parametrize(("before", "after"), [("off", "fp16"), ("fp16", "off"), ("fp16", "fp16")])
@@ -489,9 +563,13 @@ def test_another_number_format_is_another_run(tiny_cfg: TinyCfg, monkeypatch: py
 def test_a_run_resumes_with_the_optimizer_of_its_config(
     tiny_cfg: TinyCfg, caplog: pytest.LogCaptureFixture, before: str, after: str, fused: bool
 ) -> None:
-    first = build_state(tiny_cfg(TRAIN__AMP=before, SOLVER__FUSED=not fused), identity={}, num_parts=1)
+    first = build_state(
+        tiny_cfg(TRAIN__AMP=before, SOLVER__FUSED=not fused), identity={}, num_parts=1
+    )
     second = build_state(
-        tiny_cfg(TRAIN__AMP=after, SOLVER__FUSED=fused, SOLVER__WEIGHT_DECAY=0.5), identity={}, num_parts=1
+        tiny_cfg(TRAIN__AMP=after, SOLVER__FUSED=fused, SOLVER__WEIGHT_DECAY=0.5),
+        identity={},
+        num_parts=1,
     )
 
     def step(run: Any) -> None:

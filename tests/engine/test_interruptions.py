@@ -56,21 +56,45 @@ def assert_same(first: Any, second: Any) -> None:
 
 def assert_same_end(first: Path, second: Path) -> None:
     states = [load_checkpoint(str(newest_checkpoint(str(folder)))) for folder in (first, second)]
-    for part in ("epoch", "step", "counters", "validations", "model_state", "ema_state", "optimizer_state"):
+    for part in (
+        "epoch",
+        "step",
+        "counters",
+        "validations",
+        "model_state",
+        "ema_state",
+        "optimizer_state",
+    ):
         assert_same(states[0][part], states[1][part])
-    written = [read_json(folder / "validation.json", remedy="")["validations"] for folder in (first, second)]
+    written = [
+        read_json(folder / "validation.json", remedy="")["validations"]
+        for folder in (first, second)
+    ]
     assert written[0] == written[1]
 
 
-NUM_SIGNALS = {"start": 5, "rehearsal": 7, "training": 10, "validation": 7, "saving": 7, "test": 4}  # 40, by phase
-FIRST = ("start", "rehearsal")  # phases before the first checkpoint; those of FIRST alone come again after it, too
+NUM_SIGNALS = {
+    "start": 5,
+    "rehearsal": 7,
+    "training": 10,
+    "validation": 7,
+    "saving": 7,
+    "test": 4,
+}  # 40, by phase
+FIRST = (
+    "start",
+    "rehearsal",
+)  # phases before the first checkpoint; those of FIRST alone come again after it, too
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGUSR2", "SIGHUP")
 
 
 def plan_signals(rng: random.Random, num_signals: dict[str, int]) -> list[tuple[str, str]]:
     """Phases with the signal that comes in each: rehearsals first, tests last, the others shuffled."""
     later = [
-        phase for phase, number in num_signals.items() if phase not in ("rehearsal", "test") for _ in range(number)
+        phase
+        for phase, number in num_signals.items()
+        if phase not in ("rehearsal", "test")
+        for _ in range(number)
     ]
     rng.shuffle(later)
     phases = ["rehearsal"] * num_signals["rehearsal"] + later + ["test"] * num_signals["test"]
@@ -104,14 +128,20 @@ def leftovers_in(folder: Path) -> set[Path]:
 def wait_until_gone(path: Path, *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while left := writers_of(path):
-        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
+        assert time.monotonic() < deadline, [
+            Path(f"/proc/{pid}/cmdline").read_text() for pid in left
+        ]
         time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
     ("num_processes", "num_signals", "num_epochs"),
     [
-        pytest.param(1, {"start": 1, "rehearsal": 1, "training": 1, "validation": 1, "saving": 1, "test": 1}, 5),
+        pytest.param(
+            1,
+            {"start": 1, "rehearsal": 1, "training": 1, "validation": 1, "saving": 1, "test": 1},
+            5,
+        ),
         pytest.param(1, NUM_SIGNALS, 32, marks=pytest.mark.soak),
         pytest.param(2, NUM_SIGNALS, 32, marks=pytest.mark.soak),
     ],
@@ -152,13 +182,19 @@ def test_a_run_that_is_hit_in_every_phase_ends_bit_equal(
             wait_until_gone(said, seconds=5)
             assert leftovers_in(tmp_path / "hit") <= left_before  # by a process that was killed
     # A worker that hands over a batch to a process that is killed just then says so, in a thread of Python's own.
-    tracebacks = [text for text in said.read_text().split("Traceback")[1:] if "resource_sharer" not in text[:400]]
+    tracebacks = [
+        text
+        for text in said.read_text().split("Traceback")[1:]
+        if "resource_sharer" not in text[:400]
+    ]
     assert not tracebacks
     print("signals that hit a run, by phase:", dict(counts))
     assert all(counts[phase] for phase, number in num_signals.items() if number), counts
 
     assert serve(hit, num_processes=num_processes, output=said) == [0] * num_processes
-    wait_until_gone(said, seconds=30)  # workers of a process that was killed look for it every few seconds
+    wait_until_gone(
+        said, seconds=30
+    )  # workers of a process that was killed look for it every few seconds
     assert_same_end(tmp_path / "quiet", tmp_path / "hit")
     files = [
         sorted(path.relative_to(folder) for path in folder.rglob("*"))
@@ -184,7 +220,12 @@ def test_a_run_that_is_hit_in_every_phase_ends_bit_equal(
             130,
             "stopped by SIGINT during the rehearsal: nothing to save; run the same command again",
         ),
-        ("validation", "SIGUSR2", 75, "stopped by SIGUSR2; the same command resumes at epoch 2, step 1"),
+        (
+            "validation",
+            "SIGUSR2",
+            75,
+            "stopped by SIGUSR2; the same command resumes at epoch 2, step 1",
+        ),
         ("training", "SIGHUP", 75, "stopped by SIGHUP; the same command resumes at epoch "),
         (
             "test",
@@ -192,14 +233,34 @@ def test_a_run_that_is_hit_in_every_phase_ends_bit_equal(
             75,
             "stopped by SIGINT during the test: the training is saved; the same command tests again",
         ),
-        ("test alone", "SIGINT", 130, "stopped by SIGINT during the test: nothing to save; run the same command again"),
-        ("test alone", "SIGHUP", 75, "stopped by SIGHUP during the test: nothing to save; run the same command again"),
+        (
+            "test alone",
+            "SIGINT",
+            130,
+            "stopped by SIGINT during the test: nothing to save; run the same command again",
+        ),
+        (
+            "test alone",
+            "SIGHUP",
+            75,
+            "stopped by SIGHUP during the test: nothing to save; run the same command again",
+        ),
     ],
 )
 def test_a_signal_ends_a_phase_in_one_line(
-    serve: Serve, arguments: Arguments, tmp_path: Path, phase: str, name: str, status: int, line: str
+    serve: Serve,
+    arguments: Arguments,
+    tmp_path: Path,
+    phase: str,
+    name: str,
+    status: int,
+    line: str,
 ) -> None:
-    settings: dict[str, Any] = {"TRAIN__REHEARSE": True, "TEST__ENABLE": True, "SOLVER__MAX_EPOCH": 1}
+    settings: dict[str, Any] = {
+        "TRAIN__REHEARSE": True,
+        "TEST__ENABLE": True,
+        "SOLVER__MAX_EPOCH": 1,
+    }
     settings |= {"TRAIN__BATCH_SIZE": 8, "TRAIN__CHECKPOINT_PERIOD": 10, "TRAIN__EVAL_PERIOD": 1}
     settings |= {"SOLVER__MAX_EPOCH": 3} if phase == "training" else {}
     said, command = tmp_path / "said", arguments("run", 1, **settings)
@@ -207,7 +268,9 @@ def test_a_signal_ends_a_phase_in_one_line(
         assert serve([*command, "TEST.ENABLE", "False"], num_processes=1) == [0]
         command += ["TRAIN.ENABLE", "False"]
     when = phase.removesuffix(" alone")
-    assert serve(command, num_processes=1, signal=name, when=when, output=said) == [status], said.read_text()
+    assert serve(command, num_processes=1, signal=name, when=when, output=said) == [status], (
+        said.read_text()
+    )
     assert line in said.read_text().splitlines()[-1]
     assert "Traceback" not in said.read_text()
     assert not (tmp_path / "run/rehearsal").exists()
@@ -222,7 +285,9 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(
     serve: Serve, arguments: Arguments, tmp_path: Path
 ) -> None:
     command = arguments("run", 1, SOLVER__MAX_EPOCH=1, TRAIN__BATCH_SIZE=8)
-    assert serve(command, num_processes=1, signal="SIGHUP", when="training", ignored="SIGHUP") == [0]
+    assert serve(command, num_processes=1, signal="SIGHUP", when="training", ignored="SIGHUP") == [
+        0
+    ]
 
 
 @pytest.mark.soak
@@ -233,7 +298,9 @@ def test_a_terminal_that_is_closed_makes_a_run_save(arguments: Arguments, tmp_pa
         os.setsid()
         fcntl.ioctl(end, termios.TIOCSCTTY, 0)
 
-    arguments_of_run = arguments("run", 1, SOLVER__MAX_EPOCH=1000, TRAIN__BATCH_SIZE=8, TRAIN__REHEARSE=True)
+    arguments_of_run = arguments(
+        "run", 1, SOLVER__MAX_EPOCH=1000, TRAIN__BATCH_SIZE=8, TRAIN__REHEARSE=True
+    )
     command = [sys.executable, str(REPOSITORY / "tools/run_net.py"), *arguments_of_run]
     process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, preexec_fn=take_terminal)
     os.close(end)
@@ -256,7 +323,9 @@ def read_all(descriptor: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
-def test_a_signal_during_the_imports_ends_in_one_line(arguments: Arguments, name: str, status: int) -> None:
+def test_a_signal_during_the_imports_ends_in_one_line(
+    arguments: Arguments, name: str, status: int
+) -> None:
     command = [sys.executable, str(REPOSITORY / "tools/run_net.py"), *arguments("run", 1)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while not listens(process.pid):
@@ -264,14 +333,21 @@ def test_a_signal_during_the_imports_ends_in_one_line(arguments: Arguments, name
     process.send_signal(signal.Signals[name])
     said = process.communicate(timeout=30)
     assert process.returncode == status, said
-    assert said == ("", f"stopped by {name} during the start: nothing to save; run the same command again\n")
+    assert said == (
+        "",
+        f"stopped by {name} during the start: nothing to save; run the same command again\n",
+    )
 
 
 def losses_of(folder: Path) -> dict[tuple[int, int], float]:
     """The losses by epoch and step, the last one where a step was taken twice."""
     lines = (folder / "stdout.log").read_text().splitlines()
-    records = [simplejson.loads(line.split("json_stats: ")[1]) for line in lines if "json_stats: " in line]
-    return {(one["epoch"], one["step"]): one["loss"] for one in records if one["_type"] == "train_step"}
+    records = [
+        simplejson.loads(line.split("json_stats: ")[1]) for line in lines if "json_stats: " in line
+    ]
+    return {
+        (one["epoch"], one["step"]): one["loss"] for one in records if one["_type"] == "train_step"
+    }
 
 
 def test_a_run_on_2_processes_goes_on_on_1_with_the_same_losses(
@@ -279,7 +355,9 @@ def test_a_run_on_2_processes_goes_on_on_1_with_the_same_losses(
 ) -> None:
     settings = {"LOG_PERIOD": 1, "SOLVER__MAX_EPOCH": 3, "TRAIN__EVAL_PERIOD": 3}
     assert serve(arguments("quiet", 2, **settings), num_processes=2) == [0, 0]
-    moved = serve(arguments("moved", 2, **settings), num_processes=2, signal="SIGTERM", when="training")
+    moved = serve(
+        arguments("moved", 2, **settings), num_processes=2, signal="SIGTERM", when="training"
+    )
     assert moved == [INTERRUPTED_STATUS] * 2
     stopped_at = max(losses_of(tmp_path / "moved"))
     assert stopped_at < (3, 16)
@@ -322,7 +400,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     newest.write_bytes(content)
     assert serve(arguments("damaged", 1, **settings), num_processes=1) == [0]
     log = (tmp_path / "damaged/stdout.log").read_text()
-    assert re.search(rf"{newest.name}: not a whole checkpoint .*checksum.*; trying the checkpoint before it", log)
+    assert re.search(
+        rf"{newest.name}: not a whole checkpoint .*checksum.*; trying the checkpoint before it", log
+    )
     assert f"resuming at epoch 3, step 1, from {before}" in log
     assert_same_end(tmp_path / "quiet", tmp_path / "damaged")
 
@@ -335,7 +415,9 @@ def test_a_full_disk_stops_the_run_and_leaves_the_old_checkpoints_whole(
     said = tmp_path / "said"
     # What the kernel refuses here is a file that grows too large; a full disk is refused in the same way.
     longer = arguments("run", 1, SOLVER__MAX_EPOCH=2, TRAIN__RESUME_WITH_CHANGES=True)
-    statuses = serve(longer, num_processes=1, output=said, largest_file=checkpoint.stat().st_size // 2)
+    statuses = serve(
+        longer, num_processes=1, output=said, largest_file=checkpoint.stat().st_size // 2
+    )
     assert statuses == [1]
     assert "checkpoint_epoch_00002.pyth: the checkpoint cannot be written" in said.read_text()
     assert "older ones are whole" in said.read_text()
@@ -344,11 +426,18 @@ def test_a_full_disk_stops_the_run_and_leaves_the_old_checkpoints_whole(
     assert not list((tmp_path / "run").rglob("*.unfinished"))
 
 
-def test_a_rehearsal_leaves_no_trace_in_the_run(serve: Serve, arguments: Arguments, tmp_path: Path) -> None:
+def test_a_rehearsal_leaves_no_trace_in_the_run(
+    serve: Serve, arguments: Arguments, tmp_path: Path
+) -> None:
     settings = {"SOLVER__MAX_EPOCH": 2, "TEST__ENABLE": True}
     for name, rehearse in (("quiet", False), ("rehearsed", True)):
-        assert serve(arguments(name, 1, **settings, TRAIN__REHEARSE=rehearse), num_processes=1) == [0]
-    assert "rehearsed training, checkpoint, validation and test in" in (tmp_path / "rehearsed/stdout.log").read_text()
+        assert serve(arguments(name, 1, **settings, TRAIN__REHEARSE=rehearse), num_processes=1) == [
+            0
+        ]
+    assert (
+        "rehearsed training, checkpoint, validation and test in"
+        in (tmp_path / "rehearsed/stdout.log").read_text()
+    )
     assert_same_end(tmp_path / "quiet", tmp_path / "rehearsed")
     files = [
         sorted(str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*"))
@@ -386,7 +475,9 @@ def test_a_second_signal_ends_a_process_at_once(tmp_path: Path) -> None:
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGUSR2)
     assert process.stdout.readline() == "SIGUSR2\n"
-    process.send_signal(signal.SIGUSR2)  # so soon after the first, it is the same request by another way
+    process.send_signal(
+        signal.SIGUSR2
+    )  # so soon after the first, it is the same request by another way
     time.sleep(ONE_REQUEST + 0.2)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)

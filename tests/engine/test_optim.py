@@ -14,13 +14,17 @@ from slowfast.models.uniformer import UniFormer
 
 def cfg_with(**settings: Any) -> CfgNode:
     cfg = default_cfg()
-    cfg.merge_from_list([part for name, value in settings.items() for part in (name.replace("__", "."), value)])
+    cfg.merge_from_list(
+        [part for name, value in settings.items() for part in (name.replace("__", "."), value)]
+    )
     return cfg
 
 
 def test_learning_rates_equal_the_reference(reference: Callable[[str], Any]) -> None:
     for case in reference("lr_schedule"):
-        cfg = cfg_with(**{key.replace(".", "__"): value for key, value in case["overrides"].items()})
+        cfg = cfg_with(
+            **{key.replace(".", "__"): value for key, value in case["overrides"].items()}
+        )
         for epoch, lr in case["epoch_lr"]:
             assert lr_at(cfg, epoch) == pytest.approx(lr, rel=1e-9, abs=1e-15)
 
@@ -39,7 +43,9 @@ def test_steps_with_relative_learning_rates_by_hand() -> None:
 
 
 def test_all_learning_rates_scale_with_the_machines() -> None:
-    one = cfg_with(SOLVER__WARMUP_EPOCHS=5.0, SOLVER__WARMUP_START_LR=1e-6, SOLVER__COSINE_END_LR=1e-6)
+    one = cfg_with(
+        SOLVER__WARMUP_EPOCHS=5.0, SOLVER__WARMUP_START_LR=1e-6, SOLVER__COSINE_END_LR=1e-6
+    )
     four = one.clone()
     four.merge_from_list(["NUM_SHARDS", 4, "SOLVER.BASE_LR_SCALE_NUM_SHARDS", True])
     for epoch in (0, 2.5, 5, 50, 99.9):
@@ -49,7 +55,9 @@ def test_all_learning_rates_scale_with_the_machines() -> None:
 def test_weight_decay_leaves_norms_and_biases_alone() -> None:
     model = UniFormer(num_classes=3, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
     groups = parameter_groups(model, weight_decay=0.05, norm_weight_decay=0.01, decay_1d=False)
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    decay = {
+        id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]
+    }
     assert len(decay) == len(list(model.parameters()))
     for name, module in model.named_modules():
         for parameter_name, parameter in module.named_parameters(recurse=False):
@@ -63,12 +71,15 @@ def test_weight_decay_leaves_norms_and_biases_alone() -> None:
 
 
 def test_without_the_exception_biases_decay_as_well() -> None:
-    groups = parameter_groups(nn.Linear(2, 2), weight_decay=0.05, norm_weight_decay=0.0, decay_1d=True)
+    groups = parameter_groups(
+        nn.Linear(2, 2), weight_decay=0.05, norm_weight_decay=0.0, decay_1d=True
+    )
     assert [group["weight_decay"] for group in groups] == [0.05, 0.05]
 
 
 @pytest.mark.parametrize(
-    ("method", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+    ("method", "kind"),
+    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
 )
 def test_the_optimizer_is_the_one_named_and_takes_a_new_rate(method: str, kind: type) -> None:
     optimizer = build_optimizer(cfg_with(SOLVER__OPTIMIZING_METHOD=method), nn.Linear(2, 2))
@@ -80,13 +91,16 @@ def test_the_optimizer_is_the_one_named_and_takes_a_new_rate(method: str, kind: 
 def test_soft_and_hard_labels_give_the_same_loss_where_they_say_the_same() -> None:
     logits, label = torch.randn(4, 5), torch.tensor([0, 3, 1, 4])
     soft = torch.eye(5)[label]
-    torch.testing.assert_close(LOSSES["soft_cross_entropy"](logits, soft), LOSSES["cross_entropy"](logits, label))
+    torch.testing.assert_close(
+        LOSSES["soft_cross_entropy"](logits, soft), LOSSES["cross_entropy"](logits, label)
+    )
     by_hand = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
     torch.testing.assert_close(LOSSES["soft_cross_entropy"](logits, soft), by_hand)
 
 
 @pytest.mark.parametrize(
-    ("amp", "dtype"), [("off", None), ("auto", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+    ("amp", "dtype"),
+    [("off", None), ("auto", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
 def test_the_number_format_on_a_cpu(amp: str, dtype: torch.dtype | None) -> None:
     cpu = torch.device("cpu")
@@ -98,11 +112,15 @@ def test_the_number_format_on_a_cpu(amp: str, dtype: torch.dtype | None) -> None
 def test_layer_decay_lowers_the_rate_layer_by_layer_by_hand() -> None:
     # Seven blocks: the patch embedding is layer 0, the blocks are 1 to 7, and the head is 8.
     model = UniFormer(num_classes=3, dims=(8, 8, 16, 16), depths=(2, 1, 3, 1), head_dim=8)
-    optimizer = build_optimizer(cfg_with(SOLVER__LAYER_DECAY=0.5, SOLVER__ZERO_WD_1D_PARAM=True), model)
+    optimizer = build_optimizer(
+        cfg_with(SOLVER__LAYER_DECAY=0.5, SOLVER__ZERO_WD_1D_PARAM=True), model
+    )
     set_lr(optimizer, 2.56)
     groups = optimizer.param_groups
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
-    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    decays = {
+        id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]
+    }
     found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
     by_hand = {
         "patch_embed1.proj.weight": 0.01,  # 2.56 / 2 ** 8
@@ -132,6 +150,11 @@ def test_without_layer_decay_there_are_three_groups_of_one_rate() -> None:
 
 
 def test_layer_decay_of_a_model_whose_layers_are_not_known_is_refused() -> None:
-    cfg = cfg_with(SOLVER__LAYER_DECAY=0.75, MODEL__MODEL_NAME="r3d_18", TRAIN__ENABLE=False, TEST__ENABLE=False)
+    cfg = cfg_with(
+        SOLVER__LAYER_DECAY=0.75,
+        MODEL__MODEL_NAME="r3d_18",
+        TRAIN__ENABLE=False,
+        TEST__ENABLE=False,
+    )
     message = "SOLVER.LAYER_DECAY is 0.75, but which layer of r3d_18 lies above which is not known; use 1.0"
     assert [problem for problem in find_problems(cfg) if problem.startswith(message)]

@@ -14,13 +14,20 @@ from slowfast.models.uniformer import UniFormer
 from slowfast.utils.checkpoint import checkpoint_path, load_checkpoint
 
 TinyCfg = Callable[..., CfgNode]
-TINY: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "head_dim": 8}
+TINY: dict[str, Any] = {
+    "num_classes": 5,
+    "dims": (8, 8, 16, 16),
+    "depths": (2, 1, 2, 1),
+    "head_dim": 8,
+}
 SHAPE = (2, 3, 4, 32, 32)
 
 
 @pytest.mark.parametrize("recomputed", [(0, 0, 0, 0), (1, 0, 2, 0), (2, 1, 2, 1)])
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
-def test_predicted_bytes_are_those_that_a_step_keeps(recomputed: tuple[int, ...], amp: torch.dtype | None) -> None:
+def test_predicted_bytes_are_those_that_a_step_keeps(
+    recomputed: tuple[int, ...], amp: torch.dtype | None
+) -> None:
     model = UniFormer(**TINY, drop_path=0.2).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     predicted = activation_bytes(model, recomputed, shape=SHAPE, amp=amp)
@@ -29,9 +36,13 @@ def test_predicted_bytes_are_those_that_a_step_keeps(recomputed: tuple[int, ...]
     with kept_tensors() as kept, torch.autocast("cpu", amp, enabled=amp is not None):
         model(torch.randn(SHAPE)).float().logsumexp(dim=1).mean()
     own = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept}
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept
+    }
     measured = sum(size for storage, size in storages.items() if storage not in own)
-    assert predicted == pytest.approx(measured, rel=0.02)  # the state of the random numbers is kept as well
+    assert predicted == pytest.approx(
+        measured, rel=0.02
+    )  # the state of the random numbers is kept as well
 
 
 def test_as_few_blocks_as_fit_are_recomputed_and_too_little_memory_says_so() -> None:
@@ -40,7 +51,9 @@ def test_as_few_blocks_as_fit_are_recomputed_and_too_little_memory_says_so() -> 
 
     def chosen(share: float) -> tuple[int, ...]:
         model.recomputed = (0, 0, 0, 0)
-        choose_recomputed(model, shape=(8, 3, 4, 32, 32), amp=None, limit=share * none, remedy="more ACCUM_STEPS")
+        choose_recomputed(
+            model, shape=(8, 3, 4, 32, 32), amp=None, limit=share * none, remedy="more ACCUM_STEPS"
+        )
         return model.recomputed
 
     assert chosen(1.0) == (0, 0, 0, 0)
@@ -48,14 +61,22 @@ def test_as_few_blocks_as_fit_are_recomputed_and_too_little_memory_says_so() -> 
     assert counts == sorted(counts)
     assert 0 < counts[0] < counts[-1]
     assert chosen(0.8)[0] == 2  # the first stage has the largest activations
-    with pytest.raises(ValueError, match=r"even with all blocks recomputed, .* of 8 clips take .*ACCUM_STEPS"):
+    with pytest.raises(
+        ValueError, match=r"even with all blocks recomputed, .* of 8 clips take .*ACCUM_STEPS"
+    ):
         chosen(0.01)
 
 
-def test_a_run_that_chooses_ends_in_the_same_weights_to_the_bit(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+def test_a_run_that_chooses_ends_in_the_same_weights_to_the_bit(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
     states = []
     for gib in (0.0, 0.001):
-        settings = {"MODEL__CHECKPOINT_AUTO": gib > 0, "MODEL__CHECKPOINT_MEMORY": gib, "SOLVER__MAX_EPOCH": 1}
+        settings = {
+            "MODEL__CHECKPOINT_AUTO": gib > 0,
+            "MODEL__CHECKPOINT_MEMORY": gib,
+            "SOLVER__MAX_EPOCH": 1,
+        }
         cfg = tiny_cfg(OUTPUT_DIR=tmp_path / str(gib), **settings)
         train(cfg)
         states.append(load_checkpoint(checkpoint_path(cfg.OUTPUT_DIR, epoch=1))["model_state"])

@@ -22,13 +22,19 @@ Serve = Callable[..., list[int]]
 
 
 @pytest.fixture
-def start(serve: Serve, arguments: Callable[..., list[str]], tmp_path: Path) -> Callable[..., tuple[int, str]]:
+def start(
+    serve: Serve, arguments: Callable[..., list[str]], tmp_path: Path
+) -> Callable[..., tuple[int, str]]:
     """Run an experiment of 4 steps an epoch in the folder `run`; returns its status and what it printed."""
 
     def run(*, environment: dict[str, str] | None = None, **settings: Any) -> tuple[int, str]:
         said = tmp_path / "said"
         said.unlink(missing_ok=True)
-        defaults: dict[str, Any] = {"TRAIN__BATCH_SIZE": 8, "SOLVER__MAX_EPOCH": 1, "DATA_LOADER__NUM_WORKERS": 0}
+        defaults: dict[str, Any] = {
+            "TRAIN__BATCH_SIZE": 8,
+            "SOLVER__MAX_EPOCH": 1,
+            "DATA_LOADER__NUM_WORKERS": 0,
+        }
         folder = settings.pop("folder", "run")
         command = arguments(folder, 1, **(defaults | settings))
         (status,) = serve(command, num_processes=1, output=said, environment=environment)
@@ -47,7 +53,9 @@ def epochs_in(folder: Path) -> list[int]:
 def test_a_new_run_sets_the_old_one_aside(start: Start, tmp_path: Path) -> None:
     assert start(SOLVER__MAX_EPOCH=4)[0] == 0
     old_log = (tmp_path / "run/stdout.log").read_text()
-    status, said = start(TRAIN__AUTO_RESUME=False, SOLVER__MAX_EPOCH=2, TRAIN__KEEP_LAST=1, TEST__ENABLE=True)
+    status, said = start(
+        TRAIN__AUTO_RESUME=False, SOLVER__MAX_EPOCH=2, TRAIN__KEEP_LAST=1, TEST__ENABLE=True
+    )
     assert status == 0
     assert "holds another run, which is set aside" in said
     # It keeps, finds and tests its own checkpoints, although those of the old run have higher numbers.
@@ -69,7 +77,9 @@ def test_setting_aside_is_continued_after_a_kill(start: Start, tmp_path: Path) -
     record = read_record(str(tmp_path / "run"))
     assert record is not None
     # As a kill between two renames leaves it: announced, and one of the outputs moved.
-    (tmp_path / "run/run.json").write_text(json.dumps(record._replace(goes_aside_to=run_id)._asdict()))
+    (tmp_path / "run/run.json").write_text(
+        json.dumps(record._replace(goes_aside_to=run_id)._asdict())
+    )
     (tmp_path / "run/previous_runs" / run_id).mkdir(parents=True)
     os.rename(tmp_path / "run/config.yaml", tmp_path / "run/previous_runs" / run_id / "config.yaml")
     status, said = start()
@@ -77,7 +87,9 @@ def test_setting_aside_is_continued_after_a_kill(start: Start, tmp_path: Path) -
     assert "set aside" in said
     assert epochs_in(tmp_path / "run") == [1]
     aside = tmp_path / "run/previous_runs" / run_id
-    assert {"checkpoints", "config.yaml", "run.json", "stdout.log"} <= {path.name for path in aside.iterdir()}
+    assert {"checkpoints", "config.yaml", "run.json", "stdout.log"} <= {
+        path.name for path in aside.iterdir()
+    }
 
 
 def test_a_restart_of_a_job_resumes_its_own_run(start: Start, tmp_path: Path) -> None:
@@ -112,10 +124,15 @@ def test_other_start_weights_make_another_run(start: Start, tmp_path: Path) -> N
     shutil.move(weights[0], tmp_path / "moved.pyth")
     status, said = start(TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "moved.pyth", SOLVER__MAX_EPOCH=1)
     assert status == 0
-    assert f"the weights in {tmp_path}/moved.pyth, which the run started from, are not loaded again" in said
+    assert (
+        f"the weights in {tmp_path}/moved.pyth, which the run started from, are not loaded again"
+        in said
+    )
     status, said = start(TRAIN__CHECKPOINT_FILE_PATH=weights[0])
     assert status == 0
-    assert "the weights that this run started from are not there, and not needed to resume it" in said
+    assert (
+        "the weights that this run started from are not there, and not needed to resume it" in said
+    )
     assert "is finished" in said
 
 
@@ -127,7 +144,10 @@ def test_weights_within_the_run_that_would_move_are_refused(start: Start, tmp_pa
     assert f"{best} is a file of the run in {tmp_path}/run, which would be set aside" in said
     assert best.exists()
     shutil.copy(best, tmp_path / "run/mine.pyth")  # a file of the user's, which stays where it is
-    assert start(TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "run/mine.pyth", TRAIN__AUTO_RESUME=False)[0] == 0
+    assert (
+        start(TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "run/mine.pyth", TRAIN__AUTO_RESUME=False)[0]
+        == 0
+    )
 
 
 def test_a_finished_run_with_fewer_epochs_is_finished(start: Start, tmp_path: Path) -> None:
@@ -163,19 +183,29 @@ def test_two_rows_of_a_class_that_change_places_make_another_run(
 
 
 @pytest.mark.parametrize("name", ["training", "test"])
-def test_a_folder_that_is_in_use_is_refused_with_its_holder(start: Start, tmp_path: Path, name: str) -> None:
+def test_a_folder_that_is_in_use_is_refused_with_its_holder(
+    start: Start, tmp_path: Path, name: str
+) -> None:
     assert start()[0] == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()
+    }
     with FolderLock(tmp_path / f"run/{name}.lock", purpose=name, job=current_job()):
         status, said = start(TRAIN__ENABLE=name == "training", TEST__ENABLE=name == "test")
         assert status == 1
-        assert f"error: {tmp_path}/run: a {name} of process {os.getpid()} on host " in said.splitlines()[-1]
+        assert (
+            f"error: {tmp_path}/run: a {name} of process {os.getpid()} on host "
+            in said.splitlines()[-1]
+        )
         if name == "training":  # a test beside it
             assert start(TRAIN__ENABLE=False, TEST__ENABLE=True)[0] == 0
         else:  # nor is a folder moved away from under a test
             status, said = start(TRAIN__AUTO_RESUME=False)
             assert status == 1
-            assert f"error: {tmp_path}/run: a test of process {os.getpid()} on host " in said.splitlines()[-1]
+            assert (
+                f"error: {tmp_path}/run: a test of process {os.getpid()} on host "
+                in said.splitlines()[-1]
+            )
     after = {path: path.stat().st_mtime_ns for path in before}
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"stdout.log"}
@@ -220,15 +250,23 @@ def test_checkpoints_of_other_runs_are_left_alone(start: Start, tmp_path: Path) 
     assert start()[0] == 0
     foreign = checkpoint_path(str(tmp_path / "run"), epoch=7)
     shutil.copy(checkpoint_path(str(tmp_path / "other"), epoch=1), foreign)
-    settings: dict[str, Any] = {"SOLVER__MAX_EPOCH": 3, "TRAIN__RESUME_WITH_CHANGES": True, "TRAIN__KEEP_LAST": 2}
+    settings: dict[str, Any] = {
+        "SOLVER__MAX_EPOCH": 3,
+        "TRAIN__RESUME_WITH_CHANGES": True,
+        "TRAIN__KEEP_LAST": 2,
+    }
     status, said = start(**settings, TEST__ENABLE=True)
     assert status == 0
     assert "1 checkpoint of other runs, left alone" in said
     assert foreign.exists()
-    assert simplejson.loads((tmp_path / "run/test/result.json").read_text())["weights"].endswith("epoch_00003.pyth")
+    assert simplejson.loads((tmp_path / "run/test/result.json").read_text())["weights"].endswith(
+        "epoch_00003.pyth"
+    )
 
 
-def test_a_folder_or_a_loop_named_like_a_checkpoint_is_passed_over(start: Start, tmp_path: Path) -> None:
+def test_a_folder_or_a_loop_named_like_a_checkpoint_is_passed_over(
+    start: Start, tmp_path: Path
+) -> None:
     assert start()[0] == 0
     checkpoint_path(str(tmp_path / "run"), epoch=8).mkdir()
     loop = checkpoint_path(str(tmp_path / "run"), epoch=9)
@@ -239,7 +277,9 @@ def test_a_folder_or_a_loop_named_like_a_checkpoint_is_passed_over(start: Start,
     assert "resuming at epoch 2, step 1" in said
 
 
-def test_an_empty_or_lost_validation_record_does_not_stop_a_run(start: Start, tmp_path: Path) -> None:
+def test_an_empty_or_lost_validation_record_does_not_stop_a_run(
+    start: Start, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = {"TRAIN__EVAL_PERIOD": 1, "TRAIN__RESUME_WITH_CHANGES": True}
     assert start(SOLVER__MAX_EPOCH=2, **settings)[0] == 0
     path = tmp_path / "run/validation.json"
@@ -254,7 +294,10 @@ def test_an_empty_or_lost_validation_record_does_not_stop_a_run(start: Start, tm
 
 
 def test_a_shared_tensorboard_folder_keeps_the_runs_apart(start: Start, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"TENSORBOARD__ENABLE": True, "TENSORBOARD__LOG_DIR": tmp_path / "curves"}
+    settings: dict[str, Any] = {
+        "TENSORBOARD__ENABLE": True,
+        "TENSORBOARD__LOG_DIR": tmp_path / "curves",
+    }
     run_ids = []
     for auto_resume in (True, False):
         assert start(TRAIN__AUTO_RESUME=auto_resume, **settings)[0] == 0
@@ -291,7 +334,11 @@ def test_training_stops_early_and_stays_stopped(start: Start, tmp_path: Path) ->
 def test_a_save_after_a_damaged_checkpoint_is_not_pruned(
     start: Start, serve: Serve, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"TRAIN__BATCH_SIZE": 2, "SOLVER__MAX_EPOCH": 3, "TRAIN__KEEP_LAST": 2}
+    settings: dict[str, Any] = {
+        "TRAIN__BATCH_SIZE": 2,
+        "SOLVER__MAX_EPOCH": 3,
+        "TRAIN__KEEP_LAST": 2,
+    }
     settings |= {"TRAIN__EVAL_PERIOD": 3, "DATA_LOADER__NUM_WORKERS": 0}
     command = arguments("run", 1, **settings)
     assert serve(command, num_processes=1) == [0]
@@ -348,9 +395,14 @@ def test_a_run_resumes_from_best_pyth_if_that_is_the_newest(start: Start, tmp_pa
     assert status == 0
     if best["epoch"] > 1:
         assert f"from {tmp_path}/run/best.pyth" in said
-    ends = [load_checkpoint(checkpoint_path(str(tmp_path / name), epoch=4)) for name in ("quiet", "run")]
+    ends = [
+        load_checkpoint(checkpoint_path(str(tmp_path / name), epoch=4)) for name in ("quiet", "run")
+    ]
     assert ends[0]["validations"] == ends[1]["validations"]
-    assert all(torch.equal(value, ends[1]["model_state"][name]) for name, value in ends[0]["model_state"].items())
+    assert all(
+        torch.equal(value, ends[1]["model_state"][name])
+        for name, value in ends[0]["model_state"].items()
+    )
     bests = [load_checkpoint(tmp_path / name / "best.pyth") for name in ("quiet", "run")]
     assert bests[0]["validation"] == bests[1]["validation"]
 
@@ -368,7 +420,9 @@ def test_set_aside_names_a_folder_for_files_of_no_known_run(tmp_path: Path) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_disk_too_small_for_the_checkpoints_is_found_first(start: Start, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path / "run"]).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path / "run"]
+    ).returncode:
         pytest.skip("this root may not mount a disk")
     try:
         status, said = start(SOLVER__MAX_EPOCH=50, TRAIN__REHEARSE=True)
@@ -382,7 +436,9 @@ def test_a_disk_too_small_for_the_checkpoints_is_found_first(start: Start, tmp_p
 
 
 def test_a_run_tells_of_its_first_step_and_how_long_it_will_take(start: Start) -> None:
-    status, said = start(SOLVER__MAX_EPOCH=2, TRAIN__REHEARSE=True, TEST__ENABLE=True, LOG_PERIOD=100)
+    status, said = start(
+        SOLVER__MAX_EPOCH=2, TRAIN__REHEARSE=True, TEST__ENABLE=True, LOG_PERIOD=100
+    )
     assert status == 0
     lines = said.splitlines()
     found = [
@@ -396,7 +452,10 @@ def test_a_run_tells_of_its_first_step_and_how_long_it_will_take(start: Start) -
         )
     ]
     assert found == sorted(found)
-    assert re.search(r"about 0:00:\d\d \(6 steps in 0:00:\d\d(, 1 validation in 0:00:\d\d)?, test in 0:00:\d\d\)", said)
+    assert re.search(
+        r"about 0:00:\d\d \(6 steps in 0:00:\d\d(, 1 validation in 0:00:\d\d)?, test in 0:00:\d\d\)",
+        said,
+    )
     assert said.count(": of 95 weights, ") == 1, "the report of weights comes once, before the test"
 
 
@@ -404,7 +463,11 @@ def test_a_run_of_more_than_a_day_on_a_cpu_says_so(
     serve: Serve, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     never = 10_000_000
-    settings = {"SOLVER__MAX_EPOCH": never, "TRAIN__EVAL_PERIOD": never, "TRAIN__CHECKPOINT_PERIOD": never}
+    settings = {
+        "SOLVER__MAX_EPOCH": never,
+        "TRAIN__EVAL_PERIOD": never,
+        "TRAIN__CHECKPOINT_PERIOD": never,
+    }
     said = tmp_path / "said"
     command = arguments("run", 1, **settings)
     assert serve(command, num_processes=1, signal="SIGTERM", when=4.0, output=said) == [75]
@@ -412,7 +475,9 @@ def test_a_run_of_more_than_a_day_on_a_cpu_says_so(
     assert "that is longer than a day, on a CPU: use a GPU (NUM_GPUS 1), " in said.read_text()
 
 
-def test_two_checkouts_and_results_tell_which_code_ran(start: Start, tmp_path: Path, repository: Path) -> None:
+def test_two_checkouts_and_results_tell_which_code_ran(
+    start: Start, tmp_path: Path, repository: Path
+) -> None:
     status, said = start(TEST__ENABLE=True)
     assert status == 0
     assert f" in {repository}/slowfast; python " in said.splitlines()[0]

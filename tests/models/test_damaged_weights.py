@@ -25,16 +25,24 @@ class Small(nn.Sequential):
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 SAVE: dict[str, Callable[[dict[str, Tensor], Path], object]] = {
-    "zip": lambda weights, path: torch.save({"model_state": weights, "class_names": NAMES, "epoch": 3}, path),
-    "legacy": lambda weights, path: torch.save(
-        {"model_state": weights, "class_names": NAMES, "epoch": 3}, path, _use_new_zipfile_serialization=False
+    "zip": lambda weights, path: torch.save(
+        {"model_state": weights, "class_names": NAMES, "epoch": 3}, path
     ),
-    "safetensors": lambda weights, path: save_file(weights, path, metadata={"class_names": '["ant", "bee"]'}),
+    "legacy": lambda weights, path: torch.save(
+        {"model_state": weights, "class_names": NAMES, "epoch": 3},
+        path,
+        _use_new_zipfile_serialization=False,
+    ),
+    "safetensors": lambda weights, path: save_file(
+        weights, path, metadata={"class_names": '["ant", "bee"]'}
+    ),
 }
 
 
@@ -46,7 +54,9 @@ def mutations(content: bytes, *, seed: int, number: int) -> list[bytes]:
         copy = bytearray(content)
         start = int(rng.integers(len(copy)))
         stretch = slice(start, start + int(rng.integers(1, 40)))
-        kind = rng.choice(["bit", "byte", "stretch", "cut out", "cut off"], p=[0.4, 0.3, 0.1, 0.1, 0.1])
+        kind = rng.choice(
+            ["bit", "byte", "stretch", "cut out", "cut off"], p=[0.4, 0.3, 0.1, 0.1, 0.1]
+        )
         if kind == "bit":
             copy[start] ^= 1 << int(rng.integers(8))
         elif kind == "byte":
@@ -76,7 +86,9 @@ def test_a_changed_file_is_refused_by_its_checksum(tmp_path: Path, kind: str) ->
             load_weights(model, str(path))
             assert same(model.state_dict(), source)
         else:
-            with pytest.raises(ValueError, match=r"x\.pth: is (damaged or another file|not a checkpoint)"):
+            with pytest.raises(
+                ValueError, match=r"x\.pth: is (damaged or another file|not a checkpoint)"
+            ):
                 load_weights(model, str(path))
             assert same(model.state_dict(), before)
 
@@ -143,7 +155,9 @@ def test_numbers_that_no_weights_are_are_named(
 
 
 def test_of_many_damaged_weights_the_first_are_named(tmp_path: Path) -> None:
-    weights = {name: torch.full(tensor.shape, torch.nan) for name, tensor in Small().state_dict().items()}
+    weights = {
+        name: torch.full(tensor.shape, torch.nan) for name, tensor in Small().state_dict().items()
+    }
     torch.save(weights, tmp_path / "x.pth")
     message = r"0\.weight \(12 numbers not finite\), 0\.bias \(4 .*, 1\.running_mean \(4 .* and 4 more; the file is"
     with pytest.raises(ValueError, match=message):
@@ -163,7 +177,9 @@ def test_large_and_odd_numbers_of_a_sound_model_load(tmp_path: Path) -> None:
     assert same(source.state_dict(), target.state_dict())
 
 
-def test_weights_that_are_dropped_may_hold_anything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_that_are_dropped_may_hold_anything(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = Small().state_dict()
     weights["2.weight"] = torch.full((7, 4), torch.nan)
     weights["2.bias"] = torch.full((7,), torch.nan)

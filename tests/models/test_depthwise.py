@@ -30,7 +30,8 @@ def test_frame_by_frame_it_is_the_convolution_in_3d(shape: tuple[int, ...], size
     torch.manual_seed(0)
     dim = shape[1]
     x, weight, bias, dy = (
-        torch.randn(one, dtype=torch.float64) for one in (shape, (dim, 1, size, size, size), (dim,), shape)
+        torch.randn(one, dtype=torch.float64)
+        for one in (shape, (dim, 1, size, size, size), (dim,), shape)
     )
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
     expected = F.conv3d(x, weight, bias, padding=size // 2, groups=dim)
@@ -65,7 +66,9 @@ def test_one_line_says_why_triton_cannot_be_used(caplog: pytest.LogCaptureFixtur
     depthwise._decide_on_triton.cache_clear()
 
 
-def test_each_reason_against_triton_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_reason_against_triton_has_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -78,10 +81,15 @@ def test_each_reason_against_triton_has_a_remedy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TRITON_CACHE_DIR", str(file / "cache"))
     problems = " ".join(find_triton_problems())
     assert "no C compiler here" in problems
-    assert f"cannot write to {file}/cache; name another folder in the environment variable TRITON_CACHE_DIR" in problems
+    assert (
+        f"cannot write to {file}/cache; name another folder in the environment variable TRITON_CACHE_DIR"
+        in problems
+    )
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    assert find_triton_problems() == ["the kernels need a GPU of compute capability 8.0, and this one has 7.5"]
+    assert find_triton_problems() == [
+        "the kernels need a GPU of compute capability 8.0, and this one has 7.5"
+    ]
 
 
 # ---- Triton's kernels ------------------------------------------------------------------------------------------------
@@ -172,7 +180,10 @@ def test_the_kernel_compiles_without_a_gpu_to_wide_loads(capability: int) -> Non
         "CHANNELS": tiling.channels,
     }
     pointers = {"x_ptr": "*bf16", "taps_ptr": "*fp32", "bias_ptr": "*fp32", "y_ptr": "*bf16"}
-    signature = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
+    signature = {
+        name: pointers.get(name, "constexpr" if name in constants else "i32")
+        for name in kernel.arg_names
+    }
     aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in pointers}
     compiled = triton.compile(
         ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned),

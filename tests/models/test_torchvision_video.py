@@ -46,7 +46,9 @@ def cfg_of(repository: Path) -> Callable[..., CfgNode]:
     def load(name: str, *overrides: str) -> CfgNode:
         checks = [find_problems, models.find_problems]
         return load_cfg(
-            str(repository / f"configs/models/{name}.yaml"), ["TEST.ENABLE", "False", *overrides], checks=checks
+            str(repository / f"configs/models/{name}.yaml"),
+            ["TEST.ENABLE", "False", *overrides],
+            checks=checks,
         )
 
     return load
@@ -58,7 +60,9 @@ def test_all_video_models_of_torchvision_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_parameters_equal_those_that_torchvision_publishes(name: str, cfg_of: Callable[..., CfgNode]) -> None:
+def test_parameters_equal_those_that_torchvision_publishes(
+    name: str, cfg_of: Callable[..., CfgNode]
+) -> None:
     with torch.device("meta"):
         model = build_model(cfg_of(name))
     assert count_parameters(model) == meta_of(name)["num_params"]
@@ -70,13 +74,17 @@ def test_multiply_adds_are_those_that_torchvision_publishes_and_the_norms(
 ) -> None:
     # torchvision counts no norms, and 16 frames whatever the accuracy was measured with: 32 for Swin, 128 for S3D.
     size = 112 if name.endswith("_18") else 224
-    giga = count_multiply_adds(cfg_of(name, "DATA.NUM_FRAMES", "16"), num_frames=16, size=size) / 1e9
+    giga = (
+        count_multiply_adds(cfg_of(name, "DATA.NUM_FRAMES", "16"), num_frames=16, size=size) / 1e9
+    )
     norms = 0.012 if name.endswith("_18") or name == "s3d" else 0.006
     assert meta_of(name)["_ops"] < giga < (1 + norms) * meta_of(name)["_ops"]
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_config_takes_the_clips_that_torchvision_measured_with(name: str, cfg_of: Callable[..., CfgNode]) -> None:
+def test_the_config_takes_the_clips_that_torchvision_measured_with(
+    name: str, cfg_of: Callable[..., CfgNode]
+) -> None:
     cfg, weights = cfg_of(name), get_model_weights(name).DEFAULT
     view = weights.transforms()
     assert [cfg.DATA.TEST_CROP_SIZE] * 2 == [cfg.DATA.TRAIN_CROP_SIZE] * 2 == view.crop_size
@@ -85,7 +93,10 @@ def test_the_config_takes_the_clips_that_torchvision_measured_with(name: str, cf
     measured = dict(re.findall(r"`(\w+)=([\d.]+)`", weights.meta["_docs"]))
     assert float(measured["frame_rate"]) == cfg.DATA.TARGET_FPS
     assert (int(measured["clip_len"]), 1) == (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE)
-    assert (int(measured["clips_per_video"]), 1) == (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)
+    assert (int(measured["clips_per_video"]), 1) == (
+        cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        cfg.TEST.NUM_SPATIAL_CROPS,
+    )
 
 
 def test_published_files_and_accuracies_are_those_that_torchvision_states() -> None:
@@ -94,7 +105,9 @@ def test_published_files_and_accuracies_are_those_that_torchvision_states() -> N
         for name in BASELINES
         for weights in get_model_weights(name)
     }
-    others = {name: entry for name, entry in published().items() if not name.startswith("uniformer_")}
+    others = {
+        name: entry for name, entry in published().items() if not name.startswith("uniformer_")
+    }
     assert others.keys() == {*BASELINES, "swin3d_b_22k"}
     assert {entry.file: (entry.page, entry.top1) for entry in others.values()} == stated
     for name, entry in others.items():
@@ -105,7 +118,10 @@ def test_published_files_and_accuracies_are_those_that_torchvision_states() -> N
 def test_the_order_of_the_classes_is_the_one_that_torchvision_states() -> None:
     for name in BASELINES:
         for weights in get_model_weights(name):
-            assert published_class_names(f"/any/{Path(weights.url).name}") == weights.meta["categories"]
+            assert (
+                published_class_names(f"/any/{Path(weights.url).name}")
+                == weights.meta["categories"]
+            )
     assert published_class_names("another.pth") == []
 
 
@@ -115,7 +131,9 @@ def test_the_head_is_brought_into_the_order_of_the_data(
     file = tmp_path / "mc3_18-a90a0ba3.pth"
     theirs = get_model("mc3_18", num_classes=400)
     torch.save(theirs.state_dict(), file)
-    table = files("slowfast.datasets").joinpath("class_names/kinetics400.txt").read_text().splitlines()
+    table = (
+        files("slowfast.datasets").joinpath("class_names/kinetics400.txt").read_text().splitlines()
+    )
     model = build_model(cfg_of("mc3_18"))
     load_weights(model, str(file))
     assert "the data has no names to compare them with" in caplog.text
@@ -132,12 +150,22 @@ def test_the_head_is_brought_into_the_order_of_the_data(
 @pytest.mark.parametrize("name", ["mvit_v1_b", "mvit_v2_s"])
 def test_mvit_of_any_size_is_that_of_torchvision_at_its_size(name: str) -> None:
     with torch.device("meta"):
-        ours, theirs = build_mvit(name, num_classes=400, num_frames=16, crop_size=224), get_model(name)
+        ours, theirs = (
+            build_mvit(name, num_classes=400, num_frames=16, crop_size=224),
+            get_model(name),
+        )
     assert repr(ours) == repr(theirs)
     for module, other in zip(ours.modules(), theirs.modules(), strict=True):
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | tuple)}
+        plain = {
+            key: value
+            for key, value in vars(module).items()
+            if isinstance(value, bool | int | float | tuple)
+        }
         assert plain == {key: vars(other)[key] for key in plain}
-    shapes = [{key: tensor.shape for key, tensor in model.state_dict().items()} for model in (ours, theirs)]
+    shapes = [
+        {key: tensor.shape for key, tensor in model.state_dict().items()}
+        for model in (ours, theirs)
+    ]
     assert shapes[0] == shapes[1]
 
 
@@ -145,7 +173,10 @@ def numbered_weights(name: str) -> dict[str, torch.Tensor]:
     """Weights as torchvision names and shapes them, each filled with its number, which takes no room on the disk."""
     with torch.device("meta"):
         state = get_model(name).state_dict()
-    return {key: torch.tensor(float(n)).expand(tensor.shape) for n, (key, tensor) in enumerate(state.items())}
+    return {
+        key: torch.tensor(float(n)).expand(tensor.shape)
+        for n, (key, tensor) in enumerate(state.items())
+    }
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -159,12 +190,18 @@ def test_files_of_torchvision_load_whole_or_but_for_the_head(
             model = build_model(cfg_of(name, "MODEL.NUM_CLASSES", str(num_classes)))
         model.to_empty(device="cpu")
         load_weights(model, str(tmp_path / "x.pth"), may_replace_head=True)
-        head = {key for key in weights if num_classes != 400 and key.startswith(("fc.", "classifier.", "head."))}
+        head = {
+            key
+            for key in weights
+            if num_classes != 400 and key.startswith(("fc.", "classifier.", "head."))
+        }
         assert len(head) == (2 if num_classes != 400 else 0)
         for key, tensor in model.state_dict().items():
             assert (tensor == weights[key].flatten()[0]).all() or key in head, key
         with (
-            pytest.raises(ValueError, match="has a head for 400 classes, but the model has one for 7")
+            pytest.raises(
+                ValueError, match="has a head for 400 classes, but the model has one for 7"
+            )
             if head
             else torch.no_grad()
         ):
@@ -176,7 +213,9 @@ def problems_of(name: str, **keys: Any) -> list[str]:
     cfg.MODEL.MODEL_NAME = name
     cfg.DATA.TEST_CROP_SIZE = 224
     cfg.TEST.ENABLE = False
-    cfg.merge_from_list([part for key, value in keys.items() for part in (key.replace("__", "."), value)])
+    cfg.merge_from_list(
+        [part for key, value in keys.items() for part in (key.replace("__", "."), value)]
+    )
     return models.find_problems(cfg)
 
 
@@ -194,7 +233,11 @@ def problems_of(name: str, **keys: Any) -> list[str]:
             {"DATA__TEST_CROP_SIZE": 100, "DATA__TRAIN_CROP_SIZE": 100},
             "DATA.TRAIN_CROP_SIZE is 100; mvit_v1_b takes multiples of 32",
         ),
-        ("mvit_v1_b", {"DATA__NUM_FRAMES": 7}, "DATA.NUM_FRAMES is 7; mvit_v1_b takes an even number"),
+        (
+            "mvit_v1_b",
+            {"DATA__NUM_FRAMES": 7},
+            "DATA.NUM_FRAMES is 7; mvit_v1_b takes an even number",
+        ),
         ("s3d", {"DATA__NUM_FRAMES": 8}, "DATA.NUM_FRAMES is 8; s3d takes 14 or more"),
         ("s3d", {"DATA__TEST_CROP_SIZE": 112}, "DATA.TEST_CROP_SIZE is 112; s3d takes 224 or more"),
         (
@@ -216,7 +259,9 @@ def test_what_a_baseline_cannot_do_is_said(name: str, keys: dict[str, Any], mess
 def test_every_key_of_uniformer_alone_is_refused() -> None:
     assert problems_of("r3d_18") == []
     others = {bool: True, int: 8, float: 0.5, list: [1, 2, 3, 4], type(None): 0.5, str: "x"}
-    changes = {f"UNIFORMER__{key}": others[type(value)] for key, value in default_cfg().UNIFORMER.items()}
+    changes = {
+        f"UNIFORMER__{key}": others[type(value)] for key, value in default_cfg().UNIFORMER.items()
+    }
     changes |= {"UNIFORMER__QKV_BIAS": False, "MODEL__USE_CHECKPOINT": True}
     for key, value in changes.items():
         assert [problem.split(" is ")[0] for problem in problems_of("r3d_18", **{key: value})] == [
@@ -228,9 +273,16 @@ def test_a_baseline_trains_and_is_tested_as_torchvision_would_score_it(
     tiny_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
     uniformer = {
-        f"UNIFORMER__{key}": value for key, value in default_cfg().UNIFORMER.items() if value not in (None, "")
+        f"UNIFORMER__{key}": value
+        for key, value in default_cfg().UNIFORMER.items()
+        if value not in (None, "")
     }
-    cfg = tiny_cfg(MODEL__MODEL_NAME="mc3_18", DATA__ENSEMBLE_METHOD="probabilities", SOLVER__MAX_EPOCH=1, **uniformer)
+    cfg = tiny_cfg(
+        MODEL__MODEL_NAME="mc3_18",
+        DATA__ENSEMBLE_METHOD="probabilities",
+        SOLVER__MAX_EPOCH=1,
+        **uniformer,
+    )
     assert models.find_problems(cfg) == []
     train(cfg)
     result = evaluate(cfg)
@@ -249,8 +301,19 @@ def test_a_baseline_trains_and_is_tested_as_torchvision_would_score_it(
 
 
 @pytest.mark.parametrize("name", ["mvit_v2_s", "swin3d_t"])
-def test_gradients_reach_all_weights_of_small_clips(name: str, cfg_of: Callable[..., CfgNode]) -> None:
-    size = ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "64", "DATA.TEST_CROP_SIZE", "64", "MODEL.NUM_CLASSES", "3"]
+def test_gradients_reach_all_weights_of_small_clips(
+    name: str, cfg_of: Callable[..., CfgNode]
+) -> None:
+    size = [
+        "DATA.NUM_FRAMES",
+        "4",
+        "DATA.TRAIN_CROP_SIZE",
+        "64",
+        "DATA.TEST_CROP_SIZE",
+        "64",
+        "MODEL.NUM_CLASSES",
+        "3",
+    ]
     model = build_model(cfg_of(name, *size, "DATA.TEST_SHORT_SIDE", "64")).train()
     logits = model(torch.randn(2, 3, 4, 64, 64))
     assert logits.shape == (2, 3)

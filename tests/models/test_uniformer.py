@@ -16,7 +16,12 @@ from slowfast.models.depthwise import Depthwise
 from slowfast.models.uniformer import UniFormer
 
 SIZES: dict[str, dict[str, Any]] = {"s": {"depths": (3, 4, 8, 3)}, "b": {"depths": (5, 8, 20, 7)}}
-TINY: dict[str, Any] = {"num_classes": 5, "dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "head_dim": 8}
+TINY: dict[str, Any] = {
+    "num_classes": 5,
+    "dims": (8, 8, 16, 16),
+    "depths": (2, 1, 2, 1),
+    "head_dim": 8,
+}
 
 
 def block_of(model: UniFormer) -> Any:
@@ -47,7 +52,9 @@ def golden_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("size", ["s", "b"])
-def test_names_and_shapes_are_the_published_ones(size: str, reference: Callable[[str], Any]) -> None:
+def test_names_and_shapes_are_the_published_ones(
+    size: str, reference: Callable[[str], Any]
+) -> None:
     with torch.device("meta"):
         model = UniFormer(num_classes=400, **SIZES[size])
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -68,7 +75,9 @@ def test_logits_loss_gradients_and_statistics_equal_the_reference(
             **SIZES[case["arch"]],
         )
         model.load_state_dict(golden_state(model))
-        frames = torch.from_numpy(np.random.RandomState(7).standard_normal(case["input_shape"]).astype(np.float32))
+        frames = torch.from_numpy(
+            np.random.RandomState(7).standard_normal(case["input_shape"]).astype(np.float32)
+        )
         with torch.no_grad():
             logits = model.eval()(frames)
         torch.testing.assert_close(logits, torch.tensor(case["eval_logits"]), rtol=0, atol=1e-4)
@@ -78,7 +87,9 @@ def test_logits_loss_gradients_and_statistics_equal_the_reference(
         assert abs(loss.item() - case["train_loss_cross_entropy_labels_0_1"]) < 1e-4
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None
-            assert parameter.grad.norm().item() == pytest.approx(case["train_grad_l2_norm"][name], rel=1e-4, abs=1e-4)
+            assert parameter.grad.norm().item() == pytest.approx(
+                case["train_grad_l2_norm"][name], rel=1e-4, abs=1e-4
+            )
         state = model.state_dict()
         for name, norm in case["running_mean_after_l2"].items():
             assert state[name].norm().item() == pytest.approx(norm, abs=1e-4)
@@ -86,11 +97,18 @@ def test_logits_loss_gradients_and_statistics_equal_the_reference(
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
-def test_recomputed_activations_change_nothing_to_the_bit(split: bool, amp: torch.dtype | None) -> None:
+def test_recomputed_activations_change_nothing_to_the_bit(
+    split: bool, amp: torch.dtype | None
+) -> None:
     torch.manual_seed(0)
     kept = UniFormer(**TINY, drop_path=0.3, dropout=0.1, attention_dropout=0.1, split=split)
     recomputed = UniFormer(
-        **TINY, drop_path=0.3, dropout=0.1, attention_dropout=0.1, split=split, recomputed=(2, 1, 2, 1)
+        **TINY,
+        drop_path=0.3,
+        dropout=0.1,
+        attention_dropout=0.1,
+        split=split,
+        recomputed=(2, 1, 2, 1),
     )
     recomputed.load_state_dict(kept.state_dict())
     losses = []
@@ -123,10 +141,13 @@ def cfg_of(size: str) -> CfgNode:
 
 
 @pytest.mark.parametrize(
-    ("size", "num_frames", "giga"), [("s", 8, 17.61), ("s", 16, 41.76), ("s", 32, 109.6), ("b", 16, 96.74)]
+    ("size", "num_frames", "giga"),
+    [("s", 8, 17.61), ("s", 16, 41.76), ("s", 32, 109.6), ("b", 16, 96.74)],
 )
 def test_multiply_adds_equal_the_published_table(size: str, num_frames: int, giga: float) -> None:
-    assert count_multiply_adds(cfg_of(size), num_frames=num_frames, size=224) / 1e9 == pytest.approx(giga, rel=5e-4)
+    assert count_multiply_adds(
+        cfg_of(size), num_frames=num_frames, size=224
+    ) / 1e9 == pytest.approx(giga, rel=5e-4)
 
 
 def test_multiply_adds_are_those_that_fvcore_counts() -> None:
@@ -151,7 +172,11 @@ class PlainAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, dim = x.shape
         head_dim = self.of.head_dim
-        q, k, v = self.of.qkv(x).reshape(batch, tokens, 3, dim // head_dim, head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.of.qkv(x)
+            .reshape(batch, tokens, 3, dim // head_dim, head_dim)
+            .permute(2, 0, 3, 1, 4)
+        )
         weights = (q @ k.transpose(-1, -2) * self.scale).softmax(dim=-1)
         return self.of.proj((weights @ v).transpose(1, 2).reshape(batch, tokens, dim))
 
@@ -177,7 +202,9 @@ def test_the_split_block_attends_over_time_then_space() -> None:
     for h in range(2):
         for w in range(4):
             tokens = x1[:, :, :, h, w].transpose(1, 2)  # (B, T, C)
-            after_time[:, :, :, h, w] = (tokens + block.t_attn(block.t_norm(tokens))).transpose(1, 2)
+            after_time[:, :, :, h, w] = (tokens + block.t_attn(block.t_norm(tokens))).transpose(
+                1, 2
+            )
     out = torch.empty_like(x1)
     for t in range(3):
         tokens = after_time[:, :, t].flatten(2).transpose(1, 2)  # (B, H*W, C)
@@ -194,7 +221,9 @@ def test_attention_over_time_starts_as_the_identity() -> None:
 
 def test_std_patch_embeddings_overlap_in_time_and_keep_the_frames() -> None:
     model = UniFormer(**TINY, overlap_time=True)
-    assert [tuple(getattr(model, f"patch_embed{stage}").proj.kernel_size) for stage in (1, 2, 3, 4)] == [
+    assert [
+        tuple(getattr(model, f"patch_embed{stage}").proj.kernel_size) for stage in (1, 2, 3, 4)
+    ] == [
         (3, 4, 4),
         (3, 2, 2),
         (3, 2, 2),
@@ -206,7 +235,12 @@ def test_std_patch_embeddings_overlap_in_time_and_keep_the_frames() -> None:
 def test_drop_path_rises_linearly_over_all_blocks() -> None:
     model = UniFormer(**TINY, drop_path=0.5)
     stages = (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
-    rates = [module.drop_prob for stage in stages for module in stage.modules() if isinstance(module, DropPath)]
+    rates = [
+        module.drop_prob
+        for stage in stages
+        for module in stage.modules()
+        if isinstance(module, DropPath)
+    ]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
@@ -221,7 +255,9 @@ def test_dropout_acts_in_training_alone() -> None:
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("split", [False, True])
-def test_activations_stay_channels_last_from_the_first_convolution_to_the_head(num_threads: int, split: bool) -> None:
+def test_activations_stay_channels_last_from_the_first_convolution_to_the_head(
+    num_threads: int, split: bool
+) -> None:
     model = UniFormer(**TINY, drop_path=0.0, split=split).train()
     layouts = {}
 
@@ -239,7 +275,9 @@ def test_activations_stay_channels_last_from_the_first_convolution_to_the_head(n
         if isinstance(module, nn.Conv3d | nn.BatchNorm3d | nn.LayerNorm | nn.Linear | nn.GELU):
             module.register_forward_hook(record(name))
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)  # torch chooses kernels, and so layouts, by the number of threads
+    torch.set_num_threads(
+        num_threads
+    )  # torch chooses kernels, and so layouts, by the number of threads
     model(torch.randn(2, 3, 4, 64, 64))
     torch.set_num_threads(threads_before)
     assert layouts

@@ -19,11 +19,15 @@ from slowfast.models.weights import Report, fill_weights, head_names, inflate, l
 
 
 def tiny(num_classes: int = 5, **settings: Any) -> UniFormer:
-    return UniFormer(num_classes=num_classes, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8, **settings)
+    return UniFormer(
+        num_classes=num_classes, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8, **settings
+    )
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def counts(report: Report) -> tuple[int, ...]:
@@ -35,7 +39,11 @@ NUM_WEIGHTS = len(tiny().state_dict())
 WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
     "bare": lambda weights: weights,
     "model": lambda weights: {"model": weights, "epoch": 3},
-    "model_state": lambda weights: {"model_state": weights, "cfg": "A: 1", "optimizer_state": {"state": {}}},
+    "model_state": lambda weights: {
+        "model_state": weights,
+        "cfg": "A: 1",
+        "optimizer_state": {"state": {}},
+    },
     "state_dict": lambda weights: {"state_dict": weights, "loss": torch.zeros(3)},
     "model in state_dict": lambda weights: {"state_dict": {"model": weights}},
     "a model that is a name": lambda weights: {"model": {"name": "x"}, "state_dict": weights},
@@ -75,7 +83,9 @@ def test_files_of_every_kind_give_the_same_model(tmp_path: Path, suffix: str) ->
 
 
 BESIDE = {
-    "args": argparse.Namespace(lr=1e-3, folder=Path("/a"), nested=argparse.Namespace(x=[1, (2, None)])),
+    "args": argparse.Namespace(
+        lr=1e-3, folder=Path("/a"), nested=argparse.Namespace(x=[1, (2, None)])
+    ),
     "max_accuracy": np.float64(82.9),
     "config": CfgNode({"MODEL": CfgNode({"NAME": "x"})}),
 }
@@ -87,7 +97,9 @@ def test_files_with_a_command_line_beside_the_weights_open_without_calling_anyth
 ) -> None:
     source, target = tiny(), tiny()
     path = tmp_path / "x.pth"
-    torch.save({"model": source.state_dict(), **BESIDE}, path, _use_new_zipfile_serialization=is_zip)
+    torch.save(
+        {"model": source.state_dict(), **BESIDE}, path, _use_new_zipfile_serialization=is_zip
+    )
     assert counts(load_weights(target, str(path))) == (NUM_WEIGHTS, 0, 0, 0, 0)
     assert same(source.state_dict(), target.state_dict())
 
@@ -102,7 +114,9 @@ class Attack:
 
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("hidden_in", ["model", "args"])
-def test_a_file_that_wants_to_run_a_command_is_refused(tmp_path: Path, is_zip: bool, hidden_in: str) -> None:
+def test_a_file_that_wants_to_run_a_command_is_refused(
+    tmp_path: Path, is_zip: bool, hidden_in: str
+) -> None:
     attack: Any = Attack(tmp_path / "owned")
     state = {"model": tiny().state_dict(), "args": argparse.Namespace(x=attack)}
     state = state if hidden_in == "args" else {"model": attack}
@@ -110,7 +124,9 @@ def test_a_file_that_wants_to_run_a_command_is_refused(tmp_path: Path, is_zip: b
     torch.save(state, path, _use_new_zipfile_serialization=is_zip)
     target = tiny()
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(ValueError, match=r"x\.pth: .* \(it holds posix\.system, which could run code\)"):
+    with pytest.raises(
+        ValueError, match=r"x\.pth: .* \(it holds posix\.system, which could run code\)"
+    ):
         load_weights(target, str(path))
     assert not (tmp_path / "owned").exists()
     assert same(before, target.state_dict())
@@ -129,7 +145,10 @@ def test_a_truncated_file_changes_nothing(tmp_path: Path, kind: str) -> None:
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     for size in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match=rf"{path.name}: (not a whole checkpoint of tensors|is not a checkpoint)"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{path.name}: (not a whole checkpoint of tensors|is not a checkpoint)",
+        ):
             load_weights(target, str(path))
     assert same(before, target.state_dict())
 
@@ -142,15 +161,23 @@ def test_inflation_by_hand() -> None:
 def test_image_weights_are_inflated_and_get_a_new_head(tmp_path: Path) -> None:
     source, target = tiny(num_classes=1000), tiny()
     weights = source.state_dict()
-    flat = {name: tensor.mean(dim=2) if tensor.dim() == 5 else tensor for name, tensor in weights.items()}
-    flat = {name: tensor for name, tensor in flat.items() if not name.endswith("num_batches_tracked")}
+    flat = {
+        name: tensor.mean(dim=2) if tensor.dim() == 5 else tensor
+        for name, tensor in weights.items()
+    }
+    flat = {
+        name: tensor for name, tensor in flat.items() if not name.endswith("num_batches_tracked")
+    }
     torch.save({"model": flat}, tmp_path / "x.pth")
     head = target.head.weight.clone()
     report = load_weights(target, str(tmp_path / "x.pth"), may_replace_head=True)
     loaded = target.state_dict()
     assert loaded["patch_embed1.proj.weight"].shape == (8, 3, 3, 4, 4)
     torch.testing.assert_close(
-        loaded["patch_embed1.proj.weight"].sum(dim=2), flat["patch_embed1.proj.weight"], rtol=1e-6, atol=1e-7
+        loaded["patch_embed1.proj.weight"].sum(dim=2),
+        flat["patch_embed1.proj.weight"],
+        rtol=1e-6,
+        atol=1e-7,
     )
     assert torch.equal(target.head.weight, head)
     assert report.inflated.keys() == {name for name, tensor in weights.items() if tensor.dim() == 5}
@@ -166,12 +193,17 @@ def test_a_head_of_another_size_is_replaced_only_where_allowed(
     source, target = tiny(num_classes=7), tiny()
     torch.save(source.state_dict(), tmp_path / "x.pth")
     head = target.head.weight.clone()
-    message = r"x\.pth has a head for 7 classes, but the model has one for 5; check MODEL\.NUM_CLASSES"
+    message = (
+        r"x\.pth has a head for 7 classes, but the model has one for 5; check MODEL\.NUM_CLASSES"
+    )
     with pytest.raises(ValueError, match=message):
         load_weights(target, str(tmp_path / "x.pth"))
     with caplog.at_level("INFO"):
         load_weights(target, str(tmp_path / "x.pth"), may_replace_head=True)
-    assert "x.pth has a head of another size, or none; the head keeps its random weights" in caplog.text
+    assert (
+        "x.pth has a head of another size, or none; the head keeps its random weights"
+        in caplog.text
+    )
     assert f"of {NUM_WEIGHTS} weights, {NUM_WEIGHTS - 2} loaded, 99." in caplog.text
     assert "(head.weight, head.bias), 0 missing, 0 unexpected" in caplog.text
     assert torch.equal(target.head.weight, head)
@@ -180,9 +212,13 @@ def test_a_head_of_another_size_is_replaced_only_where_allowed(
 
 
 def test_a_file_without_a_head_can_start_a_training_alone(tmp_path: Path) -> None:
-    weights = {name: tensor for name, tensor in tiny().state_dict().items() if not name.startswith("head.")}
+    weights = {
+        name: tensor for name, tensor in tiny().state_dict().items() if not name.startswith("head.")
+    }
     torch.save(weights, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"2 of \d+ weights are missing \(head\.weight, head\.bias\)"):
+    with pytest.raises(
+        ValueError, match=r"2 of \d+ weights are missing \(head\.weight, head\.bias\)"
+    ):
         load_weights(tiny(), str(tmp_path / "x.pth"))
     assert set(load_weights(tiny(), str(tmp_path / "x.pth"), may_replace_head=True).missing) == {
         "head.weight",
@@ -199,9 +235,13 @@ class WithHead(nn.Sequential):
         *path, last = head.split(".")
         inner: nn.Module = self
         for name in path:
-            inner.add_module(name, nn.Sequential(nn.Dropout()) if name == "head" else nn.Sequential())
+            inner.add_module(
+                name, nn.Sequential(nn.Dropout()) if name == "head" else nn.Sequential()
+            )
             inner = inner.get_submodule(name)
-        inner.add_module(last, nn.Conv3d(4, num_classes, 1) if head.startswith("classifier") else nn.Linear(4, 5))
+        inner.add_module(
+            last, nn.Conv3d(4, num_classes, 1) if head.startswith("classifier") else nn.Linear(4, 5)
+        )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -224,7 +264,9 @@ def test_published_models_are_told_apart(other: str) -> None:
             cfg.MODEL.MODEL_NAME = other
         state = build_model(cfg).state_dict()
     known = small.state_dict().keys()
-    num_missing = len([name for name in known - state.keys() if not name.endswith("num_batches_tracked")])
+    num_missing = len(
+        [name for name in known - state.keys() if not name.endswith("num_batches_tracked")]
+    )
     counts = rf"{num_missing} of {len(known)} weights are missing.*, {len(state.keys() - known)} are unknown"
     with pytest.raises(ValueError, match=rf"x\.pth is not of this model: {counts}"):
         fill_weights(small, state, path="x.pth")
@@ -234,7 +276,10 @@ def test_published_models_are_told_apart(other: str) -> None:
 def test_the_head_is_the_last_layer_whatever_its_name(tmp_path: Path, head: str) -> None:
     model = WithHead(head, 5)
     assert head_names(model) == [f"{head}.weight", f"{head}.bias"]
-    smaller = {name: tensor[:3] if name.startswith(head) else tensor for name, tensor in model.state_dict().items()}
+    smaller = {
+        name: tensor[:3] if name.startswith(head) else tensor
+        for name, tensor in model.state_dict().items()
+    }
     torch.save(smaller, tmp_path / "x.pth")
     report = load_weights(model, str(tmp_path / "x.pth"), may_replace_head=True)
     assert set(report.dropped) == set(head_names(model))
@@ -244,7 +289,10 @@ def test_weights_of_another_model_change_nothing(tmp_path: Path) -> None:
     source, target = tiny(split=True), tiny()
     torch.save(source.state_dict(), tmp_path / "x.pth")
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(ValueError, match=r"x\.pth is not of this model: 0 of \d+ weights are missing, 12 are unknown"):
+    with pytest.raises(
+        ValueError,
+        match=r"x\.pth is not of this model: 0 of \d+ weights are missing, 12 are unknown",
+    ):
         load_weights(target, str(tmp_path / "x.pth"), may_replace_head=True)
     assert same(before, target.state_dict())
 
@@ -254,9 +302,15 @@ def test_weights_of_another_size_or_kind_of_model_are_refused(tmp_path: Path) ->
     wider = UniFormer(num_classes=5, dims=(8, 8, 16, 32), depths=(1, 1, 1, 1), head_dim=8)
     other = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Linear(4, 5))
     for source, message in (
-        (deeper, r"0 of \d+ weights are missing, 22 are unknown \(blocks2\.1\.pos_embed\.weight, .*, \.\.\.\)"),
+        (
+            deeper,
+            r"0 of \d+ weights are missing, 22 are unknown \(blocks2\.1\.pos_embed\.weight, .*, \.\.\.\)",
+        ),
         (wider, r"\d+ have another size \(patch_embed4\.norm\.weight \(32,\) for \(16,\), "),
-        (other, rf"\d+ of {NUM_WEIGHTS} weights are missing .*, 4 are unknown \(0\.weight, 0\.bias, 1\.weight,"),
+        (
+            other,
+            rf"\d+ of {NUM_WEIGHTS} weights are missing .*, 4 are unknown \(0\.weight, 0\.bias, 1\.weight,",
+        ),
     ):
         torch.save(source.state_dict(), tmp_path / "x.pth")
         with pytest.raises(ValueError, match=message):
@@ -268,7 +322,9 @@ def test_what_a_pattern_allows_may_differ(tmp_path: Path) -> None:
     weights = {name: tensor for name, tensor in source.state_dict().items() if name != "norm.bias"}
     torch.save(weights, tmp_path / "x.pth")
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(ValueError, match=r"1 of \d+ weights are missing \(norm\.bias\), 12 are unknown"):
+    with pytest.raises(
+        ValueError, match=r"1 of \d+ weights are missing \(norm\.bias\), 12 are unknown"
+    ):
         load_weights(target, str(tmp_path / "x.pth"), allowed=["head.*"])
     report = load_weights(target, str(tmp_path / "x.pth"), allowed=["head.*", "norm.bias", "*.t_*"])
     assert set(report.dropped) == {"head.weight", "head.bias"}
@@ -288,19 +344,28 @@ def save_named(path: Path, names: list[str]) -> UniFormer:
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 
 
-def test_classes_in_another_order_take_their_rows_with_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_in_another_order_take_their_rows_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source, target = save_named(tmp_path / "x.pth", NAMES), tiny()
     source.eval(), target.eval()
     frames = torch.randn(2, 3, 4, 32, 32)
     with caplog.at_level("INFO"):
-        report = load_weights(target, str(tmp_path / "x.pth"), class_names=["dog", "ant", "eel", "bee", "cat"])
+        report = load_weights(
+            target, str(tmp_path / "x.pth"), class_names=["dog", "ant", "eel", "bee", "cat"]
+        )
     assert report.class_order == [3, 0, 4, 1, 2]
-    assert "x.pth has the data's classes in another order: the rows of its head are reordered" in caplog.text
+    assert (
+        "x.pth has the data's classes in another order: the rows of its head are reordered"
+        in caplog.text
+    )
     torch.testing.assert_close(target(frames), source(frames)[:, [3, 0, 4, 1, 2]])
 
 
 @pytest.mark.parametrize("names", [[], NAMES, ["Ant", "BEE", "c-a-t", "dog ", "eel"]])
-def test_the_same_classes_or_unknown_ones_leave_the_head_as_it_is(tmp_path: Path, names: list[str]) -> None:
+def test_the_same_classes_or_unknown_ones_leave_the_head_as_it_is(
+    tmp_path: Path, names: list[str]
+) -> None:
     source, target = save_named(tmp_path / "x.pth", NAMES), tiny()
     report = load_weights(target, str(tmp_path / "x.pth"), class_names=names)
     assert report.class_order == []
@@ -314,7 +379,9 @@ def test_a_file_without_names_is_taken_as_it_is(tmp_path: Path) -> None:
     assert same(source.state_dict(), target.state_dict())
 
 
-def test_other_classes_are_an_error_or_get_a_new_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_classes_are_an_error_or_get_a_new_head(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source, target = save_named(tmp_path / "x.pth", NAMES), tiny()
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     others = ["ant", "bee", "cow", "dog", "elk"]
@@ -326,7 +393,9 @@ def test_other_classes_are_an_error_or_get_a_new_head(tmp_path: Path, caplog: py
         load_weights(target, str(tmp_path / "x.pth"), class_names=others)
     assert same(before, target.state_dict())
     with caplog.at_level("INFO"):
-        report = load_weights(target, str(tmp_path / "x.pth"), class_names=others, may_replace_head=True)
+        report = load_weights(
+            target, str(tmp_path / "x.pth"), class_names=others, may_replace_head=True
+        )
     assert "was trained on other classes" in caplog.text
     assert "the head keeps its random weights" in caplog.text
     assert set(report.dropped) == {"head.weight", "head.bias"}
@@ -350,7 +419,9 @@ def test_the_report_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_weights_that_fill_a_model_as_they_are_need_no_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_that_fill_a_model_as_they_are_need_no_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level("INFO"):
         report = fill_weights(tiny(), tiny().state_dict(), path="x.pth")
     assert report.is_whole
@@ -358,7 +429,9 @@ def test_weights_that_fill_a_model_as_they_are_need_no_words(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("change", ["dropped", "missing", "unexpected", "inflated", "reordered"])
-def test_whatever_was_not_filled_as_it_is_is_logged(change: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_was_not_filled_as_it_is_is_logged(
+    change: str, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = tiny(num_classes=7 if change == "dropped" else 5).state_dict()
     state: dict[str, Any] = {"model_state": weights, "class_names": NAMES}
     if change == "missing":
@@ -369,7 +442,13 @@ def test_whatever_was_not_filled_as_it_is_is_logged(change: str, caplog: pytest.
         weights["patch_embed1.proj.weight"] = weights["patch_embed1.proj.weight"].mean(dim=2)
     names = NAMES[::-1] if change == "reordered" else []
     with caplog.at_level("INFO"):
-        report = fill_weights(tiny(), state, path="x.pth", allowed=["norm.bias", "extra", "head.*"], class_names=names)
+        report = fill_weights(
+            tiny(), state, path="x.pth", allowed=["norm.bias", "extra", "head.*"], class_names=names
+        )
     assert not report.is_whole
-    reports = [message for message in caplog.messages if message.startswith(f"x.pth: of {NUM_WEIGHTS} weights, ")]
+    reports = [
+        message
+        for message in caplog.messages
+        if message.startswith(f"x.pth: of {NUM_WEIGHTS} weights, ")
+    ]
     assert len(reports) == 1

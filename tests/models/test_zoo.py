@@ -21,27 +21,41 @@ def _no_folder_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEIGHTS_DIR", raising=False)
 
 
-def test_every_experiment_with_published_weights_has_an_entry(reference: Callable[[str], Any]) -> None:
+def test_every_experiment_with_published_weights_has_an_entry(
+    reference: Callable[[str], Any],
+) -> None:
     table = {
         entry["exp"]: (entry["benchmark"], float(entry["published"]["top1"].rstrip("*")))
         for entry in reference("experiments")
         if entry["published"]["weights_linked"]
     }
-    zoo = {entry.experiment: (entry.dataset, entry.top1) for entry in published().values() if entry.experiment}
+    zoo = {
+        entry.experiment: (entry.dataset, entry.top1)
+        for entry in published().values()
+        if entry.experiment
+    }
     assert zoo == table
     names = [name for name in published() if name.startswith("uniformer_")]
     assert len(names) == len(table) + 2  # and the two of ImageNet
 
 
-def test_every_name_that_published_configs_start_from_is_known(reference: Callable[[str], Any]) -> None:
+def test_every_name_that_published_configs_start_from_is_known(
+    reference: Callable[[str], Any],
+) -> None:
     names = {entry["train"]["pretrain_name"] for entry in reference("experiments")}
     assert names <= published().keys()
 
 
 def test_every_entry_is_a_file_and_a_page_of_its_own() -> None:
     entries = published().values()
-    assert len({entry.file for entry in entries}) == len({entry.page for entry in entries}) == len(entries)
-    assert all(entry.page.startswith("https://") and entry.file.endswith(".pth") for entry in entries)
+    assert (
+        len({entry.file for entry in entries})
+        == len({entry.page for entry in entries})
+        == len(entries)
+    )
+    assert all(
+        entry.page.startswith("https://") and entry.file.endswith(".pth") for entry in entries
+    )
 
 
 @pytest.mark.parametrize("given_by", ["key", "environment"])
@@ -49,7 +63,9 @@ def test_a_name_is_looked_up_in_the_folder_of_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_by: str
 ) -> None:
     (tmp_path / f"{NAME}.pth").touch()
-    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path if given_by == "environment" else tmp_path / "other"))
+    monkeypatch.setenv(
+        "WEIGHTS_DIR", str(tmp_path if given_by == "environment" else tmp_path / "other")
+    )
     folder = str(tmp_path) if given_by == "key" else ""
     assert find_weights(NAME, key="X", folder=folder) == str(tmp_path / f"{NAME}.pth")
 
@@ -62,7 +78,9 @@ def test_a_missing_published_file_says_where_to_get_it(tmp_path: Path) -> None:
         f"UNIFORMER.PRETRAIN_NAME is '{NAME}', but no folder of weights is given; download it from {page}, and set "
         f"MODEL.WEIGHTS_DIR or the environment variable WEIGHTS_DIR to the folder that holds {NAME}.pth"
     )
-    with pytest.raises(FileNotFoundError, match=rf"but {tmp_path} has no file {NAME}\.pth; download it from https:"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"but {tmp_path} has no file {NAME}\.pth; download it from https:"
+    ):
         find_weights(NAME, key="X", folder=str(tmp_path))
 
 
@@ -83,8 +101,12 @@ def test_a_known_sha256_is_verified(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"weights")
     right = Published("a.pth", "https://a", "A", 1.0, sha256=hashlib.sha256(b"weights").hexdigest())
     first_digits = right._replace(sha256=right.sha256[:8])
-    assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": right}) == str(tmp_path / "a.pth")
-    assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": first_digits}) == str(tmp_path / "a.pth")
+    assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": right}) == str(
+        tmp_path / "a.pth"
+    )
+    assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": first_digits}) == str(
+        tmp_path / "a.pth"
+    )
     wrong = right._replace(sha256="0" * 64)
     with pytest.raises(
         ValueError,
@@ -98,7 +120,8 @@ def test_a_published_file_is_verified_under_its_own_name(tmp_path: Path) -> None
     path.write_bytes(b"abc")  # its sha256 begins with ba7816bf
     for weights, folder in ((str(path), ""), ("mc3_18", str(tmp_path))):
         with pytest.raises(
-            ValueError, match=r"is not the published mc3_18-.*: its sha256 is ba7816bf.* a90a0ba3; down"
+            ValueError,
+            match=r"is not the published mc3_18-.*: its sha256 is ba7816bf.* a90a0ba3; down",
         ):
             find_weights(weights, key="X", folder=folder)
     zoo = {"a": Published("a.pth", "https://a", "A", 1.0, sha256="ba7816bf")}
@@ -119,7 +142,9 @@ def test_only_sums_that_are_known_are_in_the_registry() -> None:
 
 
 def test_a_folder_of_weights_is_no_file_of_weights(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"^{tmp_path}: is a folder, not a checkpoint file; name a file$"):
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path}: is a folder, not a checkpoint file; name a file$"
+    ):
         find_weights(str(tmp_path), key="X")
     (tmp_path / "a.pth").symlink_to(tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth: is a link that leads back to itself"):
@@ -132,15 +157,21 @@ def test_given_weights_come_before_the_published_name(tiny_cfg: TinyCfg, tmp_pat
     names = {"UNIFORMER__PRETRAIN_NAME": NAME, "MODEL__WEIGHTS_DIR": tmp_path}
     assert weights_to_start(tiny_cfg()) == ""
     assert weights_to_start(tiny_cfg(**names)) == str(tmp_path / f"{NAME}.pth")
-    assert weights_to_start(tiny_cfg(**names, TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "x.pth")) == str(
-        tmp_path / "x.pth"
-    )
+    assert weights_to_start(
+        tiny_cfg(**names, TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "x.pth")
+    ) == str(tmp_path / "x.pth")
 
 
 def test_missing_weights_are_found_before_a_run_starts(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
     assert models.find_problems(tiny_cfg()) == []
-    assert f"is '{NAME}', but no folder" in models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME))[0]
-    none = {"TRAIN__CHECKPOINT_FILE_PATH": tmp_path / "a.pth", "TEST__CHECKPOINT_FILE_PATH": tmp_path / "b.pth"}
+    assert (
+        f"is '{NAME}', but no folder"
+        in models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME))[0]
+    )
+    none = {
+        "TRAIN__CHECKPOINT_FILE_PATH": tmp_path / "a.pth",
+        "TEST__CHECKPOINT_FILE_PATH": tmp_path / "b.pth",
+    }
     assert [problem.split(" is ")[0] for problem in models.find_problems(tiny_cfg(**none))] == [
         "TRAIN.CHECKPOINT_FILE_PATH",
         "TEST.CHECKPOINT_FILE_PATH",
@@ -150,10 +181,15 @@ def test_missing_weights_are_found_before_a_run_starts(tiny_cfg: TinyCfg, tmp_pa
     assert "there are no weights to test" in alone[0]
 
 
-def test_weights_that_the_training_will_write_are_no_problem(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+def test_weights_that_the_training_will_write_are_no_problem(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
     written = checkpoint_path(str(tmp_path / "run"), epoch=2)
     assert models.find_problems(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=written)) == []
-    assert models.find_problems(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=written, TRAIN__ENABLE=False)) != []
+    assert (
+        models.find_problems(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=written, TRAIN__ENABLE=False))
+        != []
+    )
 
 
 def test_neither_testing_nor_resuming_needs_the_weights_to_start_from(tiny_cfg: TinyCfg) -> None:
@@ -161,4 +197,7 @@ def test_neither_testing_nor_resuming_needs_the_weights_to_start_from(tiny_cfg: 
     save_checkpoint(checkpoint_path(cfg.OUTPUT_DIR, epoch=1), {"epoch": 1})
     assert models.find_problems(cfg) == []
     assert models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME, TRAIN__ENABLE=False)) == []
-    assert models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME, TRAIN__AUTO_RESUME=False)) != []
+    assert (
+        models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME, TRAIN__AUTO_RESUME=False))
+        != []
+    )

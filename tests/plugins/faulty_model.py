@@ -35,7 +35,9 @@ class Faulty(nn.Module):
         logits: Tensor = self.model(frames)
         if not self.training and self.fault.FOLDER and logits.device.type == "cpu":
             weights = b"".join(value.numpy().tobytes() for value in self.state_dict().values())
-            Path(self.fault.FOLDER, f"rank_{rank()}").write_text(hashlib.sha256(weights).hexdigest())
+            Path(self.fault.FOLDER, f"rank_{rank()}").write_text(
+                hashlib.sha256(weights).hexdigest()
+            )
         if not self.training and self.fault.KIND == "nan_in_evaluation":
             logits[::4] = torch.nan
         if self.training and torch.initial_seed() in self.seeds and rank() == self.fault.RANK:

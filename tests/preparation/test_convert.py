@@ -30,7 +30,9 @@ def gradient(num_frames: int, height: int, width: int) -> NDArray[np.uint8]:
     return frames
 
 
-def write_other(path: Path, frames: NDArray[np.uint8], *, times: list[int], codec: str, pix_fmt: str) -> None:
+def write_other(
+    path: Path, frames: NDArray[np.uint8], *, times: list[int], codec: str, pix_fmt: str
+) -> None:
     """Write a video of another codec, with frames at given milliseconds, and with sound."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options={"crf": "10", "b": "2M"})
@@ -45,7 +47,9 @@ def write_other(path: Path, frames: NDArray[np.uint8], *, times: list[int], code
             image.pts, image.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(image))
         container.mux(stream.encode(None))
-        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((2, 1024), np.float32), format="fltp", layout="stereo"
+        )
         silence.sample_rate = 48000
         container.mux(sound.encode(silence))
         container.mux(sound.encode(None))
@@ -56,7 +60,9 @@ def turn(path: Path) -> None:
     content = bytearray(path.read_bytes())
     start = content.index(b"tkhd") + 4 + 40  # of the matrix, in a box of version 0
     matrix = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
-    content[start : start + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in matrix)
+    content[start : start + 36] = b"".join(
+        number.to_bytes(4, "big", signed=True) for number in matrix
+    )
     path.write_bytes(content)
 
 
@@ -75,9 +81,13 @@ def videos(tmp_path: Path) -> Path:
     return tmp_path / "videos"
 
 
-def test_a_large_video_becomes_small_with_the_same_frames_at_the_same_times(videos: Path, tmp_path: Path) -> None:
+def test_a_large_video_becomes_small_with_the_same_frames_at_the_same_times(
+    videos: Path, tmp_path: Path
+) -> None:
     frames, times = gradient(9, 120, 213), [0, 40, 80, 200, 203, 300, 1000, 1033, 1100]
-    write_other(videos / "a class/wide.mkv", frames, times=times, codec="libvpx-vp9", pix_fmt="yuv420p")
+    write_other(
+        videos / "a class/wide.mkv", frames, times=times, codec="libvpx-vp9", pix_fmt="yuv420p"
+    )
     assert resize(videos, tmp_path / "out", short_side=60) == {"resized": 1}
     small, small_times = read(tmp_path / "out/a class/wide.mp4")
     assert small_times == [time / 1000 for time in times]
@@ -91,7 +101,11 @@ def test_a_large_video_becomes_small_with_the_same_frames_at_the_same_times(vide
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov"])
 def test_other_containers_keep_every_frame(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path], painted_number: PaintedNumber, suffix: str
+    videos: Path,
+    tmp_path: Path,
+    write_painted: Callable[..., Path],
+    painted_number: PaintedNumber,
+    suffix: str,
 ) -> None:
     write_painted(videos / f"bars{suffix}", 60, bf="3", g="12")
     assert resize(videos, tmp_path / "out") == {"resized": 1}
@@ -105,7 +119,13 @@ def test_a_small_h264_file_is_copied_and_nothing_is_enlarged(
 ) -> None:
     small = write_painted(videos / "small.mp4", 10)
     write_painted(videos / "other.mkv", 10)
-    write_other(videos / "odd.avi", gradient(5, 33, 45), times=[0, 40, 80, 120, 160], codec="ffv1", pix_fmt="yuv444p")
+    write_other(
+        videos / "odd.avi",
+        gradient(5, 33, 45),
+        times=[0, 40, 80, 120, 160],
+        codec="ffv1",
+        pix_fmt="yuv444p",
+    )
     assert resize(videos, tmp_path / "out") == {"copied": 1, "resized": 2}
     assert (tmp_path / "out/small.mp4").read_bytes() == small.read_bytes()
     assert read(tmp_path / "out/other.mp4")[0].shape == (10, 32, 128, 3)
@@ -131,9 +151,14 @@ def test_a_video_taken_sideways_stands_upright_afterwards(videos: Path, tmp_path
 
 def test_full_range_colors_are_kept(videos: Path, tmp_path: Path) -> None:
     frames = gradient(5, 64, 96)
-    write_other(videos / "full.avi", frames, times=[0, 40, 80, 120, 160], codec="mjpeg", pix_fmt="yuvj420p")
+    write_other(
+        videos / "full.avi", frames, times=[0, 40, 80, 120, 160], codec="mjpeg", pix_fmt="yuvj420p"
+    )
     resize(videos, tmp_path / "out")
-    assert np.abs(read(tmp_path / "out/full.mp4")[0].astype(int) - read(videos / "full.avi")[0]).mean() < 2
+    assert (
+        np.abs(read(tmp_path / "out/full.mp4")[0].astype(int) - read(videos / "full.avi")[0]).mean()
+        < 2
+    )
 
 
 def test_packets_that_repeat_a_frame_give_none(videos: Path, tmp_path: Path) -> None:
@@ -151,7 +176,12 @@ def test_packets_that_repeat_a_frame_give_none(videos: Path, tmp_path: Path) -> 
                 repeat.pts = repeat.dts = packet.pts + 1
                 container.mux(repeat)
     with av.open(str(videos / "slow.mkv")) as container:
-        assert [packet.size > 0 for packet in container.demux(video=0)][:4] == [True, False, True, False]
+        assert [packet.size > 0 for packet in container.demux(video=0)][:4] == [
+            True,
+            False,
+            True,
+            False,
+        ]
 
     assert resize(videos, tmp_path / "out") == {"resized": 1}
     frames, times = read(tmp_path / "out/slow.mp4")
@@ -159,7 +189,9 @@ def test_packets_that_repeat_a_frame_give_none(videos: Path, tmp_path: Path) -> 
     assert np.abs(frames.astype(int) - read(videos / "slow.mkv")[0]).mean() < 2
 
 
-def test_keyframes_are_close_together(videos: Path, tmp_path: Path, write_painted: Callable[..., Path]) -> None:
+def test_keyframes_are_close_together(
+    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
+) -> None:
     write_painted(videos / "long.mkv", 200, g="250", sc_threshold="0")
     resize(videos, tmp_path / "out")
     with av.open(str(tmp_path / "out/long.mp4")) as container:
@@ -177,7 +209,9 @@ def test_bad_videos_are_listed_with_reasons_and_tried_again(
     write_painted(videos / "long.mp4", 60, g="10")
     content = bytearray((videos / "long.mp4").read_bytes())
     with av.open(str(videos / "long.mp4")) as container:
-        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [
+            (packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size
+        ]
     for position, size in packets[30:40]:
         content[position : position + size] = bytes(size)
     (videos / "damaged.mkv").write_bytes(content)
@@ -202,10 +236,14 @@ def test_bad_videos_are_listed_with_reasons_and_tried_again(
 
 def test_damage_that_only_the_log_tells_is_not_written(videos: Path, tmp_path: Path) -> None:
     times = [20 * number for number in range(30)]
-    write_other(videos / "v.mov", gradient(30, 48, 64), times=times, codec="mjpeg", pix_fmt="yuvj420p")
+    write_other(
+        videos / "v.mov", gradient(30, 48, 64), times=times, codec="mjpeg", pix_fmt="yuvj420p"
+    )
     content = bytearray((videos / "v.mov").read_bytes())
     with av.open(str(videos / "v.mov")) as container:
-        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [
+            (packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size
+        ]
     position, size = packets[15]
     content[position + size // 2 : position + size - 2] = bytes(size - 2 - size // 2)
     (videos / "v.mov").write_bytes(content)
@@ -243,15 +281,21 @@ def test_a_folder_of_other_settings_is_left_alone(
 ) -> None:
     write_painted(videos / "one.mkv", 10)
     resize(videos, tmp_path / "out")
-    with pytest.raises(FileExistsError, match=r'out was made with \{"short_side": 320, "crf": 18\}'):
+    with pytest.raises(
+        FileExistsError, match=r'out was made with \{"short_side": 320, "crf": 18\}'
+    ):
         resize(videos, tmp_path / "out", crf=23)
     assert json.loads((tmp_path / "out/resize.json").read_text()) == {"short_side": 320, "crf": 18}
 
 
-def test_two_videos_never_become_one(videos: Path, tmp_path: Path, write_painted: Callable[..., Path]) -> None:
+def test_two_videos_never_become_one(
+    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
+) -> None:
     write_painted(videos / "one.mkv", 10)
     write_painted(videos / "one.mp4", 10)
-    with pytest.raises(ValueError, match=r"one\.mkv and .*one\.mp4 would both become .*out/one\.mp4; rename one"):
+    with pytest.raises(
+        ValueError, match=r"one\.mkv and .*one\.mp4 would both become .*out/one\.mp4; rename one"
+    ):
         resize(videos, tmp_path / "out")
 
 
@@ -262,7 +306,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         resize(tmp_path, tmp_path.parent / "out", short_side=321)
     with pytest.raises(ValueError, match="crf is 60; use 0"):
         resize(tmp_path, tmp_path.parent / "out", crf=60)
-    with pytest.raises(ValueError, match=r"small lies in .*, whose videos are to be read; choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"small lies in .*, whose videos are to be read; choose another folder"
+    ):
         resize(tmp_path, tmp_path / "small")
     with pytest.raises(ValueError, match=r"the frame rate is -1; use frames per second"):
         extract_frames(tmp_path, tmp_path.parent / "out", fps=-1, num_workers=1)
@@ -277,11 +323,15 @@ def test_frames_at_a_constant_rate_are_those_that_ffmpeg_would_extract(
 ) -> None:
     # At 15 frames/s, every frame stands for two ticks of 30 frames/s.
     write_painted(videos / "a class/slow.mp4", 12, fps=15)
-    counts = extract_frames(videos, tmp_path / "out", template="img_{:05d}.jpg", num_workers=2).counts
+    counts = extract_frames(
+        videos, tmp_path / "out", template="img_{:05d}.jpg", num_workers=2
+    ).counts
     assert counts == {"written": 1}
     folder = tmp_path / "out/a class/slow"
     files = sorted(folder.iterdir())
-    assert [path.name for path in files] == [f"img_{number:05d}.jpg" for number in range(1, len(files) + 1)]
+    assert [path.name for path in files] == [
+        f"img_{number:05d}.jpg" for number in range(1, len(files) + 1)
+    ]
     numbers = painted_number(np.stack([np.asarray(Image.open(path)) for path in files]))
     assert numbers == [number // 2 for number in range(24)]
 
@@ -292,10 +342,14 @@ def test_all_frames_of_the_file_are_written_once(
     write_painted(videos / "one.mp4", 40, fps=15)
     extract_frames(videos, tmp_path / "out", fps=0, num_workers=1)
     files = sorted((tmp_path / "out/one").iterdir())
-    assert painted_number(np.stack([np.asarray(Image.open(path)) for path in files])) == list(range(40))
+    assert painted_number(np.stack([np.asarray(Image.open(path)) for path in files])) == list(
+        range(40)
+    )
 
 
-def test_a_frame_folder_is_whole_or_not_there(videos: Path, tmp_path: Path, write_painted: Callable[..., Path]) -> None:
+def test_a_frame_folder_is_whole_or_not_there(
+    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
+) -> None:
     write_painted(videos / "good.mp4", 20)
     (videos / "bad.mp4").write_bytes((videos / "good.mp4").read_bytes()[:900])
     unfinished = tmp_path / "out/.good.part"
@@ -303,9 +357,16 @@ def test_a_frame_folder_is_whole_or_not_there(videos: Path, tmp_path: Path, writ
     (unfinished / "00099.jpg").touch()
     result = extract_frames(videos, tmp_path / "out", fps=25, num_workers=1)
     assert result.counts == {"written": 1, "failed": 1}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good", "frames.json", "frames_failed.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "good",
+        "frames.json",
+        "frames_failed.csv",
+    }
     assert len(list((tmp_path / "out/good").iterdir())) == 20
-    assert extract_frames(videos, tmp_path / "out", fps=25, num_workers=1).counts == {"there already": 1, "failed": 1}
+    assert extract_frames(videos, tmp_path / "out", fps=25, num_workers=1).counts == {
+        "there already": 1,
+        "failed": 1,
+    }
 
 
 def test_folders_may_have_a_colon_in_their_names(

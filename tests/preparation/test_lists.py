@@ -9,7 +9,12 @@ import pytest
 
 from slowfast.datasets.annotations import Annotations, read_path_list
 from slowfast.datasets.class_name_files import read_class_names
-from slowfast.preparation.lists import Found, write_fold_lists, write_folder_lists, write_found_lists
+from slowfast.preparation.lists import (
+    Found,
+    write_fold_lists,
+    write_folder_lists,
+    write_found_lists,
+)
 from slowfast.preparation.splits import split_sizes
 
 SHARES = {"val": 0.2, "test": 0.1}
@@ -39,7 +44,9 @@ def test_every_video_is_in_one_list_with_the_label_of_its_folder(tmp_path: Path)
         rows = read_path_list(str(lists / f"{split}.csv"), separator=",", num_classes=2)
         seen += [rows[row] for row in range(len(rows))]
         assert {video.label for video in seen[-len(rows) :]} == {0, 1}
-    assert {video.path for video in seen} == {str(path.relative_to(videos)) for path in videos.rglob("*.mp4")}
+    assert {video.path for video in seen} == {
+        str(path.relative_to(videos)) for path in videos.rglob("*.mp4")
+    }
     assert len(seen) == 30
     assert all(video.path.startswith(["ant", "zebra"][video.label]) for video in seen)
 
@@ -60,7 +67,9 @@ def test_every_video_is_in_one_list_with_the_label_of_its_folder(tmp_path: Path)
         (1000, (700, 150, 150)),
     ],
 )
-def test_sizes_of_the_splits_of_a_class_by_hand(num_videos: int, sizes: tuple[int, int, int]) -> None:
+def test_sizes_of_the_splits_of_a_class_by_hand(
+    num_videos: int, sizes: tuple[int, int, int]
+) -> None:
     expected = dict(zip(("train", "val", "test"), sizes, strict=True))
     assert split_sizes(num_videos, shares={"val": 0.15, "test": 0.15}) == expected
 
@@ -92,7 +101,9 @@ def test_the_split_is_a_function_of_its_seed(tmp_path: Path) -> None:
     videos = make_tree(tmp_path / "videos", a=20, b=20)
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         write_folder_lists(videos, tmp_path / name, shares=SHARES, seed=seed)
-    one, two, three = ((tmp_path / name / "val.csv").read_text() for name in ("one", "two", "three"))
+    one, two, three = (
+        (tmp_path / name / "val.csv").read_text() for name in ("one", "two", "three")
+    )
     assert one == two != three
 
 
@@ -136,7 +147,11 @@ def test_added_videos_move_none_that_are_listed(tmp_path: Path, seed: int) -> No
     assert read_class_names(str(lists / "classes.txt")) == ["b", "d", "a"]
     assert {label for video, (_, label) in after.items() if video.startswith("a/")} == {2}
     # As many as a class of 50 gets: a fifth for validation, a tenth for the test.
-    assert {split: result.sizes[split]["b"] for split in SIDES} == {"train": 35, "val": 10, "test": 5}
+    assert {split: result.sizes[split]["b"] for split in SIDES} == {
+        "train": 35,
+        "val": 10,
+        "test": 5,
+    }
 
 
 SIDES = ("train", "val", "test")
@@ -146,11 +161,15 @@ def test_lists_that_split_has_not_written_are_kept(tmp_path: Path) -> None:
     videos, lists = make_tree(tmp_path / "videos", a=20, b=20), tmp_path / "lists"
     lists.mkdir()
     (lists / "train.csv").write_text("x.mp4,0\n")
-    with pytest.raises(FileExistsError, match=r"cannot be added to: .*classes\.txt: no such file.*; --force"):
+    with pytest.raises(
+        FileExistsError, match=r"cannot be added to: .*classes\.txt: no such file.*; --force"
+    ):
         write_folder_lists(videos, lists, shares=SHARES)
     (lists / "classes.txt").write_text("b\na\n")
     (lists / "train.csv").write_text("b/video 0.mp4,1\n")
-    with pytest.raises(FileExistsError, match=r"train\.csv lists b/video 0\.mp4 in the class a.*; --force"):
+    with pytest.raises(
+        FileExistsError, match=r"train\.csv lists b/video 0\.mp4 in the class a.*; --force"
+    ):
         write_folder_lists(videos, lists, shares=SHARES)
     assert {path.name for path in lists.iterdir()} == {"train.csv", "classes.txt"}
     assert write_folder_lists(videos, lists, shares=SHARES, force=True).num_kept == 0
@@ -170,7 +189,9 @@ def make_groups(folder: Path) -> Path:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_group_is_in_one_list_alone(tmp_path: Path, seed: int) -> None:
     videos, lists = make_groups(tmp_path / "videos"), tmp_path / "lists"
-    write_folder_lists(videos, lists, shares={"val": 0.2, "test": 0.2}, seed=seed, pattern="p[0-9]+")
+    write_folder_lists(
+        videos, lists, shares={"val": 0.2, "test": 0.2}, seed=seed, pattern="p[0-9]+"
+    )
     places = splits_in(lists)
     groups = {(video.split("/")[1][:3], split) for video, (split, _) in places.items()}
     assert len(groups) == 12
@@ -209,9 +230,14 @@ def test_each_video_is_validated_in_one_fold(tmp_path: Path, pattern: str) -> No
     assert sorted(validated) == sorted(folds[0])
     for fold in folds:
         sizes = Counter(fold.values())  # 54 / 4 of each class
-        assert all((9 if pattern else 13) <= sizes["val", label] <= (18 if pattern else 14) for label in (0, 1))
+        assert all(
+            (9 if pattern else 13) <= sizes["val", label] <= (18 if pattern else 14)
+            for label in (0, 1)
+        )
         if pattern:
-            assert len({(video.split("/")[1][:3], split) for video, (split, _) in fold.items()}) == 12
+            assert (
+                len({(video.split("/")[1][:3], split) for video, (split, _) in fold.items()}) == 12
+            )
 
     (videos / "walk/p03 new.mp4").touch()
     assert write_fold_lists(videos, lists, num_folds=4, pattern=pattern).num_kept == 108
@@ -252,7 +278,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         write_folder_lists(tmp_path / "none", tmp_path, shares=SHARES)
     with pytest.raises(FileNotFoundError, match="no class folders with videos"):
         write_folder_lists(make_tree(tmp_path / "empty", a=0), tmp_path, shares=SHARES)
-    with pytest.raises(ValueError, match="few: no class has more than 2 videos, which leaves none for test"):
+    with pytest.raises(
+        ValueError, match="few: no class has more than 2 videos, which leaves none for test"
+    ):
         write_folder_lists(make_tree(tmp_path / "few", a=2, b=1), tmp_path, shares=SHARES)
 
 
@@ -280,7 +308,15 @@ def find(tmp_path: Path, *listed: str, frame_template: str | None = None) -> Fou
 
 def test_videos_are_found_wherever_they_lie_and_whatever_their_suffix(tmp_path: Path) -> None:
     listed = ["a.mp4", "b c.mp4", "class/d.avi", "class/e.1.avi", "gone.mp4", "class/gone.avi"]
-    touch(tmp_path / "videos", "a.mp4", "deep/er/b c.webm", "class/d.mp4", "other/d.mp4", "e.1.mp4", "._gone.mp4")
+    touch(
+        tmp_path / "videos",
+        "a.mp4",
+        "deep/er/b c.webm",
+        "class/d.mp4",
+        "other/d.mp4",
+        "e.1.mp4",
+        "._gone.mp4",
+    )
     result = find(tmp_path, *listed)
     assert result == (tmp_path / "lists/val.csv", 6, 2)
     assert result.list_path.read_text() == "a.mp4,0\ndeep/er/b c.webm,1\nclass/d.mp4,2\ne.1.mp4,3\n"
@@ -295,7 +331,9 @@ def test_a_listed_path_comes_before_others_of_its_name(tmp_path: Path) -> None:
 
 def test_a_name_that_may_be_two_files_is_refused(tmp_path: Path) -> None:
     touch(tmp_path / "videos", "train/a.mp4", "replacement/a.mp4")
-    with pytest.raises(ValueError, match=r"a\.mp4 may be replacement/a\.mp4 or train/a\.mp4; take away all but one"):
+    with pytest.raises(
+        ValueError, match=r"a\.mp4 may be replacement/a\.mp4 or train/a\.mp4; take away all but one"
+    ):
         find(tmp_path, "a.mp4")
 
 
@@ -311,7 +349,9 @@ def test_lists_of_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="videos: no such folder, or no videos in it"):
         find(tmp_path, "a.mp4")
     touch(tmp_path / "videos", "other.mp4")
-    with pytest.raises(FileNotFoundError, match=r"none of the 2 videos of val is there; the first is a\.mp4"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none of the 2 videos of val is there; the first is a\.mp4"
+    ):
         find(tmp_path, "a.mp4", "b.mp4")
     assert not (tmp_path / "lists").exists()
 

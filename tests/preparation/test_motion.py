@@ -5,10 +5,23 @@ import numpy as np
 import pytest
 
 from slowfast.datasets.decode import FrameFolder, VideoFile
-from slowfast.preparation.motion import CLASSES, HEIGHT, NUM_FRAMES, WIDTH, _motion, draw_video, make_motion
+from slowfast.preparation.motion import (
+    CLASSES,
+    HEIGHT,
+    NUM_FRAMES,
+    WIDTH,
+    _motion,
+    draw_video,
+    make_motion,
+)
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
-OPPOSITES = [("left", "right"), ("up", "down"), ("clockwise", "anticlockwise"), ("growing", "shrinking")]
+OPPOSITES = [
+    ("left", "right"),
+    ("up", "down"),
+    ("clockwise", "anticlockwise"),
+    ("growing", "shrinking"),
+]
 
 
 @pytest.mark.parametrize(("first", "second"), OPPOSITES)
@@ -17,7 +30,9 @@ def test_opposite_classes_are_each_other_backwards(first: str, second: str) -> N
     one, other = (_motion(name, np.random.default_rng(3)) for name in (first, second))
     for forwards, backwards in zip(one, other, strict=True):
         np.testing.assert_allclose(forwards, backwards[::-1])
-    assert not all(np.allclose(forwards, backwards) for forwards, backwards in zip(one, other, strict=True))
+    assert not all(
+        np.allclose(forwards, backwards) for forwards, backwards in zip(one, other, strict=True)
+    )
 
 
 def centre_of_change(frames: np.ndarray) -> np.ndarray:
@@ -30,7 +45,9 @@ def centre_of_change(frames: np.ndarray) -> np.ndarray:
     return np.stack([x, y], axis=1)
 
 
-@pytest.mark.parametrize(("name", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
+@pytest.mark.parametrize(
+    ("name", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
+)
 def test_things_move_the_way_their_class_says(name: str, axis: int, sign: int) -> None:
     moves = []
     for seed in range(10):
@@ -55,7 +72,9 @@ def test_frame_folders_hold_the_same_clips(tmp_path: Path) -> None:
     make_motion(tmp_path / "frames", videos_per_class=COUNTS, as_frames=True)
     name, count, label = (tmp_path / "frames/train.txt").read_text().split()[:3]
     assert (int(count), CLASSES[int(label)]) == (NUM_FRAMES, name.split("/")[1][:-5])
-    with FrameFolder(str(tmp_path / "frames" / name), template="{:05d}.jpg", num_frames=NUM_FRAMES) as folder:
+    with FrameFolder(
+        str(tmp_path / "frames" / name), template="{:05d}.jpg", num_frames=NUM_FRAMES
+    ) as folder:
         images = folder.read(range(NUM_FRAMES)).astype(float)
     with VideoFile(str(tmp_path / "video" / f"{name}.mp4")) as video:
         frames = video.read(range(NUM_FRAMES)).astype(float)
@@ -64,7 +83,9 @@ def test_frame_folders_hold_the_same_clips(tmp_path: Path) -> None:
 
 def test_a_seed_gives_the_same_videos_and_another_seed_others(tmp_path: Path) -> None:
     def digests(folder: Path) -> list[str]:
-        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.mp4"))]
+        return [
+            hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.mp4"))
+        ]
 
     make_motion(tmp_path / "a", seed=1, videos_per_class=COUNTS)
     make_motion(tmp_path / "b", seed=1, videos_per_class=COUNTS)
@@ -84,5 +105,7 @@ def test_a_made_data_set_is_kept_and_another_is_never_overwritten(tmp_path: Path
 @pytest.mark.parametrize("content", ["", '{"seed": 0'])
 def test_a_damaged_record_says_what_to_do(tmp_path: Path, content: str) -> None:
     (tmp_path / "motion.json").write_text(content)
-    with pytest.raises(ValueError, match=r"motion\.json: is .*; delete it, and the videos are made anew$"):
+    with pytest.raises(
+        ValueError, match=r"motion\.json: is .*; delete it, and the videos are made anew$"
+    ):
         make_motion(tmp_path, videos_per_class=COUNTS)

@@ -35,7 +35,9 @@ def write_where(path: str, *, folder: str) -> int:
 
 def test_a_lost_item_is_named_with_its_cause_and_the_others_go_on() -> None:
     items = ["a", "segfault", "b", "exit", "hang", "c", "raise", *"defgh"]
-    outcomes = dict(map_in_processes(work, items, num_workers=2, timeout=5))  # a busy machine may halt for a second
+    outcomes = dict(
+        map_in_processes(work, items, num_workers=2, timeout=5)
+    )  # a busy machine may halt for a second
     assert outcomes == {
         **{letter: letter.upper() for letter in "abcdefgh"},
         "segfault": Failure("crashed", "its process was ended by SIGSEGV"),
@@ -51,7 +53,9 @@ def test_processes_share_the_work_in_the_folder_of_their_parent(
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
     items = [str(number) for number in range(40)]
-    results = dict(map_in_processes(partial(write_where, folder="out"), items, num_workers=3, timeout=60))
+    results = dict(
+        map_in_processes(partial(write_where, folder="out"), items, num_workers=3, timeout=60)
+    )
     assert results.keys() == set(items)
     assert 2 <= len(set(results.values())) <= 3
     assert os.getpid() not in results.values()
@@ -131,7 +135,9 @@ def test_no_process_is_left_when_the_caller_is_killed(tmp_path: Path, repository
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("moment", ["the server imports the job", "a process works"])
-def test_ctrl_c_is_for_the_caller_alone_and_leaves_no_process(moment: str, tmp_path: Path, repository: Path) -> None:
+def test_ctrl_c_is_for_the_caller_alone_and_leaves_no_process(
+    moment: str, tmp_path: Path, repository: Path
+) -> None:
     with started(tmp_path, repository=repository) as process:
         wait_for_line(process, moment)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does

@@ -58,9 +58,22 @@ class Cluster:
         self.hosts: tuple[str, ...] = HOSTS.get(kind, ())
         self.env = env
         if kind != "local":
-            self.env = env | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder / 'bin'}:{env['PATH']}"}
+            self.env = env | {
+                "SLURM_CONF": str(folder / "slurm.conf"),
+                "PATH": f"{folder / 'bin'}:{env['PATH']}",
+            }
             subprocess.run(
-                ["bash", SCRIPT, "start", folder, "--requeue-delay", "5", "--node-timeout", "10", *OPTIONS[kind]],
+                [
+                    "bash",
+                    SCRIPT,
+                    "start",
+                    folder,
+                    "--requeue-delay",
+                    "5",
+                    "--node-timeout",
+                    "10",
+                    *OPTIONS[kind],
+                ],
                 check=True,
             )
 
@@ -71,11 +84,15 @@ class Cluster:
 
     def say(self, *command: str) -> str:
         """Return what a command of Slurm prints."""
-        return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self.env, check=True, capture_output=True, text=True
+        ).stdout
 
     def state(self, job: Job) -> str:
         """Return what Slurm calls the state of a job."""
-        return self.say("squeue", "--noheader", "--states=all", f"--jobs={job.job_id}", "--format=%T").strip()
+        return self.say(
+            "squeue", "--noheader", "--states=all", f"--jobs={job.job_id}", "--format=%T"
+        ).strip()
 
     def submit(
         self,
@@ -101,9 +118,18 @@ class Cluster:
         if self.kind == "local":
             command += ["--cluster", "local", "--num_gpus", "2", "TRAIN.BATCH_SIZE", "2"]
         else:
-            command += ["--num_shards", str(num_nodes), "--num_gpus", "1", "TRAIN.BATCH_SIZE", str(2 // num_nodes)]
+            command += [
+                "--num_shards",
+                str(num_nodes),
+                "--num_gpus",
+                "1",
+                "TRAIN.BATCH_SIZE",
+                str(2 // num_nodes),
+            ]
         paths = os.pathsep.join([str(source), str(REPOSITORY / "tests/plugins")])
-        return Submitted(command, env=self.env | {"PYTHONPATH": paths, "PACE": pace}, cwd=self.folder)
+        return Submitted(
+            command, env=self.env | {"PYTHONPATH": paths, "PACE": pace}, cwd=self.folder
+        )
 
     def commands_of(self, job: Job) -> list[int]:
         """Return the processes that the tasks of a job on this machine have started."""
@@ -133,7 +159,10 @@ def why_not(kind: str) -> str:
     missing = [program for program in PROGRAMS if not shutil.which(program, path=SBIN)]
     if kind != "local" and missing:
         return f"{', '.join(missing)} not installed: apt-get install munge slurmctld slurmd slurm-client"
-    if kind == "netns" and subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+    if (
+        kind == "netns"
+        and subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode
+    ):
         return "network namespaces need root, and a machine that allows them"
     return ""
 

@@ -14,7 +14,11 @@ from tests.slurm.cluster import EPOCHS, QUICKSTART, Cluster, why_not
 def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cluster]]:
     """Start a cluster of a kind, once for all tests, or skip the test with the reason."""
     clusters: dict[str, Cluster] = {}
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SRUN"))}
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM", "SBATCH", "SRUN"))
+    }
 
     def start(kind: str) -> Cluster:
         if reason := why_not(kind):
@@ -55,7 +59,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def quiet(settings: list[str], tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., list[int]]) -> Path:
+def quiet(
+    settings: list[str], tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., list[int]]
+) -> Path:
     """The folder of a run of two processes on this machine, which nothing disturbs."""
     folder = tmp_path_factory.mktemp("quiet")
     arguments = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2", "OUTPUT_DIR", str(folder)]

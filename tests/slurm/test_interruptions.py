@@ -62,7 +62,12 @@ def test_interruptions_and_edits_of_the_source_change_nothing(
     # Without AUTO_RESUME, a new command would begin a new run; a later start of the same job does not.
     arguments = [*settings, "--cfg", str(source / QUICKSTART.name), "TRAIN.AUTO_RESUME", "False"]
     if kind == "loopback":
-        arguments += ["--timeout", "2", "--signal_delay", "60"]  # which Slurm sends after 30 to 60 s
+        arguments += [
+            "--timeout",
+            "2",
+            "--signal_delay",
+            "60",
+        ]  # which Slurm sends after 30 to 60 s
     pace = {"local": "0.2", "loopback": "2,0.1", "netns": "1,1,0.1"}[kind]
     submitted = cluster.submit(*arguments, output=run, source=source, pace=pace)
     job = job_in(tmp_path / "jobs")
@@ -71,14 +76,18 @@ def test_interruptions_and_edits_of_the_source_change_nothing(
     if kind == "local":
         cluster.interrupt(job)
     if kind == "netns":
-        cluster.say("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--wait", "--wrap=true")
+        cluster.say(
+            "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--wait", "--wrap=true"
+        )
         wait_for_starts(job, [2, 2])
         a_step_later(run)
         cluster.say("scontrol", "requeue", job.job_id)  # as an administrator does
     status, output, errors = submitted.end()
     assert status == 0, output + errors
     num_starts = 3 if kind == "netns" else 2
-    assert [(fields["starts"], fields["status"]) for fields in job.statuses()] == [(num_starts, 0)] * 2
+    assert [(fields["starts"], fields["status"]) for fields in job.statuses()] == [
+        (num_starts, 0)
+    ] * 2
     assert f"restart {num_starts - 1}" in output
     assert output.count("goes back to the queue after 1 start") == 1
     signal_name = "SIGTERM" if kind == "netns" else "SIGUSR2"
@@ -88,7 +97,11 @@ def test_interruptions_and_edits_of_the_source_change_nothing(
 
 
 def test_a_time_limit_that_leaves_no_time_for_a_checkpoint_ends_the_job(
-    start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path, serve: Callable[..., list[int]]
+    start_cluster: StartCluster,
+    settings: list[str],
+    quiet: Path,
+    tmp_path: Path,
+    serve: Callable[..., list[int]],
 ) -> None:
     cluster, run = start_cluster("local"), tmp_path / "run"
     submitted = cluster.submit(*settings, output=run, pace="0.5")
@@ -108,7 +121,11 @@ def test_a_time_limit_that_leaves_no_time_for_a_checkpoint_ends_the_job(
 
 
 def test_a_job_that_is_canceled_leaves_whole_checkpoints(
-    start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path, serve: Callable[..., list[int]]
+    start_cluster: StartCluster,
+    settings: list[str],
+    quiet: Path,
+    tmp_path: Path,
+    serve: Callable[..., list[int]],
 ) -> None:
     cluster, run = start_cluster("loopback"), tmp_path / "run"
     submitted = cluster.submit(*settings, output=run, pace="0.5")

@@ -27,10 +27,20 @@ def test_launchers_of_two_processes_train_the_same(
     commands = [[sys.executable, RUN_NET, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2"]]
     if launcher != "spawn":
         meeting = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
-        torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", meeting]
+        torchrun = [
+            "-m",
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--nproc-per-node=1",
+            "--rdzv-backend=c10d",
+            meeting,
+        ]
         commands = [[sys.executable, *torchrun, RUN_NET, "TRAIN.BATCH_SIZE", "1"]] * 2
     output = ["OUTPUT_DIR", str(tmp_path)]
-    processes = [subprocess.Popen([*command, *settings, *output], env=os.environ | ON_CPU) for command in commands]
+    processes = [
+        subprocess.Popen([*command, *settings, *output], env=os.environ | ON_CPU)
+        for command in commands
+    ]
     assert [process.wait(timeout=240) for process in processes] == [0] * len(commands)
     assert losses_in(tmp_path) == losses_in(quiet)
     assert_same_end(tmp_path, quiet)
@@ -50,9 +60,20 @@ def test_a_job_of_two_machines_trains_the_quickstart_model_as_two_processes_do(
     assert "code/tools/run_net.py" in command.read_text()
 
 
-def test_an_array_of_seeds_ends_in_one_table(start_cluster: StartCluster, settings: list[str], tmp_path: Path) -> None:
+def test_an_array_of_seeds_ends_in_one_table(
+    start_cluster: StartCluster, settings: list[str], tmp_path: Path
+) -> None:
     cluster, run = start_cluster("loopback"), tmp_path / "run"
-    array = ["--array", "RNG_SEED=0,1", "--num_shards", "1", "SOLVER.MAX_EPOCH", "1", "TEST.ENABLE", "True"]
+    array = [
+        "--array",
+        "RNG_SEED=0,1",
+        "--num_shards",
+        "1",
+        "SOLVER.MAX_EPOCH",
+        "1",
+        "TEST.ENABLE",
+        "True",
+    ]
     status, output, errors = cluster.submit(*settings, *array, output=run).end()
     assert status == 0, output + errors
     table = output[output.index("run         job") :].splitlines()

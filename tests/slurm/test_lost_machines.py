@@ -31,8 +31,12 @@ def test_a_machine_that_is_lost_is_named_and_the_run_goes_on(
     wait_until(lambda: cluster.state(job) in ("PENDING", "FAILED"), seconds=60)
     cluster.start_node(lost)
     status, output, errors = submitted.end()
-    if status:  # Slurm has put the job back into the queue, or has given it up: it depends on who is faster
-        status, output, errors = cluster.submit(*arguments, output=run, job_dir=tmp_path / "second").end()
+    if (
+        status
+    ):  # Slurm has put the job back into the queue, or has given it up: it depends on who is faster
+        status, output, errors = cluster.submit(
+            *arguments, output=run, job_dir=tmp_path / "second"
+        ).end()
     assert status == 0, output + errors
     assert "resuming at epoch" in output
     assert_same_end(run, quiet)

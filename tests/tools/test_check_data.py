@@ -30,7 +30,9 @@ def check_data(repository: Path, tmp_path: Path) -> Tool:
     main = runpy.run_path(str(repository / "tools/check_data.py"))["main"]
 
     def call(*arguments: str) -> int:
-        return main(["--cfg", str(repository / "configs/kinetics.yaml"), *settings(tmp_path), *arguments])
+        return main(
+            ["--cfg", str(repository / "configs/kinetics.yaml"), *settings(tmp_path), *arguments]
+        )
 
     return call
 
@@ -48,16 +50,33 @@ def data(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
         os.link(tmp_path / "videos/0.mp4", tmp_path / f"videos/{number}.mp4")
     (tmp_path / "videos/8.mp4").unlink()
     (tmp_path / "videos/8.mp4").touch()
-    (tmp_path / "train.csv").write_text("".join(f"{number}.mp4,1\n" for number in (0, 1, 2, 3, 8, 9)))
+    (tmp_path / "train.csv").write_text(
+        "".join(f"{number}.mp4,1\n" for number in (0, 1, 2, 3, 8, 9))
+    )
     for split in ("val", "test"):
-        (tmp_path / f"{split}.csv").write_text("".join(f"{number}.mp4,2\n" for number in (4, 5, 6, 9)))
+        (tmp_path / f"{split}.csv").write_text(
+            "".join(f"{number}.mp4,2\n" for number in (4, 5, 6, 9))
+        )
     return tmp_path
 
 
-def test_all_splits_are_checked_and_summed_up(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_splits_are_checked_and_summed_up(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert check_data("--workers", "2") == 1
     printed = capsys.readouterr().out.splitlines()
-    title = ["split", "listed", "ok", "missing", "empty", "unreadable", "damaged", "truncated", "timeout", "crashed"]
+    title = [
+        "split",
+        "listed",
+        "ok",
+        "missing",
+        "empty",
+        "unreadable",
+        "damaged",
+        "truncated",
+        "timeout",
+        "crashed",
+    ]
     assert [line.split() for line in printed[:4]] == [
         title,
         ["train", "6", "4", "1", "1", "0", "0", "0", "0", "0"],
@@ -96,20 +115,29 @@ def write_tagged(path: Path, **tags: Any) -> None:
 def test_hdr_and_other_pixels_than_squares_are_counted(
     data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tags: list[dict[str, Any]] = [{"color_trc": 16}, {"color_trc": 16, "sample_aspect_ratio": Fraction(4, 3)}]
+    tags: list[dict[str, Any]] = [
+        {"color_trc": 16},
+        {"color_trc": 16, "sample_aspect_ratio": Fraction(4, 3)},
+    ]
     tags += [{"color_trc": 18}, {"color_trc": 1}, {"sample_aspect_ratio": Fraction(100, 99)}]
     for number, of_video in enumerate(tags):
         write_tagged(data / f"videos/new {number}.mp4", **of_video)
-    (data / "train.csv").write_text("".join(f"new {number}.mp4,1\n" for number in (0, 1, 2, 3, 4, 2)))
+    (data / "train.csv").write_text(
+        "".join(f"new {number}.mp4,1\n" for number in (0, 1, 2, 3, 4, 2))
+    )
     (data / "val.csv").write_text("new 1.mp4,1\n")
     (data / "test.csv").write_text("0.mp4,1\n")
     assert check_data("--workers", "1") == 0
-    assert [line.strip() for line in capsys.readouterr().out.splitlines() if "read as stored" in line] == [
+    assert [
+        line.strip() for line in capsys.readouterr().out.splitlines() if "read as stored" in line
+    ] == [
         "train  HDR (HLG): 2, HDR (PQ): 2, non-square pixels: 1 (read as stored)",
         "val  HDR (PQ): 1, non-square pixels: 1 (read as stored)",
     ]
     with (data / "manifest.csv").open(newline="") as file:
-        rows = {row["path"]: (row["sample_aspect_ratio"], row["hdr"]) for row in csv.DictReader(file)}
+        rows = {
+            row["path"]: (row["sample_aspect_ratio"], row["hdr"]) for row in csv.DictReader(file)
+        }
     assert rows["new 1.mp4"] == ("4/3", "PQ")
     assert rows["0.mp4"] == ("1", "")
 
@@ -119,7 +147,9 @@ def test_the_outcome_of_every_status_is_known(repository: Path) -> None:
     assert [*outcomes] == [*STATUSES]
 
 
-def test_overrides_may_follow_the_splits(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_may_follow_the_splits(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     (data / "other.csv").write_text("0.mp4,1\n")
     template = ("DATA.LABEL_PATH_TEMPLATE", "other.csv")
     assert check_data("--workers", "1", "--splits", "train", "val", *template) == 0
@@ -132,7 +162,9 @@ def test_overrides_may_follow_the_splits(data: Path, check_data: Tool, capsys: p
     assert "argument --splits: invalid choice: 'trian'" in capsys.readouterr().err
 
 
-def test_doubtful_lists_are_reported(data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doubtful_lists_are_reported(
+    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     (data / "videos/copy.mp4").write_bytes((data / "videos/0.mp4").read_bytes())
     (data / "train.csv").write_text("0.mp4,1\n1.mp4,1\n0.mp4,2\n")
     (data / "val.csv").write_text("copy.mp4,1\n")
@@ -148,7 +180,10 @@ def test_doubtful_lists_are_reported(data: Path, check_data: Tool, capsys: pytes
 
 
 def test_truncated_videos_are_bad_unless_they_are_allowed(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], write_painted: Callable[..., Path]
+    data: Path,
+    check_data: Tool,
+    capsys: pytest.CaptureFixture[str],
+    write_painted: Callable[..., Path],
 ) -> None:
     content = write_painted(data / "videos/whole.mkv", 50, g="10").read_bytes()
     (data / "videos/half.mkv").write_bytes(content[: int(len(content) * 0.6)])
@@ -170,7 +205,10 @@ def test_statuses_are_0_if_good_1_if_failed_2_if_misused(
     data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (data / "val.csv").write_text("0.mp4,1\n")
-    assert check_data("--splits", "val", "--manifest", str(tmp_path / "new/m.csv"), "--workers", "1") == 0
+    assert (
+        check_data("--splits", "val", "--manifest", str(tmp_path / "new/m.csv"), "--workers", "1")
+        == 0
+    )
     assert "DATA.MANIFEST" not in capsys.readouterr().out
     assert (tmp_path / "new/m.csv").exists()
     assert check_data("DATA.PATH_TO_DATA_DIR", str(data / "none")) == 1
@@ -185,15 +223,23 @@ def test_statuses_are_0_if_good_1_if_failed_2_if_misused(
 
 
 def test_a_manifest_is_a_local_file(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    check_data: Tool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FVCORE_CACHE", str(data / "cache"))
-    with ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(data))) as server:
+    with ThreadingHTTPServer(
+        ("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(data))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://localhost:{server.server_port}"
         assert check_data("DATA.PATH_TO_DATA_DIR", address, "--workers", "1") == 1
         server.shutdown()
-    assert f"{address} cannot hold the manifest; name a local file with --manifest" in capsys.readouterr().err
+    assert (
+        f"{address} cannot hold the manifest; name a local file with --manifest"
+        in capsys.readouterr().err
+    )
 
 
 NUM_MANY = 600
@@ -224,9 +270,20 @@ def assert_all_are_checked_once(manifest: Path) -> None:
     assert {row[1] for row in rows} == {"ok"}
 
 
-def test_a_check_that_is_killed_goes_on_where_it_was(many: Path, repository: Path, check_data: Tool) -> None:
-    command = [sys.executable, str(repository / "tools/check_data.py"), "--workers", "1", "--splits", "train"]
-    process = subprocess.Popen([*command, "--cfg", str(repository / "configs/kinetics.yaml"), *settings(many)])
+def test_a_check_that_is_killed_goes_on_where_it_was(
+    many: Path, repository: Path, check_data: Tool
+) -> None:
+    command = [
+        sys.executable,
+        str(repository / "tools/check_data.py"),
+        "--workers",
+        "1",
+        "--splits",
+        "train",
+    ]
+    process = subprocess.Popen(
+        [*command, "--cfg", str(repository / "configs/kinetics.yaml"), *settings(many)]
+    )
     wait_for_rows(many / "manifest.csv", 20)
     process.kill()
     process.wait()

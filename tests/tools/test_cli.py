@@ -37,7 +37,9 @@ def python(checkouts: Path) -> Python:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
         env |= {"PYTHONPATH": str(checkouts / "A"), "OMP_NUM_THREADS": "1", **environment}
         command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+        )
 
     return run
 
@@ -166,7 +168,9 @@ def test_a_job_uses_the_copy_of_the_checkout(
     assert done.returncode == 1
     assert "/none" in done.stderr
     (code,) = checkouts.glob("run/jobs/*/code")
-    expected = {f"False my B {root}/slowfast/engine/train.py" for root in (checkouts / "my B", code)}
+    expected = {
+        f"False my B {root}/slowfast/engine/train.py" for root in (checkouts / "my B", code)
+    }
     assert set(said.read_text().splitlines()) == expected
 
 

@@ -42,19 +42,31 @@ def test_exported_weights_load_with_nothing_missing_and_their_classes(
     assert len(names) == 8
     model = build_model(cfg)
     report = load_weights(model, str(output), class_names=names[::-1])
-    assert (len(report.loaded), len(report.missing), len(report.unexpected)) == (len(state["model_state"]), 0, 0)
-    assert torch.equal(model.get_parameter("head.weight"), state["model_state"]["head.weight"].flip(0))
+    assert (len(report.loaded), len(report.missing), len(report.unexpected)) == (
+        len(state["model_state"]),
+        0,
+        0,
+    )
+    assert torch.equal(
+        model.get_parameter("head.weight"), state["model_state"]["head.weight"].flip(0)
+    )
     assert output.stat().st_size < 0.6 * checkpoint.stat().st_size
     if suffix == ".safetensors":
         assert load_file(output).keys() == state["model_state"].keys()
 
     capsys.readouterr()
     assert export(checkpoint, output) == 1
-    assert capsys.readouterr().err == f"error: {output}: is there already; delete it, or choose another name\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {output}: is there already; delete it, or choose another name\n"
+    )
 
 
 def test_averaged_weights_are_exported_as_they_are_tested(
-    tiny_cfg: Callable[..., CfgNode], export: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_cfg: Callable[..., CfgNode],
+    export: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cfg = tiny_cfg(SOLVER__MAX_EPOCH=1, TRAIN__EMA_DECAY=0.5)
     train(cfg)
@@ -74,4 +86,7 @@ def test_a_file_of_another_kind_is_refused_by_the_command(repository: Path, tmp_
     command = [sys.executable, str(repository / "tools/export_weights.py"), *files]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
-    assert result.stderr == f"error: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
+    assert (
+        result.stderr
+        == f"error: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
+    )

@@ -35,7 +35,10 @@ def touch(folder: Path, *paths: str) -> None:
 def test_split_prints_a_command_that_trains_on_its_lists(
     prepare_data: Tool, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    touch(tmp_path, *[f"my videos/{name}/{number}.mp4" for name in ("ant", "bee") for number in range(10)])
+    touch(
+        tmp_path,
+        *[f"my videos/{name}/{number}.mp4" for name in ("ant", "bee") for number in range(10)],
+    )
     assert prepare_data("split", "my videos", "lists", "--val", "0.2") == 0
     printed = capsys.readouterr()
     summary, command = printed.out.splitlines()
@@ -57,14 +60,20 @@ def test_split_names_classes_too_small_for_a_list(
     touch(tmp_path, *[f"videos/ant/{number}.mp4" for number in range(20)], "videos/bee/0.mp4")
     assert prepare_data("split", "videos", "lists") == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("lists: 15 videos for training, 3 for validation, 3 for the test\n")
+    assert printed.out.startswith(
+        "lists: 15 videos for training, 3 for validation, 3 for the test\n"
+    )
     assert printed.err == "warning: 1 class has too few videos to be in all lists: bee\n"
 
 
-def test_split_counts_one_video_as_one(prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_counts_one_video_as_one(
+    prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     touch(tmp_path, *[f"videos/ant/{number}.mp4" for number in range(3)])
     assert prepare_data("split", "videos", "lists") == 0
-    assert capsys.readouterr().out.startswith("lists: 1 video for training, 1 for validation, 1 for the test\n")
+    assert capsys.readouterr().out.startswith(
+        "lists: 1 video for training, 1 for validation, 1 for the test\n"
+    )
     assert prepare_data("split", "videos", "others", "--val", "0.6", "--test", "0.4") == 1
     assert "the shares for validation and test are 0.6 and 0.4; use" in capsys.readouterr().err
 
@@ -74,7 +83,9 @@ def test_split_again_says_what_stayed_and_a_share_of_0_is_none(
 ) -> None:
     touch(tmp_path, *[f"videos/ant/{number}.mp4" for number in range(20)])
     assert prepare_data("split", "videos", "lists", "--test", "0") == 0
-    assert capsys.readouterr().out.startswith("lists: 17 videos for training, 3 for validation, 0 for the test\n")
+    assert capsys.readouterr().out.startswith(
+        "lists: 17 videos for training, 3 for validation, 0 for the test\n"
+    )
     assert not (tmp_path / "lists/test.csv").exists()
     touch(tmp_path, "videos/ant/new.mp4")
     assert prepare_data("split", "videos", "lists", "--test", "0") == 0
@@ -84,7 +95,9 @@ def test_split_again_says_what_stayed_and_a_share_of_0_is_none(
     assert not (tmp_path / "lists/val.csv").exists()
 
 
-def test_a_bad_group_pattern_is_wrong_usage(prepare_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_group_pattern_is_wrong_usage(
+    prepare_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as error:
         prepare_data("split", "videos", "lists", "--group-by", "patient[")
     assert error.value.code == 2
@@ -94,11 +107,14 @@ def test_a_bad_group_pattern_is_wrong_usage(prepare_data: Tool, capsys: pytest.C
 def test_folds_print_a_command_for_the_first(
     prepare_data: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    touch(tmp_path, *[f"videos/{name}/{number}.mp4" for name in ("ant", "bee") for number in range(9)])
+    touch(
+        tmp_path, *[f"videos/{name}/{number}.mp4" for name in ("ant", "bee") for number in range(9)]
+    )
     assert prepare_data("split", "videos", "lists", "--folds", "3") == 0
     *folds, command = capsys.readouterr().out.splitlines()
     assert folds == [
-        f"lists/fold{fold}: 12 videos for training, 6 for validation, 0 for the test" for fold in (1, 2, 3)
+        f"lists/fold{fold}: 12 videos for training, 6 for validation, 0 for the test"
+        for fold in (1, 2, 3)
     ]
     assert "DATA.PATH_TO_DATA_DIR 'lists/fold1' DATA.PATH_PREFIX 'videos'" in command
     assert prepare_data("split", "videos", "lists", "--folds", "3", "--val", "0.2") == 2
@@ -109,7 +125,9 @@ def something(tmp_path: Path) -> Path:
     """Official annotations of Something-Something V2 with two classes."""
     folder = tmp_path / "annotations"
     folder.mkdir()
-    (folder / "something-something-v2-labels.json").write_text('{"Holding something": "0", "Moving something up": "1"}')
+    (folder / "something-something-v2-labels.json").write_text(
+        '{"Holding something": "0", "Moving something up": "1"}'
+    )
     entry = '{"id": "%d", "label": "holding a cup", "template": "Holding [something]", "placeholders": ["a cup"]}'
     for name, numbers in (("train", range(4)), ("validation", range(4, 6))):
         entries = ",".join(entry % number for number in numbers)
@@ -118,10 +136,23 @@ def something(tmp_path: Path) -> Path:
 
 
 def test_lists_of_official_annotations_hold_what_is_there(
-    prepare_data: Tool, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], something: Path
+    prepare_data: Tool,
+    repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    something: Path,
 ) -> None:
     touch(tmp_path, *[f"videos/{number}.webm" for number in (0, 2, 3, 4, 5)])
-    command = ["lists", "--dataset", "ssv2_official", "--annotations", "annotations", "--videos", "videos", "lists"]
+    command = [
+        "lists",
+        "--dataset",
+        "ssv2_official",
+        "--annotations",
+        "annotations",
+        "--videos",
+        "videos",
+        "lists",
+    ]
     splits = ["--splits", "train", "val", "test"]  # the folder may follow them
     assert prepare_data(*command[:-1], *splits, "lists", "MODEL.NUM_CLASSES", "2") == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -132,16 +163,38 @@ def test_lists_of_official_annotations_hold_what_is_there(
     ]
     assert (tmp_path / "lists/train.csv").read_text() == "0.webm,0\n2.webm,0\n3.webm,0\n"
     assert (tmp_path / "lists/missing_train.txt").read_text() == "1.webm\n"
-    assert (tmp_path / "lists/classes.txt").read_text() == "Holding something\nMoving something up\n"
+    assert (
+        tmp_path / "lists/classes.txt"
+    ).read_text() == "Holding something\nMoving something up\n"
     assert prepare_data(*command) == 1
     assert "has 2 names, but MODEL.NUM_CLASSES is 400" in capsys.readouterr().err
 
 
 def test_frame_folders_become_lists_that_something_something_is_trained_on(
-    prepare_data: Tool, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], something: Path
+    prepare_data: Tool,
+    repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    something: Path,
 ) -> None:
-    touch(tmp_path, *[f"frames/{number}/img_{n + 1:05d}.jpg" for number in (0, 2, 4, 5) for n in range(number + 1)])
-    command = ["lists", "--dataset", "ssv2_official", "--annotations", "annotations", "--videos", "frames", "--frames"]
+    touch(
+        tmp_path,
+        *[
+            f"frames/{number}/img_{n + 1:05d}.jpg"
+            for number in (0, 2, 4, 5)
+            for n in range(number + 1)
+        ],
+    )
+    command = [
+        "lists",
+        "--dataset",
+        "ssv2_official",
+        "--annotations",
+        "annotations",
+        "--videos",
+        "frames",
+        "--frames",
+    ]
     overrides = ["MODEL.NUM_CLASSES", "2", "DATA.IMAGE_TEMPLATE", "img_{:05d}.jpg"]
     assert prepare_data(*command, "lists", *overrides) == 0
     settings = capsys.readouterr().out.splitlines()[-1]
@@ -158,8 +211,18 @@ def test_the_test_list_may_be_that_of_validation(prepare_data: Tool, tmp_path: P
     for split, names in (("train", "abc"), ("val", "de"), ("test", "fg")):
         touch(tmp_path, *[f"videos/{name}_000001_000011.mp4" for name in names])
         rows = "".join(f'"abseiling",{name},1,11,{split}\n' for name in names)
-        (tmp_path / f"{split}.csv").write_text("label,youtube_id,time_start,time_end,split\n" + rows)
-    command = ["lists", "--dataset", "kinetics_official", "--annotations", ".", "--videos", "videos"]
+        (tmp_path / f"{split}.csv").write_text(
+            "label,youtube_id,time_start,time_end,split\n" + rows
+        )
+    command = [
+        "lists",
+        "--dataset",
+        "kinetics_official",
+        "--annotations",
+        ".",
+        "--videos",
+        "videos",
+    ]
     assert prepare_data(*command, "--test-from", "val", "lists") == 0
     assert (tmp_path / "lists/test.csv").read_text() == (tmp_path / "lists/val.csv").read_text()
     assert prepare_data(*command, "lists2", "--splits", "test") == 0
@@ -169,8 +232,20 @@ def test_the_test_list_may_be_that_of_validation(prepare_data: Tool, tmp_path: P
     assert {path.name for path in (tmp_path / "lists2").iterdir()} == {"test.csv", "classes.txt"}
 
 
-def test_video_data_sets_are_not_listed_as_frames(prepare_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["lists", "--dataset", "kinetics_official", "--annotations", ".", "--videos", ".", "--frames", "lists"]
+def test_video_data_sets_are_not_listed_as_frames(
+    prepare_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "lists",
+        "--dataset",
+        "kinetics_official",
+        "--annotations",
+        ".",
+        "--videos",
+        ".",
+        "--frames",
+        "lists",
+    ]
     assert prepare_data(*command) == 1
     assert "only Something-Something is trained on frame folders" in capsys.readouterr().err
 
@@ -194,14 +269,19 @@ def test_wrong_usage_ends_in_status_2(
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_dataset_is_wrong_usage(prepare_data: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_dataset_is_wrong_usage(
+    prepare_data: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["lists", "--dataset", "kinetic", "--annotations", ".", "--videos", ".", "lists"]
     assert prepare_data(*command) == 2
     assert capsys.readouterr().err.startswith("error: --dataset is 'kinetic'; choose from ")
 
 
 def test_resize_and_frames_say_what_became_of_the_videos(
-    prepare_data: Tool, tmp_path: Path, write_painted: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    prepare_data: Tool,
+    tmp_path: Path,
+    write_painted: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "videos").mkdir()
     write_painted(tmp_path / "videos/a.mkv", 10)
@@ -210,7 +290,9 @@ def test_resize_and_frames_say_what_became_of_the_videos(
     assert capsys.readouterr().out == "small: 2 videos, 2 resized\n"
     with av.open("small/a.mp4") as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (64, 16)
-    assert prepare_data("frames", "videos", "frames", "--template", "{:03d}.jpg", "--fps", "25") == 0
+    assert (
+        prepare_data("frames", "videos", "frames", "--template", "{:03d}.jpg", "--fps", "25") == 0
+    )
     assert capsys.readouterr().out == "frames: 2 videos, 2 written\n"
     assert len(list((tmp_path / "frames/a").glob("0??.jpg"))) == 10
 
@@ -231,7 +313,13 @@ def test_a_run_that_is_killed_leaves_only_whole_videos_and_goes_on(
     video = write_painted(tmp_path / "videos/0.mkv", 120)
     for number in range(1, 100):
         os.link(video, tmp_path / f"videos/{number}.mkv")
-    command = [sys.executable, str(repository / "tools/prepare_data.py"), "resize", "videos", "small"]
+    command = [
+        sys.executable,
+        str(repository / "tools/prepare_data.py"),
+        "resize",
+        "videos",
+        "small",
+    ]
     process = subprocess.Popen([*command, "--workers", "2"], cwd=tmp_path)
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("small/*.mp4"))) < 5:
@@ -243,7 +331,10 @@ def test_a_run_that_is_killed_leaves_only_whole_videos_and_goes_on(
     assert len(before) < 100
     assert prepare_data("resize", "videos", "small") == 0
     after = sorted(tmp_path.glob("small/*"))
-    assert {path.name for path in after} == {*(f"{number}.mp4" for number in range(100)), "resize.json"}
+    assert {path.name for path in after} == {
+        *(f"{number}.mp4" for number in range(100)),
+        "resize.json",
+    }
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for path in after[:-1]:
         with av.open(str(path)) as container:

@@ -39,7 +39,11 @@ def run_net(serve: Callable[..., list[int]], tmp_path: Path) -> Run:
 @pytest.fixture
 def quickstart(repository: Path, tiny_settings: Callable[..., list[str]]) -> Quickstart:
     """The arguments of the quickstart experiment, very small, with overrides."""
-    return lambda **overrides: ["--cfg", str(repository / "exp/quickstart/config.yaml"), *tiny_settings(**overrides)]
+    return lambda **overrides: [
+        "--cfg",
+        str(repository / "exp/quickstart/config.yaml"),
+        *tiny_settings(**overrides),
+    ]
 
 
 def test_training_and_testing_in_one_command_with_two_processes(
@@ -52,7 +56,11 @@ def test_training_and_testing_in_one_command_with_two_processes(
     assert "with 2 processes on CPU" in result.stdout
     assert "ETA" in result.stdout
     assert "all classes" in result.stdout
-    files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(tmp_path / "run"))
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file()
+    }
     assert files == {
         "best.pyth",
         "config.yaml",
@@ -77,15 +85,26 @@ def test_print_config_prints_the_effective_tree(run_net: Run, quickstart: Quicks
 
 @pytest.mark.parametrize("name", ["train_net.py", "test_net.py"])
 def test_the_published_names_of_the_tool_work(repository: Path, name: str) -> None:
-    command = [sys.executable, str(repository / "tools" / name), "--cfg", str(repository / "configs/kinetics.yaml")]
-    result = subprocess.run([*command, "--print-config"], capture_output=True, text=True, timeout=60)
+    command = [
+        sys.executable,
+        str(repository / "tools" / name),
+        "--cfg",
+        str(repository / "configs/kinetics.yaml"),
+    ]
+    result = subprocess.run(
+        [*command, "--print-config"], capture_output=True, text=True, timeout=60
+    )
     assert yaml.safe_load(result.stdout)["MODEL"]["NUM_CLASSES"] == 400
 
 
 def test_all_mistakes_are_reported_together_before_any_work(
     run_net: Run, quickstart: Quickstart, tmp_path: Path
 ) -> None:
-    mistakes = {"NUM_GPUS": 7, "DATA__PATH_TO_DATA_DIR": tmp_path / "none", "MODEL__MODEL_NAME": "Unifomer"}
+    mistakes = {
+        "NUM_GPUS": 7,
+        "DATA__PATH_TO_DATA_DIR": tmp_path / "none",
+        "MODEL__MODEL_NAME": "Unifomer",
+    }
     result = run_net(*quickstart(**mistakes, SOLVER__LR_POLICY="cosin"))
     assert result.status == 1
     assert "Traceback" not in result.stderr
@@ -103,15 +122,24 @@ def test_all_mistakes_are_reported_together_before_any_work(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"TRAIN__ENABLE": False}, "there are no weights to test: TEST.CHECKPOINT_FILE_PATH is empty"),
+        (
+            {"TRAIN__ENABLE": False},
+            "there are no weights to test: TEST.CHECKPOINT_FILE_PATH is empty",
+        ),
         (
             {"UNIFORMER__PRETRAIN_NAME": "uniformer_small_in1k", "MODEL__WEIGHTS_DIR": "/none"},
             "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k', but /none has no file uniformer_small_in1k.pth; "
             "download it from https://",
         ),
         ({"DATA__PATH_PREFIX": "/none"}, "no such file; check DATA.PATH_PREFIX"),
-        ({"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""}, "line 6 has the label 5, but MODEL.NUM_CLASSES=5"),
-        ({"TRAIN__BATCH_SIZE": 64}, "32 videos cannot be shared by 1 process with 64 videos per step"),
+        (
+            {"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""},
+            "line 6 has the label 5, but MODEL.NUM_CLASSES=5",
+        ),
+        (
+            {"TRAIN__BATCH_SIZE": 64},
+            "32 videos cannot be shared by 1 process with 64 videos per step",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_message(

@@ -13,7 +13,12 @@ from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
 from slowfast.visualization.contact_sheet import THUMB, look_at
 
-AUGMENTED: dict[str, Any] = {"AUG__ENABLE": True, "AUG__NUM_SAMPLE": 2, "AUG__RE_PROB": 1.0, "TRAIN__BATCH_SIZE": 1}
+AUGMENTED: dict[str, Any] = {
+    "AUG__ENABLE": True,
+    "AUG__NUM_SAMPLE": 2,
+    "AUG__RE_PROB": 1.0,
+    "TRAIN__BATCH_SIZE": 1,
+}
 
 
 @pytest.fixture
@@ -64,10 +69,17 @@ def test_the_tool_prints_tables_and_writes_contact_sheets(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sheets = tmp_path / "a new/folder"
-    command = ["--cfg", str(repository / "exp/quickstart/config.yaml"), "--out", str(sheets / "sheet.png")]
+    command = [
+        "--cfg",
+        str(repository / "exp/quickstart/config.yaml"),
+        "--out",
+        str(sheets / "sheet.png"),
+    ]
     assert show_views([*command, "--row", "3", *tiny_settings()]) == 0
     printed = capsys.readouterr().out
-    assert [line.split(":")[0] for line in printed.splitlines() if re.match(r"(train|val|test):", line)] == [
+    assert [
+        line.split(":")[0] for line in printed.splitlines() if re.match(r"(train|val|test):", line)
+    ] == [
         "train",
         "val",
         "test",
@@ -85,10 +97,17 @@ def test_a_video_that_is_in_no_list_can_be_shown(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["--cfg", str(repository / "configs/kinetics.yaml"), "--out", str(tmp_path / "sheet.png")]
+    command = [
+        "--cfg",
+        str(repository / "configs/kinetics.yaml"),
+        "--out",
+        str(tmp_path / "sheet.png"),
+    ]
     video = str(motion_folder / "test/up_0001.mp4")
     assert show_views([*command, "--split", "test", "--video", video, "DATA.NUM_FRAMES", "4"]) == 0
-    assert "0 10 20 31: 0.00 0.40" in capsys.readouterr().out  # 4 frames that span 32, at 25 frames per second
+    assert (
+        "0 10 20 31: 0.00 0.40" in capsys.readouterr().out
+    )  # 4 frames that span 32, at 25 frames per second
     assert show_views([*command, "--video", str(tmp_path / "none.mp4")]) == 1
     assert "none.mp4: no such file" in capsys.readouterr().err
     assert show_views([*command, "DATA.PATH_TO_DATA_DIR", str(motion_folder), "--row", "99"]) == 1

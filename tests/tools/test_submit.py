@@ -15,7 +15,10 @@ Tool = Callable[..., int]
 
 @pytest.fixture
 def submit(
-    repository: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Tool:
     """Call the tool in this process, in a folder of its own."""
     main = runpy.run_path(str(repository / "tools/submit.py"))["main"]
@@ -33,37 +36,97 @@ def submit(
 
 def directives(script: str) -> dict[str, str]:
     """The #SBATCH lines of a batch script."""
-    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH --")]
+    lines = [
+        line.removeprefix("#SBATCH --")
+        for line in script.splitlines()
+        if line.startswith("#SBATCH --")
+    ]
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def test_an_experiment_asks_for_its_machines(submit: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_asks_for_its_machines(
+    submit: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert submit("--dry-run") == 0
     script = capsys.readouterr().out
-    expected = {"nodes": "4", "ntasks-per-node": "8", "gpus-per-node": "8", "time": "1440", "signal": "USR2@120"}
+    expected = {
+        "nodes": "4",
+        "ntasks-per-node": "8",
+        "gpus-per-node": "8",
+        "time": "1440",
+        "signal": "USR2@120",
+    }
     assert directives(script).items() >= (expected | {"job-name": "uniformer_b32x4_k600"}).items()
     assert "requeue" in directives(script)
     assert "--kill-on-bad-exit=1" in script
-    assert "/code" in next(line for line in script.splitlines() if line.startswith("export PYTHONPATH="))
+    assert "/code" in next(
+        line for line in script.splitlines() if line.startswith("export PYTHONPATH=")
+    )
 
 
-def test_every_option_reaches_the_batch_script(submit: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_reaches_the_batch_script(
+    submit: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {
-        **{"partition": "gpu", "qos": "high", "constraint": "a100", "account": "video", "comment": "a try"},
-        **{"exclude": "node7", "mem": "200GB", "name": "first", "timeout": "90", "signal_delay": "300", "cpus": "5"},
+        **{
+            "partition": "gpu",
+            "qos": "high",
+            "constraint": "a100",
+            "account": "video",
+            "comment": "a try",
+        },
+        **{
+            "exclude": "node7",
+            "mem": "200GB",
+            "name": "first",
+            "timeout": "90",
+            "signal_delay": "300",
+            "cpus": "5",
+        },
         **{"mail": "me@example.org", "num_shards": "2", "num_gpus": "4", "job_dir": "jobs here"},
-        **{"slurm_reservation": "night", "slurm_dependency": "afterok:7", "slurm_setup": "module load ffmpeg"},
+        **{
+            "slurm_reservation": "night",
+            "slurm_dependency": "afterok:7",
+            "slurm_setup": "module load ffmpeg",
+        },
     }
-    assert submit("--dry-run", *(word for name, value in options.items() for word in (f"--{name}", value))) == 0
+    assert (
+        submit(
+            "--dry-run", *(word for name, value in options.items() for word in (f"--{name}", value))
+        )
+        == 0
+    )
     script = capsys.readouterr().out
     found = {name: "".join(shlex.split(value)) for name, value in directives(script).items()}
     assert (
         found.items()
         >= {
-            **{"partition": "gpu", "qos": "high", "constraint": "a100", "account": "video", "comment": "a try"},
-            **{"exclude": "node7", "mem": "200GB", "job-name": "first", "time": "90", "signal": "USR2@300"},
-            **{"cpus-per-task": "5", "mail-user": "me@example.org", "mail-type": "END,FAIL,REQUEUE", "nodes": "2"},
-            **{"ntasks-per-node": "4", "gpus-per-node": "4", "reservation": "night", "dependency": "afterok:7"},
+            **{
+                "partition": "gpu",
+                "qos": "high",
+                "constraint": "a100",
+                "account": "video",
+                "comment": "a try",
+            },
+            **{
+                "exclude": "node7",
+                "mem": "200GB",
+                "job-name": "first",
+                "time": "90",
+                "signal": "USR2@300",
+            },
+            **{
+                "cpus-per-task": "5",
+                "mail-user": "me@example.org",
+                "mail-type": "END,FAIL,REQUEUE",
+                "nodes": "2",
+            },
+            **{
+                "ntasks-per-node": "4",
+                "gpus-per-node": "4",
+                "reservation": "night",
+                "dependency": "afterok:7",
+            },
         }.items()
     )
     assert "module load ffmpeg" in script
@@ -92,7 +155,10 @@ def test_a_dry_run_leaves_nothing_behind(submit: Tool, tmp_path: Path) -> None:
         (["--array", "OUTPUT_DIR=/a/x,/b/x"], "have no folder in common (/a/x, /b/x)"),
         (["--array", "NUM_GPUS=4,8"], "the runs of --array need the same NUM_SHARDS and NUM_GPUS"),
         (["--array", "RNG_SED=4,8"], "RNG_SED"),
-        (["--cluster", "local"], "NUM_SHARDS is 4, but --cluster local is this machine alone; use 1"),
+        (
+            ["--cluster", "local"],
+            "NUM_SHARDS is 4, but --cluster local is this machine alone; use 1",
+        ),
         (
             ["--table", "nowhere"],
             "nowhere holds no submission; looked for nowhere/jobs.json, nowhere/*/jobs.json, "
@@ -101,7 +167,11 @@ def test_a_dry_run_leaves_nothing_behind(submit: Tool, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_ends_in_one_message(
-    submit: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+    submit: Tool,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
 ) -> None:
     assert submit(*arguments) == 1
     errors = capsys.readouterr().err
@@ -115,7 +185,10 @@ def test_a_mistake_ends_in_one_message(
     ("arguments", "message"),
     [
         (["--cfg", ""], "error: no experiment is named; add --cfg FILE"),
-        (["--timeout", "2"], "error: --timeout is 2 minutes, but the job saves its work 120 s before"),
+        (
+            ["--timeout", "2"],
+            "error: --timeout is 2 minutes, but the job saves its work 120 s before",
+        ),
         (["--timeout", "1"], "error: --timeout is 1 minute, but"),
     ],
 )
@@ -126,7 +199,9 @@ def test_wrong_usage_ends_in_status_2(
     assert capsys.readouterr().err.startswith(message)
 
 
-def test_an_array_without_values_is_wrong_usage(submit: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_array_without_values_is_wrong_usage(
+    submit: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as error:
         submit("--array", "RNG_SEED")
     assert error.value.code == 2
@@ -189,7 +264,10 @@ def test_a_machine_without_slurm_is_told_so(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert submit() == 1
-    assert "no sbatch; submit where Slurm is installed, or use --cluster local" in capsys.readouterr().err
+    assert (
+        "no sbatch; submit where Slurm is installed, or use --cluster local"
+        in capsys.readouterr().err
+    )
 
 
 def test_debug_runs_in_this_process(
@@ -199,10 +277,21 @@ def test_debug_runs_in_this_process(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    quickstart = ["--cfg", str(repository / "exp/quickstart/config.yaml"), *tiny_settings(SOLVER__MAX_EPOCH=1)]
+    quickstart = [
+        "--cfg",
+        str(repository / "exp/quickstart/config.yaml"),
+        *tiny_settings(SOLVER__MAX_EPOCH=1),
+    ]
     assert submit("--cluster", "debug", *quickstart) == 0
     assert "all classes" in capfd.readouterr().out
     assert (tmp_path / "run/test/result.json").exists()
-    broken = ["MODEL.MODEL_NAME", "Uniformer", "DATA.PATH_PREFIX", "/none", "OUTPUT_DIR", str(tmp_path / "other")]
+    broken = [
+        "MODEL.MODEL_NAME",
+        "Uniformer",
+        "DATA.PATH_PREFIX",
+        "/none",
+        "OUTPUT_DIR",
+        str(tmp_path / "other"),
+    ]
     assert submit("--cluster", "debug", *quickstart, *broken) == 1
     assert "no such file; check DATA.PATH_PREFIX" in capfd.readouterr().err

@@ -73,7 +73,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
 
     path = tmp_path / "x.pyth"
     torch.save({"model": Attack()}, path)
-    with pytest.raises(ValueError, match=r"x\.pyth: not a whole checkpoint of tensors and plain data"):
+    with pytest.raises(
+        ValueError, match=r"x\.pyth: not a whole checkpoint of tensors and plain data"
+    ):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
 
@@ -90,13 +92,16 @@ def write_checkpoints(folder: Path, *places: tuple[int, int]) -> None:
 
 def names_in(folder: Path) -> list[str]:
     return [
-        path.stem.removeprefix("checkpoint_epoch_") for path in sorted((folder / "checkpoints").iterdir(), reverse=True)
+        path.stem.removeprefix("checkpoint_epoch_")
+        for path in sorted((folder / "checkpoints").iterdir(), reverse=True)
     ]
 
 
 def test_checkpoints_are_in_the_order_of_epoch_and_step(tmp_path: Path) -> None:
     write_checkpoints(tmp_path, (2, 0), (1, 500), (2, 9), (2, 10), (10, 0))
-    assert [path.stem.removeprefix("checkpoint_epoch_") for path in checkpoints_of(str(tmp_path))] == [
+    assert [
+        path.stem.removeprefix("checkpoint_epoch_") for path in checkpoints_of(str(tmp_path))
+    ] == [
         "00010",
         "00002_step_0000010",
         "00002_step_0000009",
@@ -115,7 +120,9 @@ def test_old_checkpoints_are_pruned_but_for_the_last_and_every_kth(tmp_path: Pat
     assert names_in(tmp_path) == ["00011", "00010"], "one to fall back to"
 
 
-def test_of_checkpoints_within_epochs_the_last_two_are_kept_until_the_epoch_ends(tmp_path: Path) -> None:
+def test_of_checkpoints_within_epochs_the_last_two_are_kept_until_the_epoch_ends(
+    tmp_path: Path,
+) -> None:
     write_checkpoints(tmp_path, (3, 0), (3, 10), (3, 20), (3, 30))
     prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=1, keep_every=0)
     assert names_in(tmp_path) == ["00003_step_0000030", "00003_step_0000020", "00003"]
@@ -131,16 +138,24 @@ def test_a_changed_bit_is_found(tmp_path: Path) -> None:
     place = content.find(torch.arange(1000.0).numpy().tobytes())
     content[place + 100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.pyth: not a whole checkpoint .*the checksum of its part .* is wrong"):
+    with pytest.raises(
+        ValueError, match=r"x\.pyth: not a whole checkpoint .*the checksum of its part .* is wrong"
+    ):
         load_checkpoint(path)
 
 
 ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (lambda path: path.mkdir(), "is a folder, not a checkpoint file"),
     "loop": (lambda path: path.symlink_to(path), "is a link that leads back to itself"),
-    "dangling": (lambda path: path.symlink_to("none.pyth"), "is a link to none.pyth, where no file is"),
+    "dangling": (
+        lambda path: path.symlink_to("none.pyth"),
+        "is a link to none.pyth, where no file is",
+    ),
     "pipe": (lambda path: os.mkfifo(path), "is a pipe, socket or device, not a checkpoint file"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "is a pipe, socket or device, not a checkpoint file"),
+    "device": (
+        lambda path: path.symlink_to("/dev/zero"),
+        "is a pipe, socket or device, not a checkpoint file",
+    ),
 }
 
 
@@ -170,7 +185,9 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not read the file")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become a user who may not read the file"
+)
 def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
     path = open_folder / "x.pyth"
     save_checkpoint(path, {"epoch": 1})
@@ -178,7 +195,10 @@ def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
     (open_folder / "closed").mkdir(mode=0o700)
     os.seteuid(65534)
     try:
-        with pytest.raises(PermissionError, match=rf"^{path}: cannot be read: .*; ask its owner to let you read it$"):
+        with pytest.raises(
+            PermissionError,
+            match=rf"^{path}: cannot be read: .*; ask its owner to let you read it$",
+        ):
             load_checkpoint(path)
         with pytest.raises(PermissionError, match=r"closed/y\.pyth: cannot be read"):
             load_checkpoint(open_folder / "closed/y.pyth")
@@ -191,12 +211,18 @@ def test_paths_to_keep_stay_whatever_the_retention_says(tmp_path: Path) -> None:
     first, third = (checkpoint_path(str(tmp_path), epoch=epoch) for epoch in (1, 3))
     (tmp_path / "elsewhere").symlink_to(tmp_path)
     other_name = tmp_path / "elsewhere" / third.relative_to(tmp_path)
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=2, keep_every=0, keep=[first, other_name])
+    prune_checkpoints(
+        checkpoints_of(str(tmp_path)), keep_last=2, keep_every=0, keep=[first, other_name]
+    )
     assert names_in(tmp_path) == ["00006", "00005", "00003", "00001"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not delete the file")
-def test_a_file_that_cannot_be_deleted_is_logged(open_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become a user who may not delete the file"
+)
+def test_a_file_that_cannot_be_deleted_is_logged(
+    open_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_checkpoints(open_folder, (1, 0), (2, 0), (3, 0))
     os.seteuid(65534)
     try:
@@ -251,11 +277,17 @@ def small_files_only() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_files_only")
-@pytest.mark.parametrize(("num_bytes", "size"), [(110_000, "11. kB"), (400_000, "40. kB"), (10_000_000, "10 MB")])
-def test_a_file_that_grows_too_large_leaves_the_older_one(tmp_path: Path, num_bytes: int, size: str) -> None:
+@pytest.mark.parametrize(
+    ("num_bytes", "size"), [(110_000, "11. kB"), (400_000, "40. kB"), (10_000_000, "10 MB")]
+)
+def test_a_file_that_grows_too_large_leaves_the_older_one(
+    tmp_path: Path, num_bytes: int, size: str
+) -> None:
     path = tmp_path / "x.pyth"
     save_checkpoint(path, {"epoch": 1})
-    message = rf"x\.pyth: the checkpoint cannot be written: File too large, and it needs {size}; older"
+    message = (
+        rf"x\.pyth: the checkpoint cannot be written: File too large, and it needs {size}; older"
+    )
     with pytest.raises(OSError, match=message):
         save_checkpoint(path, {"weights": torch.zeros(num_bytes, dtype=torch.uint8)})
     assert load_checkpoint(path) == {"epoch": 1}
@@ -267,14 +299,20 @@ def test_a_header_is_the_content_without_tensors(tmp_path: Path) -> None:
     state = {
         "epoch": 3,
         "model_state": {"a": ones},
-        "optimizer_state": {"state": {0: {"step": ones, "name": "x"}}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]},
+        "optimizer_state": {
+            "state": {0: {"step": ones, "name": "x"}},
+            "param_groups": [{"lr": 0.1, "params": [0, 1]}],
+        },
         "pair": (ones, 4, None),
         "class_names": ["ant"],
     }
     header = {
         "epoch": 3,
         "model_state": {},
-        "optimizer_state": {"state": {0: {"name": "x"}}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]},
+        "optimizer_state": {
+            "state": {0: {"name": "x"}},
+            "param_groups": [{"lr": 0.1, "params": [0, 1]}],
+        },
         "pair": [4, None],
         "class_names": ["ant"],
     }
@@ -303,7 +341,9 @@ print(header["epoch"], read_bytes() - before[0], most_memory() - before[1])
 """
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="Linux counts bytes and memory")
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="Linux counts bytes and memory"
+)
 def test_a_header_of_a_large_file_needs_few_bytes(tmp_path: Path, repository: Path) -> None:
     small, large = tmp_path / "small.pyth", tmp_path / "large.pyth"
     for path, num_numbers in ((small, 10), (large, 50_000_000)):
@@ -323,7 +363,10 @@ def test_a_header_of_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> No
     path = tmp_path / "x.pyth"
     save_checkpoint(path, {"epoch": 3, "weights": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"x\.pyth: (not a whole checkpoint of|is not a checkpoint but an empty file)"):
+    with pytest.raises(
+        ValueError,
+        match=r"x\.pyth: (not a whole checkpoint of|is not a checkpoint but an empty file)",
+    ):
         read_header(path)
 
 
@@ -340,7 +383,11 @@ def test_a_header_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
 def test_saved_weights_take_no_more_than_they_need(tmp_path: Path, suffix: str) -> None:
     whole = torch.arange(100_000.0)
     path = tmp_path / f"new/x{suffix}"
-    save_weights(path, {"a": whole[:10], "b": whole[:10], "c": whole.reshape(100, 1000)[:2].T}, class_names=[])
+    save_weights(
+        path,
+        {"a": whole[:10], "b": whole[:10], "c": whole.reshape(100, 1000)[:2].T},
+        class_names=[],
+    )
     assert path.stat().st_size < 20_000
     weights = load_checkpoint(path)["model_state"]
     assert weights["a"].tolist() == weights["b"].tolist() == list(range(10))

@@ -22,7 +22,9 @@ def test_sha256_of_the_published_examples(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "x") == MILLION
 
 
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum of GNU coreutils checks the format")
+@pytest.mark.skipif(
+    shutil.which("sha256sum") is None, reason="sha256sum of GNU coreutils checks the format"
+)
 @pytest.mark.parametrize("name", ["x.pth", "a b é.safetensors", "back\\slash.pth"])
 def test_sha256sum_reads_ours_and_we_read_its(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -30,13 +32,22 @@ def test_sha256sum_reads_ours_and_we_read_its(tmp_path: Path, name: str) -> None
     side_file = tmp_path / f"{name}.sha256"
     ours = side_file.read_bytes()
     assert ABC.encode() in ours
-    subprocess.run(["sha256sum", "--check", side_file.name], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        ["sha256sum", "--check", side_file.name], cwd=tmp_path, check=True, capture_output=True
+    )
     assert check_sha256(path)
 
-    theirs = subprocess.run(["sha256sum", name], cwd=tmp_path, check=True, capture_output=True).stdout
+    theirs = subprocess.run(
+        ["sha256sum", name], cwd=tmp_path, check=True, capture_output=True
+    ).stdout
     assert theirs == ours
     path.write_bytes(b"abd")
-    assert subprocess.run(["sha256sum", "--check", side_file.name], cwd=tmp_path, capture_output=True).returncode == 1
+    assert (
+        subprocess.run(
+            ["sha256sum", "--check", side_file.name], cwd=tmp_path, capture_output=True
+        ).returncode
+        == 1
+    )
     with pytest.raises(ValueError, match="is damaged or another file"):
         check_sha256(path)
 
@@ -59,11 +70,15 @@ def test_a_checksum_is_found_however_it_is_listed(tmp_path: Path, text: str) -> 
     assert check_sha256(tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize("text", ["", "<html>", ABC[:-1], f"{ABC}0", f"{ABC}  a.pth\n{MILLION}  b.pth\n"])
+@pytest.mark.parametrize(
+    "text", ["", "<html>", ABC[:-1], f"{ABC}0", f"{ABC}  a.pth\n{MILLION}  b.pth\n"]
+)
 def test_a_side_file_without_a_checksum_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.pth").write_bytes(b"abc")
     (tmp_path / "x.pth.sha256").write_text(text)
-    with pytest.raises(ValueError, match=r"x\.pth\.sha256: holds no sha256 of x\.pth; delete it, or get it again"):
+    with pytest.raises(
+        ValueError, match=r"x\.pth\.sha256: holds no sha256 of x\.pth; delete it, or get it again"
+    ):
         check_sha256(tmp_path / "x.pth")
 
 
@@ -86,7 +101,9 @@ def test_weights_are_checked_when_they_are_loaded(
 
     right = sha256_of(path)
     content = path.read_bytes()
-    damaged = content.replace(torch.arange(100.0).numpy().tobytes(), torch.ones(100).numpy().tobytes())
+    damaged = content.replace(
+        torch.arange(100.0).numpy().tobytes(), torch.ones(100).numpy().tobytes()
+    )
     assert damaged != content
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match="damaged") as error:

@@ -48,22 +48,41 @@ FILES: dict[str, tuple[bytes, str]] = {
         b"\xef\xbb\xbf\n  <html lang=en>",
         f"a web page (of a log-in, a download or an error); {AGAIN}",
     ),
-    "page after a comment": (b"<!-- x -->\n<HTML>", f"a web page (of a log-in, a download or an error); {AGAIN}"),
-    "page in UTF-16": (PAGE.encode("utf-16"), f"a web page (of a log-in, a download or an error); {AGAIN}"),
-    "page in Latin-1": (f"{PAGE}é".encode("latin-1"), f"a web page (of a log-in, a download or an error); {AGAIN}"),
+    "page after a comment": (
+        b"<!-- x -->\n<HTML>",
+        f"a web page (of a log-in, a download or an error); {AGAIN}",
+    ),
+    "page in UTF-16": (
+        PAGE.encode("utf-16"),
+        f"a web page (of a log-in, a download or an error); {AGAIN}",
+    ),
+    "page in Latin-1": (
+        f"{PAGE}é".encode("latin-1"),
+        f"a web page (of a log-in, a download or an error); {AGAIN}",
+    ),
     "Git LFS": (POINTER.encode(), "a Git LFS pointer; run `git lfs pull` in its repository"),
     "XML": (
         b"<Error><Code>AccessDenied</Code></Error>",
-        "an XML document, such as the error of a server: '<Error><Code>AccessDenied</Code></Error>'; " + AGAIN,
+        "an XML document, such as the error of a server: '<Error><Code>AccessDenied</Code></Error>'; "
+        + AGAIN,
     ),
     "JSON": (
         b'{"error": "not found"}',
         """a JSON document, such as the error of a server: '{"error": "not found"}'; """ + AGAIN,
     ),
-    "text": (b"weights go here\n", r"a text file: 'weights go here\n'; name the file of weights instead"),
-    "torn letter": ("é".encode() * 600, "a text file: '" + "é" * 60 + "'; name the file of weights instead"),
+    "text": (
+        b"weights go here\n",
+        r"a text file: 'weights go here\n'; name the file of weights instead",
+    ),
+    "torn letter": (
+        "é".encode() * 600,
+        "a text file: '" + "é" * 60 + "'; name the file of weights instead",
+    ),
     "empty": (b"", "an empty file; copy or download it again"),
-    "zeros": (bytes(5000), "a file of zeros, as a crash of its machine leaves it; copy or download it again"),
+    "zeros": (
+        bytes(5000),
+        "a file of zeros, as a crash of its machine leaves it; copy or download it again",
+    ),
     "gzip": (gzip.compress(b"x"), f"a gzip archive; {UNPACK}"),
     "bzip2": (bz2.compress(b"x"), f"a bzip2 archive; {UNPACK}"),
     "xz": (lzma.compress(b"x"), f"an xz archive; {UNPACK}"),
@@ -88,7 +107,9 @@ def test_a_zip_archive_with_weights_inside_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(zip_of(b"x"))
     for read in (load_checkpoint, read_header):
-        with pytest.raises(ValueError, match=r"\(it is a zip archive without weights; .*: folder/weights\.pth\)$"):
+        with pytest.raises(
+            ValueError, match=r"\(it is a zip archive without weights; .*: folder/weights\.pth\)$"
+        ):
             read(path)
 
 
@@ -97,7 +118,10 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     for read in (load_checkpoint, read_header):
-        with pytest.raises(ValueError, match=r"it is a TorchScript program, which could run code; save its state_dict"):
+        with pytest.raises(
+            ValueError,
+            match=r"it is a TorchScript program, which could run code; save its state_dict",
+        ):
             read(path)
 
 
@@ -105,5 +129,7 @@ def test_bytes_of_no_known_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     for seed in range(50):
         path.write_bytes(np.random.default_rng(seed).bytes(3000))
-        with pytest.raises(ValueError, match=r"x\.pth: (not a whole checkpoint|is not a checkpoint)"):
+        with pytest.raises(
+            ValueError, match=r"x\.pth: (not a whole checkpoint|is not a checkpoint)"
+        ):
             load_checkpoint(path)

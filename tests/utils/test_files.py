@@ -32,8 +32,12 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
         write_json(tmp_path / "a/b/c.json", {})
 
 
-@pytest.mark.parametrize(("text", "problem"), [("", "is empty"), ("{", "is not valid JSON"), ("\x00" * 9, "is not")])
-def test_a_damaged_json_file_is_named_with_the_remedy(tmp_path: Path, text: str, problem: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"), [("", "is empty"), ("{", "is not valid JSON"), ("\x00" * 9, "is not")]
+)
+def test_a_damaged_json_file_is_named_with_the_remedy(
+    tmp_path: Path, text: str, problem: str
+) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"^{path}: {problem}.*; delete it$"):
@@ -63,7 +67,11 @@ def test_sizes_counts_and_lists_are_words_of_a_reader() -> None:
         "66 GB",
         "5000 TB",
     ]
-    assert [count(number, "process") for number in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+    assert [count(number, "process") for number in (0, 1, 2)] == [
+        "0 processes",
+        "1 process",
+        "2 processes",
+    ]
     assert [count(3, noun) for noun in ("epoch", "batch", "class", "box")] == [
         "3 epochs",
         "3 batches",

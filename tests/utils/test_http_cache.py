@@ -109,8 +109,12 @@ def test_a_path_with_two_dots_is_refused(serve: Serve, tmp_path: Path, path: str
     assert (asked, files_in(tmp_path)) == ([], [])
 
 
-@pytest.mark.parametrize("path", ["/a..b.txt", "/...", "/~/%00/é/c", "//x//y", "/?file=../../evil", "/" + "n" * 300])
-def test_any_other_path_stays_in_the_cache(serve: Serve, tmp_path: Path, cache: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/a..b.txt", "/...", "/~/%00/é/c", "//x//y", "/?file=../../evil", "/" + "n" * 300]
+)
+def test_any_other_path_stays_in_the_cache(
+    serve: Serve, tmp_path: Path, cache: Path, path: str
+) -> None:
     local = Path(pathmgr.get_local_path(serve(lambda path: whole(b"content")) + path))
     assert local.resolve().is_relative_to(cache)
     assert files_in(tmp_path) == [local]
@@ -141,7 +145,10 @@ def test_a_bad_address_is_an_unreadable_video(tmp_path: Path, address: str) -> N
 
 def test_files_whose_names_differ_after_a_hash_sign_are_two(serve: Serve) -> None:
     url = serve(lambda path: whole(path.encode()))
-    assert [read(f"{url}/clip #{number}.mp4") for number in (1, 2)] == [b"/clip%20%231.mp4", b"/clip%20%232.mp4"]
+    assert [read(f"{url}/clip #{number}.mp4") for number in (1, 2)] == [
+        b"/clip%20%231.mp4",
+        b"/clip%20%232.mp4",
+    ]
 
 
 # ---- Answers ---------------------------------------------------------------------------------
@@ -150,12 +157,24 @@ PAGE = b"\n<!DOCTYPE html><html><title>Log in</title></html>"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BAD_ANSWERS = {
     "half": (whole(bytes(1000))[:-500], "500 bytes came of 1000"),
-    "half_chunked": (CHUNKED + b"10\r\n" + bytes(16) + b"\r\n10\r\n123", "the connection ended before the file did"),
+    "half_chunked": (
+        CHUNKED + b"10\r\n" + bytes(16) + b"\r\n10\r\n123",
+        "the connection ended before the file did",
+    ),
     "bad_chunk": (CHUNKED + b"zz\r\n123\r\n", "the connection ended|not an answer in HTTP"),
-    "negative": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabcde", "Content-Length is '-5', which is no size"),
+    "negative": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabcde",
+        "Content-Length is '-5', which is no size",
+    ),
     "word": (b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nabcde", "Content-Length is 'five'"),
-    "digits": (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nabcde", "Content-Length is '999"),
-    "huge": (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999999\r\n\r\nabcde", "set SLOWFAST_CACHE_GB to more"),
+    "digits": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nabcde",
+        "Content-Length is '999",
+    ),
+    "huge": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999999\r\n\r\nabcde",
+        "set SLOWFAST_CACHE_GB to more",
+    ),
     "no_http": (b"SSH-2.0-OpenSSH_9.6\r\n\x1b[31m", "not an answer in HTTP: SSH"),
     "nothing": (b"", "closed connection without response"),
     "long_line": (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000, "not an answer in HTTP"),
@@ -166,15 +185,23 @@ BAD_ANSWERS = {
     "partial": (whole(bytes(5), status="206 Partial Content"), "HTTP status 206"),
     "forbidden": (whole(b"", status="403 \x1b[31mNo"), "HTTP status 403, .*No"),
     "loop": (whole(b"", "Location: /loop", status="302 Found"), "HTTP status 302"),
-    "to_a_file": (whole(b"", "Location: file:///etc/passwd", status="302 Found"), "HTTP status 302"),
-    "to_ftp": (whole(b"", "Location: ftp://127.0.0.1/x", status="302 Found"), "unknown url type: ftp"),
+    "to_a_file": (
+        whole(b"", "Location: file:///etc/passwd", status="302 Found"),
+        "HTTP status 302",
+    ),
+    "to_ftp": (
+        whole(b"", "Location: ftp://127.0.0.1/x", status="302 Found"),
+        "unknown url type: ftp",
+    ),
     "bad_target": (whole(b"", "Location: http://[x/", status="302 Found"), "IPv6"),
     "gzip": (whole(b"\x1f\x8b", "Content-Encoding: gzip"), "compressed"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_ANSWERS)
-def test_what_is_no_whole_file_is_an_unreadable_video(serve: Serve, tmp_path: Path, kind: str) -> None:
+def test_what_is_no_whole_file_is_an_unreadable_video(
+    serve: Serve, tmp_path: Path, kind: str
+) -> None:
     answer, reason = BAD_ANSWERS[kind]
     url = serve(lambda path: answer)
     with pytest.raises(DecodeError, match=rf"^{url}/{kind}: (?!http)(?i:.*{reason})") as caught:
@@ -196,7 +223,8 @@ def drip(start: bytes, *, piece: bytes, times: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    "start", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", CHUNKED]
+    "start",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", CHUNKED],
 )
 def test_a_server_that_drips_is_left(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
@@ -211,7 +239,9 @@ def test_a_server_that_drips_is_left(
     assert files_in(tmp_path) == []
 
 
-def test_a_slow_download_gets_the_time_that_its_bytes_need(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_download_gets_the_time_that_its_bytes_need(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "TIMEOUT", 0.4)
     monkeypatch.setattr(download, "SLOWEST_RATE", 1000)
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 16000\r\n\r\n"
@@ -235,7 +265,10 @@ def test_a_gzip_archive_may_be_called_compressed(serve: Serve) -> None:
 def test_a_video_that_cannot_be_opened_leaves_the_cache(
     serve: Serve, write_painted: Callable[..., Path], tmp_path: Path, cache: Path
 ) -> None:
-    answers = [whole(b'{"error": "try again"}'), whole(write_painted(tmp_path / "a.mp4", 3).read_bytes())]
+    answers = [
+        whole(b'{"error": "try again"}'),
+        whole(write_painted(tmp_path / "a.mp4", 3).read_bytes()),
+    ]
     url = serve(lambda path: answers.pop(0)) + "/a.mp4"
     local = http_cache.path_of_copy(url)
     with pytest.raises(DecodeError, match=rf"invalid data.* \(its copy {local} was deleted\)$"):
@@ -251,7 +284,9 @@ def test_a_video_that_cannot_be_decoded_leaves_the_cache(
 ) -> None:
     content = bytearray(write_painted(tmp_path / "a.mp4", 20).read_bytes())
     with av.open(str(tmp_path / "a.mp4")) as container:
-        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [
+            (packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size
+        ]
     for position, size in packets[8:]:
         content[position + 8 : position + size] = bytes(size - 8)
 
@@ -265,13 +300,18 @@ def test_a_video_that_cannot_be_decoded_leaves_the_cache(
 
 def test_lists_and_weights_that_are_none_leave_the_cache(serve: Serve, cache: Path) -> None:
     url = serve(lambda path: whole(b"\xff not a text, nor weights"))
-    with pytest.raises(ValueError, match=r"UTF-8: .* \(its copy .* was deleted\)"), open_text(f"{url}/a.csv") as file:
+    with (
+        pytest.raises(ValueError, match=r"UTF-8: .* \(its copy .* was deleted\)"),
+        open_text(f"{url}/a.csv") as file,
+    ):
         file.read()
     with pytest.raises(ValueError, match=r"\(its copy .* was deleted\)"):
         load_checkpoint(f"{url}/weights.pth")
 
     local = pathmgr.get_local_path(f"{url}/b.csv")
-    with pytest.raises(ValueError, match=rf"b\.csv \(its copy {local} was deleted\) line 1: no label"):
+    with pytest.raises(
+        ValueError, match=rf"b\.csv \(its copy {local} was deleted\) line 1: no label"
+    ):
         reject_bad_rows(f"{url}/b.csv", ["line 1: no label"], num_bad=1)
     assert files_in(cache) == []
 
@@ -321,11 +361,14 @@ def test_files_in_use_are_not_deleted(kilobytes: str, cache: Path) -> None:
     assert len(files_in(cache)) == 4
 
 
-def test_a_larger_file_than_the_cache_is_refused(serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_larger_file_than_the_cache_is_refused(
+    serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SLOWFAST_CACHE_GB", "5e-6")
     for answer in (whole(bytes(6000)), b"HTTP/1.0 200 OK\r\n\r\n" + bytes(6000)):
         with pytest.raises(
-            OSError, match=r"6\.0 kB or more, but the cache holds 5\.0 kB at most; set SLOWFAST_CACHE_GB"
+            OSError,
+            match=r"6\.0 kB or more, but the cache holds 5\.0 kB at most; set SLOWFAST_CACHE_GB",
         ):
             pathmgr.get_local_path(serve(lambda path, answer=answer: answer))  # type: ignore[misc]
     assert files_in(cache) == []
@@ -353,7 +396,9 @@ def test_what_killed_downloads_have_left_is_deleted(kilobytes: str, cache: Path)
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "many", ""])
 def test_a_bad_limit_is_named(serve: Serve, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setenv("SLOWFAST_CACHE_GB", limit)
-    with pytest.raises(ValueError, match=f"SLOWFAST_CACHE_GB is '{limit}'; use a number of GB above 0"):
+    with pytest.raises(
+        ValueError, match=f"SLOWFAST_CACHE_GB is '{limit}'; use a number of GB above 0"
+    ):
         pathmgr.get_local_path(serve(lambda path: whole(b"")))
 
 
@@ -364,11 +409,16 @@ def test_a_copy_is_as_old_as_the_file_on_the_server(serve: Serve) -> None:
 
 
 def test_a_video_that_made_room_comes_again(
-    serve: Serve, write_painted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
+    write_painted: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     content = write_painted(tmp_path / "a.mp4", 5).read_bytes()
     url = serve(lambda path: whole(content)) + "/a.mp4"
-    monkeypatch.setattr("slowfast.datasets.decode.MAX_KEPT_BYTES", 0)  # reading opens the file once more
+    monkeypatch.setattr(
+        "slowfast.datasets.decode.MAX_KEPT_BYTES", 0
+    )  # reading opens the file once more
     with VideoFile(url) as video:
         os.remove(http_cache.path_of_copy(url))
         assert len(video.read([0, 4])) == 2
@@ -379,11 +429,15 @@ def read_all(url: str) -> None:
         assert read(f"{url}/{number}") == b"%d" % number * 1000
 
 
-def test_processes_share_a_cache_that_is_too_small(serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_a_cache_that_is_too_small(
+    serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = serve(lambda path: whole(path[1:].encode() * 1000))
     monkeypatch.setenv("SLOWFAST_CACHE_GB", "5e-6")
     monkeypatch.setattr(http_cache, "RECENT_SECONDS", 0.1)
-    readers = [multiprocessing.get_context("fork").Process(target=read_all, args=(url,)) for _ in range(4)]
+    readers = [
+        multiprocessing.get_context("fork").Process(target=read_all, args=(url,)) for _ in range(4)
+    ]
     for reader in readers:
         reader.start()
     for reader in readers:

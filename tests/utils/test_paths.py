@@ -76,12 +76,16 @@ def test_lists_videos_and_weights_come_over_http(
         "TEST__CHECKPOINT_FILE_PATH": f"{models}/weights.pyth",
     }
     over_http = evaluate(tiny_cfg(**remote, OUTPUT_DIR=tmp_path / "http"))
-    assert over_http == evaluate(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=weights, OUTPUT_DIR=tmp_path / "local"))
+    assert over_http == evaluate(
+        tiny_cfg(TEST__CHECKPOINT_FILE_PATH=weights, OUTPUT_DIR=tmp_path / "local")
+    )
     first = next(iter(build_loader(tiny_cfg(**remote), "train"))).frames
     assert torch.equal(first, next(iter(build_loader(tiny_cfg(), "train"))).frames)
 
 
-def test_a_file_is_fetched_once_and_another_host_has_files_of_its_own(serve: Serve, tmp_path: Path) -> None:
+def test_a_file_is_fetched_once_and_another_host_has_files_of_its_own(
+    serve: Serve, tmp_path: Path
+) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "sub folder").mkdir(parents=True)
         (tmp_path / name / "sub folder/a b, c.txt").write_text(name)
@@ -114,9 +118,12 @@ class Failing(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("half", "500 bytes came of 1000"), ("broken", "HTTP status 500, internal server error")]
+    ("name", "reason"),
+    [("half", "500 bytes came of 1000"), ("broken", "HTTP status 500, internal server error")],
 )
-def test_half_a_download_is_an_error_and_leaves_nothing(serve: Serve, tmp_path: Path, name: str, reason: str) -> None:
+def test_half_a_download_is_an_error_and_leaves_nothing(
+    serve: Serve, tmp_path: Path, name: str, reason: str
+) -> None:
     url = serve(Failing)
     with pytest.raises(DecodeError, match=rf"(?i){name}\.mp4: .*{reason}"):
         VideoFile(f"{url}/{name}.mp4")
@@ -147,5 +154,8 @@ class Store(PathHandler):
 
 def test_a_handler_of_a_user_serves_videos_too(motion_folder: Path) -> None:
     pathmgr.register_handler(Store(motion_folder), allow_override=True)
-    with VideoFile("store://test/left_0000.mp4") as there, VideoFile(f"{motion_folder}/test/left_0000.mp4") as here:
+    with (
+        VideoFile("store://test/left_0000.mp4") as there,
+        VideoFile(f"{motion_folder}/test/left_0000.mp4") as here,
+    ):
         assert np.array_equal(there.read([3, 30]), here.read([3, 30]))

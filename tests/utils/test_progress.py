@@ -21,7 +21,9 @@ class Slow:
             yield number
 
 
-def test_a_line_tells_values_step_time_data_wait_and_remaining_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_tells_values_step_time_data_wait_and_remaining_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     records = []
     with caplog.at_level(logging.INFO):
         progress = Progress(Slow(), "train epoch 1/2", num_steps=5, period=2, steps_after=5)
@@ -37,7 +39,9 @@ def test_a_line_tells_values_step_time_data_wait_and_remaining_time(caplog: pyte
     assert "train epoch 1/2  2/5  loss 1.2500  step 0.0" in caplog.messages[0]
 
 
-def test_json_stats_go_to_the_file_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_stats_go_to_the_file_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start_logging(is_main=True)
     logging.getLogger("x").info("a line")
     assert not list(tmp_path.iterdir())
@@ -51,7 +55,9 @@ def test_json_stats_go_to_the_file_alone(tmp_path: Path, capsys: pytest.CaptureF
     assert record == {"_type": "train_step", "loss": 0.123457, "lr": None}
 
 
-def test_other_processes_show_warnings_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_processes_show_warnings_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start_logging(is_main=False)
     log_to_file(str(tmp_path / "out"))
     logging.getLogger("x").info("quiet")

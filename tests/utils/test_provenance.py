@@ -103,7 +103,9 @@ def test_no_commit_without_repository_commit_or_git(
     assert find_source(checkout) == Source("", "")
 
 
-def test_a_git_that_hangs_is_given_up(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_git_that_hangs_is_given_up(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/git").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "bin/git").chmod(0o755)
@@ -189,7 +191,9 @@ def test_the_command_can_be_typed_again(printed: Callable[..., list[str]], check
         assert line.endswith(f"{expected}\\nline' '\\udcff'")
 
 
-def test_a_module_is_started_again_as_a_module(printed: Callable[..., list[str]], checkout: Path) -> None:
+def test_a_module_is_started_again_as_a_module(
+    printed: Callable[..., list[str]], checkout: Path
+) -> None:
     shutil.move(checkout / "tools/my tool.py", checkout / "tools/tool.py")
     assert printed("-m", "tools.tool", "spawn")[0] == "python -m tools.tool spawn"
     assert printed("-m", "tools.tool")[4] == "yes"

@@ -17,7 +17,9 @@ def test_names_do_not_command_a_terminal() -> None:
     assert printable("a\tb\nü 世界 👍") == "a\tb\nü 世界 👍"
 
 
-def test_the_console_and_the_log_file_escape_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_console_and_the_log_file_escape_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start_logging(is_main=True)
     logging.getLogger("test").info("1 class has no videos: %s", NAME)
     log_to_file(str(tmp_path))
