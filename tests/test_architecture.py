@@ -12,10 +12,21 @@ from slowfast.config.defaults import RETIRED
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "slowfast"
 MAY_IMPORT = {
-    "engine": {"engine", "datasets", "models", "visualization", "utils"},
-    "visualization": {"visualization", "datasets", "utils"},
-    "datasets": {"datasets", "utils"},
-    "models": {"models", "utils"},
+    "engine": {
+        "engine",
+        "evaluation",
+        "datasets",
+        "models",
+        "visualization",
+        "distributed",
+        "utils",
+    },
+    "evaluation": {"evaluation", "datasets", "visualization", "distributed", "utils"},
+    "visualization": {"visualization", "datasets", "models", "utils"},
+    "preparation": {"preparation", "datasets", "utils"},
+    "datasets": {"datasets", "distributed", "utils"},
+    "models": {"models", "distributed", "utils"},
+    "distributed": {"distributed", "utils"},
     "config": {"config"},
     "utils": {"utils"},
 }
