@@ -1,308 +1,350 @@
-"""Every config key with its default, unit and meaning, and the keys that published configs set without effect.
+"""Every config key: its default, unit and meaning, and whether a resumed run may change it.
 
-A key lives here only while some code reads it; the change that stops reading a key moves it to `RETIRED`.
+`identity(default)` declares a key that changes what is trained. A run resumes only with the value
+that it started with. `free(default, reason)` declares a key that may change when a run resumes.
+
+A key exists only while some code reads it. The change that stops reading a key moves it to
+`retired.py`.
 """
 
+import copy
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fvcore.common.config import CfgNode
+from slowfast.config.retired import RETIRED
+from slowfast.config.tree import Config, Kind, free, identity
 
-_C = CfgNode()
+# Reasons that several free keys share.
+_TEST_ONLY = "testing does not change the weights"
+_SPEED_ONLY = "it only changes the speed"
+_LOG_ONLY = "it only changes the log"
+_WAITING = "it only limits how long to wait"
+_SAVING = "it only says what to save and when"
+_STOPPING = "it says when a run stops, not what it trains"
+_RESUMING = "it says how to start, not what to train"
+_RECOMPUTED = "recomputed activations are the same"
+_SEE_VIDEOS = "the training videos and their labels are compared instead"
+_SEE_WEIGHTS = "the SHA-256 of the start weights is compared instead"
+_SEE_RATES = "the resulting learning rates are compared instead"
 
-# ---- The machine -----------------------------------------------------------------------------------------------------
-_C.NUM_GPUS = 1  # processes on this machine, one GPU each (with DIST_BACKEND gloo: CPU processes); 0: one CPU process
-_C.NUM_SHARDS = 1  # machines in the job
-_C.SHARD_ID = 0  # number of this machine, from 0
-_C.DIST_BACKEND = "nccl"  # nccl: one GPU per process; gloo: processes on the CPU
-_C.DIST_TIMEOUT = (
-    1800.0  # seconds to wait for a process that does not come, or is late in a collective
-)
-_C.RNG_SEED = 0  # seed of everything random in the run
-_C.OUTPUT_DIR = "./output"  # local folder of checkpoints, logs and results
-_C.LOG_PERIOD = 10  # steps between two lines of progress
+_C = Config()
 
-# ---- Training --------------------------------------------------------------------------------------------------------
-_C.TRAIN = CfgNode()
-_C.TRAIN.ENABLE = True  # train before testing
-_C.TRAIN.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS
-_C.TRAIN.BATCH_SIZE = 64  # videos per step and machine, shared by its processes
-_C.TRAIN.DROP_LAST = True  # leave out the last incomplete step of an epoch; False: keep it
-_C.TRAIN.SAMPLING = "uniform"  # uniform: every video once an epoch | balanced: classes equally
-_C.TRAIN.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
-_C.TRAIN.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch is always saved
-_C.TRAIN.CHECKPOINT_MINUTES = 30.0  # between two checkpoints within an epoch; 0: none
-_C.TRAIN.SAVE_LATEST = False  # a checkpoint after every epoch, and only the newest is kept
-_C.TRAIN.KEEP_LAST = 0  # checkpoints at the ends of epochs that are kept; 0: all
-_C.TRAIN.KEEP_EVERY = 0  # those after each so many epochs are kept as well; 0: none for that
-_C.TRAIN.CHECKPOINT_FILE_PATH = (
-    ""  # file, address or published name to start from; "": UNIFORMER.PRETRAIN_NAME
-)
-_C.TRAIN.BEST_METRIC = (
-    "top1"  # top1 | loss: which validation is the best, for best.pyth and early stopping
-)
-_C.TRAIN.EARLY_STOP_PATIENCE = (
-    0  # validations in a row without a better one that end the training; 0: never
-)
-_C.TRAIN.AUTO_RESUME = (
-    True  # resume the run in OUTPUT_DIR; False: set it aside (a restart of a job resumes its own)
-)
-_C.TRAIN.RESUME_WITH_CHANGES = (
-    False  # continue although settings of the model, the data or the recipe have changed
-)
-_C.TRAIN.REHEARSE = (
-    True  # train, save, load, validate and test on a few videos before the first epoch
-)
-_C.TRAIN.EMA_DECAY = 0.0  # share of the moving average of the weights that a step keeps, such as 0.9999; 0: no average
-_C.TRAIN.AMP = "auto"  # off | bf16 | fp16 | auto: bf16 where the GPU computes in it, else fp16 on a GPU, else off
-_C.TRAIN.TF32 = (
-    False  # a GPU computes float32 in TF32, 10 bits of mantissa: faster; no effect in bf16 and fp16
-)
-_C.TRAIN.COMPILE = (
-    False  # compile the blocks of the model (torch.compile), which takes minutes at the start
-)
-_C.TRAIN.STATIC_GRAPH = (
-    False  # tell DDP that all steps use the same parameters; has no effect with accumulation
-)
-_C.TRAIN.GRADIENT_BUCKET_VIEW = (
-    True  # gradients lie in the buffers that DDP sends: one copy of them less
-)
-_C.TRAIN.GRADIENT_DTYPE = (
-    "fp32"  # in which gradients travel between processes: fp32 | bf16, half as much
-)
-_C.TRAIN.PREFETCH = True  # copy the next batch to the GPU while it computes, in tests as well
+# ---- Processes and output --------------------------------------------------------------------
 
-# ---- Testing ---------------------------------------------------------------------------------------------------------
-_C.TEST = CfgNode()
-_C.TEST.ENABLE = True  # test after training, or alone with TRAIN.ENABLE False
-_C.TEST.DATASET = "kinetics"  # a name in slowfast.datasets.DATASETS, for validation and test
-_C.TEST.BATCH_SIZE = 64  # views in one forward pass and machine, shared by its processes
-_C.TEST.CHECKPOINT_FILE_PATH = (
-    ""  # file, address or published name; "": the newest checkpoint in OUTPUT_DIR
-)
-_C.TEST.TEST_BEST = (
-    False  # with no file given, test the checkpoint with the best validation: OUTPUT_DIR/best.pyth
-)
-_C.TEST.EMA = True  # validate, keep as best and test the averaged weights of TRAIN.EMA_DECAY, where there are any
-_C.TEST.ALLOW_UNSCORED = False  # exit status 0 although some videos are unreadable
-_C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
-_C.TEST.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 (center) or 3
+# Processes on this machine, one per GPU, or CPU processes with DIST_BACKEND gloo. 0: a single one
+# on the CPU.
+_C.NUM_GPUS = free(1, "any number of processes trains the same steps")
+# Machines in the job.
+_C.NUM_SHARDS = free(1, "the videos per step and the learning rates are compared instead")
+# Number of this machine, from 0.
+_C.SHARD_ID = free(0, "it only tells the machines apart")
+# nccl: one GPU per process. gloo: processes on the CPU.
+_C.DIST_BACKEND = free("nccl", "it says where a run computes")
+# Seconds to wait for a process that does not join or is late in a collective.
+_C.DIST_TIMEOUT = free(1800.0, _WAITING)
+# Seed of everything random in the run.
+_C.RNG_SEED = identity(0)
+# Local folder of the checkpoints, logs and results.
+_C.OUTPUT_DIR = free("./output", "a run may move to another folder", kind="path")
+# Steps between two progress lines.
+_C.LOG_PERIOD = free(10, _LOG_ONLY)
 
-# ---- Videos and views ------------------------------------------------------------------------------------------------
-_C.DATA = CfgNode()
-_C.DATA.PATH_TO_DATA_DIR = ""  # folder of the list files
-_C.DATA.PATH_PREFIX = ""  # folder that the paths in the lists are relative to; "": as written
-_C.DATA.PATH_LABEL_SEPARATOR = (
-    ""  # between path and label in lists of kinetics; "": a comma, semicolon, tab or spaces
-)
-_C.DATA.LABEL_PATH_TEMPLATE = (
-    ""  # file name of a list, {} stands for the split; "": the data set's own
-)
-_C.DATA.VIDEO_TEMPLATE = (
-    ""  # path of a video from the fields of its row, in *_official lists; "": the data set's own
-)
-_C.DATA.IMAGE_TEMPLATE = "{:05d}.jpg"  # file name of frame n (from 1) in a frame folder
-_C.DATA.CLASS_NAMES = (
-    ""  # file of class names, one a line or with numbers; "": the data set's own, or none
-)
-_C.DATA.NUM_FRAMES = 8  # frames of a clip
-_C.DATA.SAMPLING_RATE = 8  # a dense clip spans NUM_FRAMES * SAMPLING_RATE frames of the video
-_C.DATA.USE_OFFSET_SAMPLING = False  # test clips reach the end of the video; one clip is centered
-_C.DATA.TARGET_FPS = (
-    0.0  # frames/s that a video is resampled to before clips are taken; 0: as the data set has it
-)
-_C.DATA.SHORT_CLIP = "repeat_last"  # a video shorter than a dense clip: repeat_last | loop | error (it is a bad video)
-# Long videos are read by the frame tables beside it.
-_C.DATA.ALLOW_TRUNCATED = (
-    False  # read what is there of videos whose end is missing, instead of refusing them
-)
-_C.DATA.MAX_FRAME_PIXELS = (
-    67108864  # width * height of the largest frames that are decoded; the default is 8192 * 8192
-)
-_C.DATA.MANIFEST = ""  # what tools/check_data.py wrote: bad videos are left out of training, and not scored; "": none
-_C.DATA.MAX_BAD_FRACTION = (
-    0.01  # most training videos, as a share of the list, that may fail in an epoch
-)
-_C.DATA.REVERSE_INPUT_CHANNEL = (
-    False  # swap RGB and BGR; data sets of frame folders are BGR, others RGB
-)
-_C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of values in [0, 1]
-_C.DATA.STD = [0.225, 0.225, 0.225]  # per channel, of values in [0, 1]
-_C.DATA.UINT8 = False  # clips reach the device as uint8, a quarter of the bytes: pixels are rounded before normalization
-_C.DATA.TRAIN_CROP_SIZE = 224  # pixels, side of a training crop
-_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # [min, max] share of the frame's area in a random resized crop
-_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # [min, max] width / height of a random resized crop
-_C.DATA.TRAIN_JITTER_SCALES = [
-    256,
-    320,
-]  # [min, max] pixels of the short side, where the two above are empty
-_C.DATA.RANDOM_FLIP = True  # flip half of the training clips left-right
-_C.DATA.TEST_CROP_SIZE = 256  # pixels, side of a test crop
-_C.DATA.TEST_SHORT_SIDE = 0  # pixels, short side of a test frame before the crop; 0: TEST_CROP_SIZE
-_C.DATA.ENSEMBLE_METHOD = "sum"  # over the views of a video: sum of logits, or sum of probabilities
+# ---- Training --------------------------------------------------------------------------------
 
-_C.DATA_LOADER = CfgNode()
-_C.DATA_LOADER.NUM_WORKERS = (
-    8  # loader processes per training process; 0: load in the process itself
-)
-_C.DATA_LOADER.TIMEOUT = (
-    300.0  # seconds to wait for a batch before the run ends with an error; 0: forever
-)
-_C.DATA_LOADER.PIN_MEMORY = True  # page-locked host memory, for faster copies to a GPU
+_C.TRAIN = Config()
+# Train before testing.
+_C.TRAIN.ENABLE = free(True, "it selects what this start does")
+# Dataset to train on, a name in slowfast.datasets.catalog.DATASETS.
+_C.TRAIN.DATASET = identity("kinetics")
+# Videos per step and machine, shared by the processes of the machine.
+_C.TRAIN.BATCH_SIZE = free(64, "the videos per step of all machines are compared instead")
+# Drop the last, incomplete step of an epoch instead of training on it.
+_C.TRAIN.DROP_LAST = identity(True)
+# uniform: every video once per epoch. balanced: every class equally often.
+_C.TRAIN.SAMPLING = identity("uniform")
+# Epochs between two validations. The last epoch is always validated.
+_C.TRAIN.EVAL_PERIOD = free(10, "validation does not change the weights")
+# Epochs between two checkpoints. The last epoch is always saved.
+_C.TRAIN.CHECKPOINT_PERIOD = free(10, _SAVING)
+# Minutes between two checkpoints within an epoch. 0: none.
+_C.TRAIN.CHECKPOINT_MINUTES = free(30.0, _SAVING)
+# Save a checkpoint after every epoch and keep only the newest.
+_C.TRAIN.SAVE_LATEST = free(False, _SAVING)
+# Number of end-of-epoch checkpoints to keep. 0: all.
+_C.TRAIN.KEEP_LAST = free(0, _SAVING)
+# Also keep the checkpoint of every n-th epoch. 0: no further ones.
+_C.TRAIN.KEEP_EVERY = free(0, _SAVING)
+# Weights to start from: a file, an address or a published name. "": UNIFORMER.PRETRAIN_NAME.
+_C.TRAIN.CHECKPOINT_FILE_PATH = free("", _SEE_WEIGHTS, kind="path")
+# Validation metric that selects best.pyth and stops early: top1 | loss.
+_C.TRAIN.BEST_METRIC = free("top1", "it selects among checkpoints")
+# Validations in a row without an improvement that end the training. 0: never stop early.
+_C.TRAIN.EARLY_STOP_PATIENCE = free(0, _STOPPING)
+# Resume the run in OUTPUT_DIR. False sets that run aside. A restarted job always resumes its run.
+_C.TRAIN.AUTO_RESUME = free(True, _RESUMING)
+# Resume although settings of the model, the data or the recipe have changed.
+_C.TRAIN.RESUME_WITH_CHANGES = free(False, _RESUMING)
+# Train, save, load, validate and test on a few videos before the first epoch.
+_C.TRAIN.REHEARSE = free(True, "a rehearsal leaves the run as it was")
+# Share of the EMA of the weights that each step keeps, such as 0.9999. 0: no EMA.
+_C.TRAIN.EMA_DECAY = identity(0.0)
+# Mixed precision: off | bf16 | fp16 | auto. auto: bf16 on GPUs that support it, fp16 on others, off
+# on a CPU.
+_C.TRAIN.AMP = free("auto", "the dtype that it selects on the device is compared instead")
+# Compute float32 in TF32 (10 bits of mantissa) on a GPU. Faster. No effect on bf16 and fp16.
+_C.TRAIN.TF32 = identity(False)
+# Compile the blocks of the model with torch.compile, which takes minutes at the start.
+_C.TRAIN.COMPILE = identity(False)
+# Tell DDP that all steps use the same parameters. No effect with gradient accumulation.
+_C.TRAIN.STATIC_GRAPH = free(False, _SPEED_ONLY)
+# Store gradients in DDP's communication buffers, which saves one copy of them.
+_C.TRAIN.GRADIENT_BUCKET_VIEW = free(True, "it changes the memory alone")
+# Dtype in which gradients travel between processes: fp32 | bf16, which halves the traffic.
+_C.TRAIN.GRADIENT_DTYPE = identity("fp32")
+# Copy the next batch to the GPU while the current one computes, in tests as well.
+_C.TRAIN.PREFETCH = free(True, _SPEED_ONLY)
 
-# ---- Augmentation ----------------------------------------------------------------------------------------------------
-_C.AUG = CfgNode()
-_C.AUG.ENABLE = False  # RandAugment, random erasing and repeated augmentation
-_C.AUG.NUM_SAMPLE = (
-    1  # augmented copies of each decoded training clip: the step sees BATCH_SIZE * NUM_SAMPLE clips
-)
-_C.AUG.AA_TYPE = "rand-m7-n4-mstd0.5-inc1"  # RandAugment policy in timm's notation; "": none
-_C.AUG.INTERPOLATION = (
-    "bicubic"  # of RandAugment's rotations, shears and shifts: nearest | bilinear | bicubic
-)
-_C.AUG.RE_PROB = 0.25  # probability of random erasing
-_C.AUG.RE_MODE = (
-    "pixel"  # fill of the erased box: pixel (noise) | rand (one color) | const (the mean)
-)
-_C.AUG.RE_COUNT = 1  # most boxes erased per clip
+# ---- Testing ---------------------------------------------------------------------------------
 
-_C.MIXUP = CfgNode()
-_C.MIXUP.ENABLE = False  # mix pairs of clips; needs a loss for soft labels
-_C.MIXUP.ALPHA = 0.8  # beta parameter of MixUp; 0: never MixUp
-_C.MIXUP.CUTMIX_ALPHA = 1.0  # beta parameter of CutMix; 0: never CutMix
-_C.MIXUP.PROB = 1.0  # probability that a batch is mixed; 0: label smoothing alone
-_C.MIXUP.SWITCH_PROB = 0.5  # probability of CutMix where both are on
-_C.MIXUP.LABEL_SMOOTH_VALUE = 0.1  # share of the label spread over all classes
+_C.TEST = Config()
+# Test after training, or on its own with TRAIN.ENABLE False.
+_C.TEST.ENABLE = free(True, _TEST_ONLY)
+# Dataset of validation and test, a name in slowfast.datasets.catalog.DATASETS.
+_C.TEST.DATASET = free("kinetics", _TEST_ONLY)
+# Views per forward pass and machine, shared by the processes of the machine.
+_C.TEST.BATCH_SIZE = free(64, _TEST_ONLY)
+# Weights to test: a file, an address or a published name. "": the newest checkpoint in OUTPUT_DIR.
+_C.TEST.CHECKPOINT_FILE_PATH = free("", _TEST_ONLY, kind="path")
+# If no file is named, test OUTPUT_DIR/best.pyth, the checkpoint of the best validation.
+_C.TEST.TEST_BEST = free(False, _TEST_ONLY)
+# Use the EMA weights, if there are any, for validation, best.pyth and the test.
+_C.TEST.EMA = free(True, _TEST_ONLY)
+# Exit with status 0 although some videos are unreadable.
+_C.TEST.ALLOW_UNSCORED = free(False, _TEST_ONLY)
+# Temporal clips per video.
+_C.TEST.NUM_ENSEMBLE_VIEWS = free(10, _TEST_ONLY)
+# Spatial crops per clip: 1 (center) or 3.
+_C.TEST.NUM_SPATIAL_CROPS = free(3, _TEST_ONLY)
 
-# ---- Model -----------------------------------------------------------------------------------------------------------
-_C.MODEL = CfgNode()
-_C.MODEL.MODEL_NAME = "Uniformer"  # a name in slowfast.models.MODELS
-_C.MODEL.NUM_CLASSES = 400
-_C.MODEL.WEIGHTS_DIR = (
-    ""  # folder of the files named in slowfast/models/zoo.yaml; "": WEIGHTS_DIR of the environment
-)
-_C.MODEL.ALLOWED_MISMATCH = []  # patterns (*.bias) of weights that a file may lack, have besides, or in another size
-_C.MODEL.LOSS_FUNC = "cross_entropy"  # cross_entropy | soft_cross_entropy | bce_logit
-_C.MODEL.USE_CHECKPOINT = False  # recompute the blocks of CHECKPOINT_NUM in the backward pass
-_C.MODEL.CHECKPOINT_AUTO = (
-    False  # choose CHECKPOINT_NUM: the least that fits into memory, whatever is set
-)
-_C.MODEL.CHECKPOINT_MEMORY = (
-    0.0  # GiB that activations may take, for CHECKPOINT_AUTO; 0: what the GPU has left
-)
-_C.MODEL.CHECKPOINT_NUM = [0, 0, 0, 0]  # first n blocks of each stage
+# ---- Videos and views ------------------------------------------------------------------------
 
-_C.UNIFORMER = CfgNode()
-_C.UNIFORMER.PRETRAIN_NAME = (
-    ""  # published weights to start a training from; "": random; a test never needs them
-)
-_C.UNIFORMER.EMBED_DIM = [64, 128, 320, 512]  # channels of the four stages
-_C.UNIFORMER.DEPTH = [3, 4, 8, 3]  # blocks of the four stages
-_C.UNIFORMER.HEAD_DIM = 64  # channels of an attention head
-_C.UNIFORMER.MLP_RATIO = (
-    4.0  # hidden over outer channels of the feed-forward layers; or a list, one for each stage
-)
-_C.UNIFORMER.QKV_BIAS = True  # bias of the query, key and value projection
-_C.UNIFORMER.QKV_SCALE = None  # scale of the attention logits; null: HEAD_DIM ** -0.5
-_C.UNIFORMER.DROPOUT_RATE = 0.0  # of embeddings, projections and feed-forward layers
-_C.UNIFORMER.ATTENTION_DROPOUT_RATE = 0.0  # of attention weights
-_C.UNIFORMER.HEAD_DROPOUT_RATE = 0.0  # of what the head sees
-_C.UNIFORMER.DROP_DEPTH_RATE = 0.1  # drop path of the last block; rises linearly from 0
-_C.UNIFORMER.SPLIT = False  # attention over time, then space, in stages 3 and 4
-_C.UNIFORMER.STD = False  # patch embeddings 2 to 4 overlap in time
+_C.DATA = Config()
+# Folder of the list files.
+_C.DATA.PATH_TO_DATA_DIR = free("", _SEE_VIDEOS, kind="path")
+# Folder that the paths in the lists are relative to. "": paths are used as written.
+_C.DATA.PATH_PREFIX = free("", _SEE_VIDEOS, kind="path")
+# Text between path and label in kinetics lists. "": a comma, semicolon, tab or spaces.
+_C.DATA.PATH_LABEL_SEPARATOR = free("", _SEE_VIDEOS)
+# File name of a list, with {} for the split. "": the dataset's own.
+_C.DATA.LABEL_PATH_TEMPLATE = free("", _SEE_VIDEOS, kind="path")
+# Path of a video from the fields of its row, for *_official lists. "": the dataset's own.
+_C.DATA.VIDEO_TEMPLATE = identity("", kind="path")
+# File name of frame n, counted from 1, in a frame folder.
+_C.DATA.IMAGE_TEMPLATE = identity("{:05d}.jpg")
+# File of class names, one per line, or numbered. "": the dataset's own, or none.
+_C.DATA.CLASS_NAMES = free("", "names do not change the weights", kind="path")
+# Frames of a clip.
+_C.DATA.NUM_FRAMES = identity(8)
+# A dense clip spans NUM_FRAMES * SAMPLING_RATE frames of the video.
+_C.DATA.SAMPLING_RATE = identity(8)
+# Spread test clips up to the end of the video, and center a single clip.
+_C.DATA.USE_OFFSET_SAMPLING = identity(False)
+# Frames per second to which a video is resampled before clips are taken. 0: its own frame rate.
+_C.DATA.TARGET_FPS = identity(0.0)
+# Treatment of a video shorter than a dense clip: repeat_last | loop | error (it is unreadable).
+_C.DATA.SHORT_CLIP = identity("repeat_last")
+# Read truncated videos as far as they go instead of refusing them.
+_C.DATA.ALLOW_TRUNCATED = identity(False)
+# Largest frame that is decoded, width * height in pixels. The default is 8192 * 8192.
+_C.DATA.MAX_FRAME_PIXELS = free(67108864, "it only protects the memory")
+# Manifest written by tools/check_data.py. Training skips the unreadable videos that it lists, and
+# tests leave them unscored. "": none.
+_C.DATA.MANIFEST = free("", _SEE_VIDEOS, kind="path")
+# Largest share of the training videos that may be unreadable in an epoch.
+_C.DATA.MAX_BAD_FRACTION = free(0.01, _STOPPING)
+# Swap RGB and BGR. Frame folders are read as BGR, videos as RGB.
+_C.DATA.REVERSE_INPUT_CHANNEL = identity(False)
+# Mean of each channel, for values in [0, 1].
+_C.DATA.MEAN = identity([0.45, 0.45, 0.45])
+# Standard deviation of each channel, for values in [0, 1].
+_C.DATA.STD = identity([0.225, 0.225, 0.225])
+# Send clips to the device as uint8, a quarter of the bytes. Rounds pixels before normalization.
+_C.DATA.UINT8 = identity(False)
+# Side of a training crop in pixels.
+_C.DATA.TRAIN_CROP_SIZE = identity(224)
+# [min, max] share of the frame's area in a random resized crop.
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = identity([], kind="numbers")
+# [min, max] width / height of a random resized crop.
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = identity([], kind="numbers")
+# [min, max] short side in pixels before a random crop, if the two keys above are empty.
+_C.DATA.TRAIN_JITTER_SCALES = identity([256, 320])
+# Flip half of the training clips left to right.
+_C.DATA.RANDOM_FLIP = identity(True)
+# Side of a test crop in pixels.
+_C.DATA.TEST_CROP_SIZE = free(256, _TEST_ONLY)
+# Short side of a test frame in pixels before the crop. 0: TEST_CROP_SIZE.
+_C.DATA.TEST_SHORT_SIDE = free(0, _TEST_ONLY)
+# What to add up over the views of a video: sum (of the logits) | probabilities.
+_C.DATA.ENSEMBLE_METHOD = free("sum", _TEST_ONLY)
 
-# ---- Optimization ----------------------------------------------------------------------------------------------------
-_C.SOLVER = CfgNode()
-_C.SOLVER.OPTIMIZING_METHOD = "adamw"  # adamw | adam | sgd
-_C.SOLVER.BASE_LR = 1e-4
-_C.SOLVER.BASE_LR_SCALE_NUM_SHARDS = False  # multiply all learning rates by NUM_SHARDS
-_C.SOLVER.LR_POLICY = "cosine"  # cosine | steps_with_relative_lrs
-_C.SOLVER.COSINE_END_LR = 0.0
-_C.SOLVER.COSINE_AFTER_WARMUP = False  # the cosine starts when the warm-up ends, not at epoch 0
-_C.SOLVER.STEPS = []  # epochs at which the learning rate changes, from 0, for steps_with_relative_lrs
-_C.SOLVER.LRS = []  # learning rates over BASE_LR from each of STEPS on
-_C.SOLVER.MAX_EPOCH = 100
-_C.SOLVER.WARMUP_EPOCHS = 0.0  # epochs of linear warm-up
-_C.SOLVER.WARMUP_START_LR = 0.01
-_C.SOLVER.WEIGHT_DECAY = 0.05
-_C.SOLVER.LAYER_DECAY = (
-    1.0  # learning rate of a layer over that of the layer above it; 1: the same for all
-)
-_C.SOLVER.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norm scales
-_C.SOLVER.MOMENTUM = 0.9  # of sgd, from 0 (none) to below 1
-_C.SOLVER.DAMPENING = 0.0  # of sgd
-_C.SOLVER.NESTEROV = True  # of sgd; has no effect without momentum, and takes no DAMPENING
-_C.SOLVER.ACCUM_STEPS = (
-    0  # parts of a process's share of a step, one after another; 0: 1, or as the run began
-)
-_C.SOLVER.MAX_BAD_STEPS = (
-    10  # in a row with numbers that are not finite, which are skipped, before the run ends
-)
-_C.SOLVER.FUSED = True  # one kernel updates all weights (adamw, adam); else, as with sgd, each step waits for the GPU
-_C.SOLVER.CLIP_GRADIENT = 20.0  # largest norm of all gradients together; 0: no clipping
+_C.DATA_LOADER = Config()
+# Loader processes per training process. 0: load in the training process itself.
+_C.DATA_LOADER.NUM_WORKERS = free(8, "every worker count loads the same batches")
+# Seconds to wait for a batch before the run ends with an error. 0: forever.
+_C.DATA_LOADER.TIMEOUT = free(300.0, _WAITING)
+# Load into page-locked host memory for faster copies to a GPU.
+_C.DATA_LOADER.PIN_MEMORY = free(True, _SPEED_ONLY)
 
-_C.BN = CfgNode()
-_C.BN.WEIGHT_DECAY = 0.0  # weight decay on BatchNorm parameters
-_C.BN.USE_PRECISE_STATS = False  # recompute BatchNorm statistics before each validation
-_C.BN.NUM_BATCHES_PRECISE = 200  # batches used for that
+# ---- Augmentation ----------------------------------------------------------------------------
 
-# ---- Logging ---------------------------------------------------------------------------------------------------------
-_C.TENSORBOARD = CfgNode()
-_C.TENSORBOARD.ENABLE = False  # write scalars for TensorBoard
-_C.TENSORBOARD.LOG_DIR = ""  # folder with a folder of each run in it; "": OUTPUT_DIR/tensorboard
+_C.AUG = Config()
+# Apply RandAugment, random erasing and repeated augmentation.
+_C.AUG.ENABLE = identity(False)
+# Augmented copies of each decoded clip. A step then takes BATCH_SIZE * NUM_SAMPLE clips.
+_C.AUG.NUM_SAMPLE = identity(1)
+# RandAugment policy in timm's notation. "": none.
+_C.AUG.AA_TYPE = identity("rand-m7-n4-mstd0.5-inc1")
+# Interpolation of RandAugment's rotations, shears and shifts: nearest | bilinear | bicubic.
+_C.AUG.INTERPOLATION = identity("bicubic")
+# Probability of random erasing.
+_C.AUG.RE_PROB = identity(0.25)
+# Fill of an erased box: pixel (noise) | rand (one color) | const (the mean).
+_C.AUG.RE_MODE = identity("pixel")
+# Largest number of boxes erased per clip.
+_C.AUG.RE_COUNT = identity(1)
 
-# Keys that published configs set and that do nothing here (nor, mostly, there), with the reason.
-RETIRED = {
-    "AUG.COLOR_JITTER": "RandAugment takes its place",
-    "AUG.RE_SPLIT": "no published recipe keeps a clean split",
-    "DATA.DECODING_BACKEND": "PyAV decodes everything, and selects frames by number as any exact decoder does",
-    "DATA.INPUT_CHANNEL_NUM": "UniFormer has one pathway, of frames of three channels",
-    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": "one decoder thread per worker never deadlocks",
-    "LOG_MODEL_INFO": "parameters and multiply-adds are always logged",
-    "MODEL.ARCH": "MODEL.MODEL_NAME names the model",
-    "MODEL.DROPOUT_RATE": "UNIFORMER.HEAD_DROPOUT_RATE is the dropout before the head",
-    "TEST.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
-    "TRAIN.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
-    "UNIFORMER.INIT_VALUE": "layer scale is part of the light models alone",
-    "UNIFORMER.PRUNE_RATIO": "token pruning is not part of Uniformer",
-    "UNIFORMER.REPRESENTATION_SIZE": "no published model has a layer before its head",
-    "UNIFORMER.STAGE_TYPE": "stages 1 and 2 are local, 3 and 4 global",
-    "UNIFORMER.TRADE_OFF": "token pruning is not part of Uniformer",
-}
+_C.MIXUP = Config()
+# Mix pairs of clips and their labels. Needs a loss that takes soft labels.
+_C.MIXUP.ENABLE = identity(False)
+# Parameter of MixUp's beta distribution. 0: never MixUp.
+_C.MIXUP.ALPHA = identity(0.8)
+# Parameter of CutMix's beta distribution. 0: never CutMix.
+_C.MIXUP.CUTMIX_ALPHA = identity(1.0)
+# Probability that a batch is mixed. 0: label smoothing alone.
+_C.MIXUP.PROB = identity(1.0)
+# Probability of CutMix instead of MixUp, if both are on.
+_C.MIXUP.SWITCH_PROB = identity(0.5)
+# Share of the label that is spread over all classes.
+_C.MIXUP.LABEL_SMOOTH_VALUE = identity(0.1)
 
-# Keys that name files or folders: `~` and `~user` at the start are expanded.
-PATHS = (
-    "OUTPUT_DIR",
-    "TRAIN.CHECKPOINT_FILE_PATH",
-    "TEST.CHECKPOINT_FILE_PATH",
-    "DATA.PATH_TO_DATA_DIR",
-    "DATA.PATH_PREFIX",
-    "DATA.LABEL_PATH_TEMPLATE",
-    "DATA.VIDEO_TEMPLATE",
-    "DATA.CLASS_NAMES",
-    "DATA.MANIFEST",
-    "MODEL.WEIGHTS_DIR",
-    "UNIFORMER.PRETRAIN_NAME",
-    "TENSORBOARD.LOG_DIR",
-)
+# ---- Model -----------------------------------------------------------------------------------
 
-# Keys with a number as default that take a list as well, one number for each stage.
-NUMBER_OR_LIST = ("UNIFORMER.MLP_RATIO",)
+_C.MODEL = Config()
+# Architecture, a name in slowfast.models.MODELS.
+_C.MODEL.MODEL_NAME = identity("Uniformer")
+# Classes of the head.
+_C.MODEL.NUM_CLASSES = identity(400)
+# Folder of the files that models/zoo.yaml names. "": the environment variable WEIGHTS_DIR.
+_C.MODEL.WEIGHTS_DIR = free("", _SEE_WEIGHTS, kind="path")
+# Patterns, such as *.bias, for weights of a file that may be missing, unexpected or misshapen.
+_C.MODEL.ALLOWED_MISMATCH = free([], _SEE_WEIGHTS, kind="strings")
+# cross_entropy | soft_cross_entropy | bce_logit.
+_C.MODEL.LOSS_FUNC = identity("cross_entropy")
+# Recompute the blocks of CHECKPOINT_NUM in the backward pass.
+_C.MODEL.USE_CHECKPOINT = free(False, _RECOMPUTED)
+# Choose the smallest CHECKPOINT_NUM that fits into memory, and ignore the one that is set.
+_C.MODEL.CHECKPOINT_AUTO = free(False, _RECOMPUTED)
+# Memory for activations in GiB, for CHECKPOINT_AUTO. 0: what the GPU has left.
+_C.MODEL.CHECKPOINT_MEMORY = free(0.0, _RECOMPUTED)
+# Number of blocks to recompute in each stage, counted from its first block.
+_C.MODEL.CHECKPOINT_NUM = free([0, 0, 0, 0], _RECOMPUTED)
 
-# What lists hold that are empty by default. Any other list holds what its default holds.
-LISTS_OF_STRINGS = {"MODEL.ALLOWED_MISMATCH"}
-LISTS_OF_NUMBERS = {
-    "DATA.TRAIN_JITTER_SCALES_RELATIVE",
-    "DATA.TRAIN_JITTER_ASPECT_RELATIVE",
-    "SOLVER.STEPS",
-    "SOLVER.LRS",
-}
+_C.UNIFORMER = Config()
+# Published weights to start a training from. "": random weights. A test never needs them.
+_C.UNIFORMER.PRETRAIN_NAME = free("", _SEE_WEIGHTS, kind="path")
+# Channels of the four stages.
+_C.UNIFORMER.EMBED_DIM = identity([64, 128, 320, 512])
+# Blocks of the four stages.
+_C.UNIFORMER.DEPTH = identity([3, 4, 8, 3])
+# Channels of an attention head.
+_C.UNIFORMER.HEAD_DIM = identity(64)
+# Hidden over outer channels of the feed-forward layers, or a list of one ratio per stage.
+_C.UNIFORMER.MLP_RATIO = identity(4.0, kind="number_or_list")
+# Give the query, key and value projection a bias.
+_C.UNIFORMER.QKV_BIAS = identity(True)
+# Scale of the attention logits. null: HEAD_DIM ** -0.5.
+_C.UNIFORMER.QKV_SCALE = identity(None)
+# Dropout probability of embeddings, projections and feed-forward layers.
+_C.UNIFORMER.DROPOUT_RATE = identity(0.0)
+# Dropout probability of attention weights.
+_C.UNIFORMER.ATTENTION_DROPOUT_RATE = identity(0.0)
+# Dropout probability before the head.
+_C.UNIFORMER.HEAD_DROPOUT_RATE = identity(0.0)
+# Drop path probability of the last block. It rises linearly from 0 at the first block.
+_C.UNIFORMER.DROP_DEPTH_RATE = identity(0.1)
+# Attend over time, then over space, in stages 3 and 4.
+_C.UNIFORMER.SPLIT = identity(False)
+# Let patch embeddings 2 to 4 overlap in time.
+_C.UNIFORMER.STD = identity(False)
+
+# ---- Optimization ----------------------------------------------------------------------------
+
+_C.SOLVER = Config()
+# adamw | adam | sgd.
+_C.SOLVER.OPTIMIZING_METHOD = identity("adamw")
+# Learning rate after the warm-up.
+_C.SOLVER.BASE_LR = free(1e-4, _SEE_RATES)
+# Multiply all learning rates by NUM_SHARDS.
+_C.SOLVER.BASE_LR_SCALE_NUM_SHARDS = free(False, _SEE_RATES)
+# cosine | steps_with_relative_lrs.
+_C.SOLVER.LR_POLICY = identity("cosine")
+# Learning rate at the end of the cosine.
+_C.SOLVER.COSINE_END_LR = identity(0.0)
+# Start the cosine at the end of the warm-up, not at epoch 0.
+_C.SOLVER.COSINE_AFTER_WARMUP = identity(False)
+# Epochs at which the learning rate changes, starting with 0, for steps_with_relative_lrs.
+_C.SOLVER.STEPS = identity([], kind="numbers")
+# Learning rate from each of STEPS on, as a multiple of BASE_LR.
+_C.SOLVER.LRS = identity([], kind="numbers")
+# Epochs of the whole training.
+_C.SOLVER.MAX_EPOCH = identity(100)
+# Epochs of linear warm-up.
+_C.SOLVER.WARMUP_EPOCHS = identity(0.0)
+# Learning rate at the start of the warm-up.
+_C.SOLVER.WARMUP_START_LR = identity(0.01)
+# Weight decay, except on BatchNorm parameters.
+_C.SOLVER.WEIGHT_DECAY = identity(0.05)
+# Learning rate of a layer over that of the layer above it. 1: the same rate for all.
+_C.SOLVER.LAYER_DECAY = identity(1.0)
+# Exclude biases and norm scales from weight decay.
+_C.SOLVER.ZERO_WD_1D_PARAM = identity(False)
+# Momentum of sgd, from 0 (none) to below 1.
+_C.SOLVER.MOMENTUM = identity(0.9)
+# Dampening of sgd's momentum.
+_C.SOLVER.DAMPENING = identity(0.0)
+# Use Nesterov momentum in sgd. No effect without momentum. Requires DAMPENING 0.
+_C.SOLVER.NESTEROV = identity(True)
+# Micro-batches per step and process (gradient accumulation). 0: 1, or as many as the run had.
+_C.SOLVER.ACCUM_STEPS = free(0, "the step sums the same gradients")
+# Non-finite steps in a row that end the run. Each of them is skipped.
+_C.SOLVER.MAX_BAD_STEPS = free(10, _STOPPING)
+# Update all weights in one kernel (adamw, adam). False and sgd make each step wait for the GPU.
+_C.SOLVER.FUSED = free(True, "the update is the same but for rounding")
+# Largest norm of all gradients together. 0: no clipping.
+_C.SOLVER.CLIP_GRADIENT = identity(20.0)
+
+_C.BN = Config()
+# Weight decay on BatchNorm parameters.
+_C.BN.WEIGHT_DECAY = identity(0.0)
+# Recompute the BatchNorm statistics before each validation.
+_C.BN.USE_PRECISE_STATS = identity(False)
+# Batches from which they are recomputed.
+_C.BN.NUM_BATCHES_PRECISE = identity(200)
+
+# ---- Logging ---------------------------------------------------------------------------------
+
+_C.TENSORBOARD = Config()
+# Write scalars for TensorBoard.
+_C.TENSORBOARD.ENABLE = free(False, _LOG_ONLY)
+# Folder with one folder per run. "": OUTPUT_DIR/tensorboard.
+_C.TENSORBOARD.LOG_DIR = free("", _LOG_ONLY, kind="path")
 
 
-def default_cfg() -> CfgNode:
-    """Return a fresh, unfrozen copy of the default tree."""
-    return _C.clone()
+def default_cfg() -> Config:
+    """Return a new, unfrozen copy of the default tree."""
+    cfg: Config = _C.clone()
+    return cfg
 
 
 def add_section(
@@ -311,38 +353,48 @@ def add_section(
     *,
     lists_of_strings: Collection[str] = (),
 ) -> None:
-    """Add a section of keys of your own to every config that is loaded from now on.
+    """Add a section with keys of your own to every config that is loaded from now on.
+
+    The keys belong to the identity of a run: a resumed run must not change them.
 
     Args:
         name: Name of the section, in upper case.
-        defaults: Defaults of its keys by name, in upper case: strings, finite numbers, bools or
-            lists of them. A value in a config must have the type of the default. If the default is
-            None, it is a number or null. If it is a string, the text stays as it is written.
-        lists_of_strings: Names of the keys that are an empty list by default and hold strings, so
-            that an element such as 1.10 stays text.
+        defaults: Default of each key by its name, in upper case: a string, a finite number, a bool,
+            None or a list. A value in a config must have the type of the default. If the default is
+            None, the value is a number or null. If the default is a string, the value keeps its
+            text as it is written.
+        lists_of_strings: Names of keys that hold strings but are an empty list by default. Their
+            elements, such as 1.10, then keep their text.
 
     Raises:
-        ValueError: If the section exists already, a name is not in upper case, or a default is of
+        ValueError: If the section exists already, a name is not in upper case, or a default has
             another type.
     """
     if name in _C or any(key.split(".")[0] == name for key in RETIRED):
-        raise ValueError(f"there is a config section or key {name} already; choose another name")
-    for part in (name, *defaults):
-        if not (part.isidentifier() and part.isupper()):
-            raise ValueError(
-                f"the config section {name} has the name {part!r}; use upper case, digits and _"
-            )
+        raise ValueError(f"there is a config section or key {name} already. Choose another name")
 
-    for key, default in defaults.items():
-        if not isinstance(default, bool | int | float | str | list | None):
+    for word in (name, *defaults):
+        if not (word.isidentifier() and word.isupper()):
             raise ValueError(
-                f"{name}.{key} is {default!r} by default; use a string, a number, a bool, a list or None"
+                f"the config section {name} has the name {word!r}. Use upper case, digits and _"
             )
-        if isinstance(default, float) and not math.isfinite(default):
-            raise ValueError(f"{name}.{key} is {default} by default; use a finite number or None")
+    for key, default in defaults.items():
+        _check_default(default, key=f"{name}.{key}")
     for key in lists_of_strings:
         if not isinstance(defaults.get(key), list):
             raise ValueError(f"lists_of_strings names {name}.{key}, which is not a list by default")
 
-    LISTS_OF_STRINGS.update(f"{name}.{key}" for key in lists_of_strings)
-    _C[name] = CfgNode(dict(defaults))
+    section = Config()
+    for key, default in defaults.items():
+        kind: Kind = "strings" if key in lists_of_strings else ""
+        setattr(section, key, identity(copy.deepcopy(default), kind=kind))
+    _C[name] = section
+
+
+def _check_default(default: Any, *, key: str) -> None:
+    if not isinstance(default, bool | int | float | str | list | None):
+        raise ValueError(
+            f"{key} is {default!r} by default. Use a string, a number, a bool, a list or None"
+        )
+    if isinstance(default, float) and not math.isfinite(default):
+        raise ValueError(f"{key} is {default} by default. Use a finite number or None")

@@ -1,4 +1,4 @@
-"""Values of config keys: from the text of a file or command line to the type of the default."""
+"""Conversion of config values: from the text of a file or command line to the type of the key."""
 
 import ast
 import math
@@ -7,29 +7,29 @@ from typing import Any
 
 import yaml
 
-from slowfast.config.defaults import LISTS_OF_NUMBERS, LISTS_OF_STRINGS, NUMBER_OR_LIST, PATHS
-from slowfast.config.files import DuplicateKeyError, Raw, Scalar, parse, printable
+from slowfast.config.tree import Kind
+from slowfast.config.yaml_tree import DuplicateKeyError, Raw, Scalar, parse
 
 _NON_FINITE = {"nan", "inf", "infinity"}
 
 
-def to_value(raw: Raw, *, key: str, default: Any) -> Any:
+def to_value(raw: Raw, *, default: Any, kind: Kind) -> Any:
     """Return a value in the type of the default of its key.
 
-    Where the default is a string, or a list of strings, the text stays as it is written, but for
+    If the default is a string or a list of strings, the text stays as it is written, except for a
     `~` at the start of a path.
 
     Args:
         raw: Value as it stands in a file or on the command line.
-        key: Full name of the key.
         default: Default of the key.
+        kind: Kind that the key declares.
 
     Raises:
         ValueError: If the value has another type. The message is the rule, without key and value.
     """
     if isinstance(default, str):
-        return _path(raw) if key in PATHS else _text(raw)
-    if key in LISTS_OF_STRINGS or (isinstance(default, list) and _are(default, str)):
+        return _path(raw) if kind == "path" else _text(raw)
+    if kind == "strings" or (isinstance(default, list) and _are(default, str)):
         return _texts(raw, default=default)
 
     value = _decode(raw)
@@ -37,10 +37,10 @@ def to_value(raw: Raw, *, key: str, default: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError("expected True or False")
         return value
-    if key in NUMBER_OR_LIST:
+    if kind == "number_or_list":
         return _number_or_list(value, example=default)
     if isinstance(default, list):
-        return _list(value, key=key, default=default)
+        return _list(value, default=default, has_numbers=kind == "numbers")
     if isinstance(default, int):
         return _whole_number(value, example=default)
     if isinstance(default, float):
@@ -50,8 +50,13 @@ def to_value(raw: Raw, *, key: str, default: Any) -> Any:
     return None if value is None else _number(value, example=0.1, alternative=", or null")
 
 
+def as_list(value: Any) -> list[Any]:
+    """Return the items of a list or tuple, or a list with a single value."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def show(raw: Raw) -> str:
-    """Return a value for a message, as it is written, at most 200 characters of it."""
+    """Return a value as it is written, cut to 200 characters, for a message."""
     if isinstance(raw, list):
         text = f"[{', '.join(map(show, raw))}]"
     elif isinstance(raw, dict):
@@ -65,22 +70,22 @@ def show(raw: Raw) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return the first 200 characters of a text for a message."""
-    text = printable(text)
+    """Return a text cut to 200 characters, for a message."""
+    text = quote_unprintable(text)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def cut_middle(text: str) -> str:
-    """Return the start and the end of a text that is too long for a message, which may quote a value as it is."""
-    return text if len(text) <= 800 else f"{text[:400]} ... {text[-400:]}"
+def quote_unprintable(text: str) -> str:
+    """Return a text for a message, quoted if it has line breaks or control characters."""
+    return text if text.isprintable() else repr(text)
 
 
 def _text(raw: Raw) -> str:
     if isinstance(raw, list | dict):
         kind = "a list" if isinstance(raw, list) else "a mapping"
-        raise ValueError(f"expected text, not {kind}; quote it if it is meant as text")
+        raise ValueError(f"expected text, not {kind}. Quote it if it is meant as text")
     if raw.is_binary:
-        raise ValueError("expected text, not binary data; remove the tag !!binary")
+        raise ValueError("expected text, not binary data. Remove the tag !!binary")
     if raw.is_null:
         quoted = f"quote it, as '{raw.text}'" if raw.text else "quote it"
         raise ValueError(f"expected text: {quoted}, or write '' for empty text")
@@ -92,9 +97,8 @@ def _path(raw: Raw) -> str:
     path = os.path.expanduser(text)
     if path.startswith("~"):
         user = path.split("/")[0]
-        raise ValueError(
-            f"there is no user {user[1:]!r}; write ./{user} for a file or folder of this name"
-        )
+        remedy = f"Write ./{user} for a file or folder of this name"
+        raise ValueError(f"there is no user {user[1:]!r}. {remedy}")
     return path
 
 
@@ -106,7 +110,7 @@ def _texts(raw: Raw, *, default: list[str]) -> list[str]:
 
 
 def _items(text: str) -> Raw | None:
-    """Return the elements of a list in Python's or YAML's notation, each with its text."""
+    """Return the elements of a list in the notation of Python or YAML, each with its text."""
     value = _literal(text)
     if isinstance(value, list | tuple) and _are(value, str):
         return [Scalar(item) for item in value]
@@ -121,7 +125,7 @@ def _items(text: str) -> Raw | None:
 
 
 def _decode(raw: Raw) -> Any:
-    """Return what YAML reads or, where it reads a string, the Python literal in that string."""
+    """Return the value that YAML reads, or the Python literal in a string that YAML reads."""
     if isinstance(raw, dict):
         return {name: _yaml_value(value) for name, value in raw.items()}
     if isinstance(raw, list):
@@ -131,8 +135,10 @@ def _decode(raw: Raw) -> Any:
     if not isinstance(value, str):
         return value
     value = _literal(value)  # YAML 1.1 reads 1e-4 as a string
+    if not isinstance(value, str):
+        return value
     names = {"true": True, "false": False, "null": None}
-    return names.get(value.lower(), value) if isinstance(value, str) else value
+    return names.get(value.lower(), value)
 
 
 def _yaml_value(raw: Raw) -> Any:
@@ -150,10 +156,10 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _list(value: Any, *, key: str, default: list[Any]) -> list[Any]:
+def _list(value: Any, *, default: list[Any], has_numbers: bool) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"expected a list, such as {default or [1, 2]}")
-    if not (key in LISTS_OF_NUMBERS or _are(default, int | float)):
+    if not (has_numbers or _are(default, int | float)):
         _refuse_non_finite(value)
         return list(value)
 
@@ -171,7 +177,7 @@ def _list(value: Any, *, key: str, default: list[Any]) -> list[Any]:
 
 def _number_or_list(value: Any, *, example: float) -> float | list[float]:
     rule = f"expected a number, such as {example}, or a list of numbers"
-    items = value if isinstance(value, list | tuple) else [value]
+    items = as_list(value)
     try:
         numbers = [float(_number(_decode_item(item), example=example)) for item in items]
     except _NotANumberError as error:
@@ -194,7 +200,7 @@ def _refuse_non_finite(value: Any) -> None:
 
 
 class _NotANumberError(ValueError):
-    """A value is not a number at all."""
+    """A value is not a number."""
 
 
 def _whole_number(value: Any, *, example: int) -> int:
@@ -216,7 +222,7 @@ def _number(value: Any, *, example: float, alternative: str = "") -> int | float
 
     try:
         is_finite = math.isfinite(value)
-    except OverflowError:  # an int that is too large for a float
+    except OverflowError:  # an int too large for a float
         is_finite = False
     if not is_finite:
         raise ValueError(f"expected a finite number, such as {example}{alternative}")
@@ -224,5 +230,5 @@ def _number(value: Any, *, example: float, alternative: str = "") -> int | float
 
 
 def _are(values: Any, kind: Any) -> bool:
-    """Whether there are values and all are of a kind; a bool is not a number."""
+    """Whether values is a non-empty list with elements of one kind. A bool is not a number."""
     return bool(values) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)

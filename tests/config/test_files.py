@@ -1,4 +1,4 @@
-"""Config files: the `_BASE_` chain, YAML of every sort, and what is wrong with a file."""
+"""Config files: inheritance with `_BASE_`, all kinds of YAML, and errors that name the file."""
 
 import os
 import re
@@ -15,7 +15,7 @@ Write = Callable[[str, str | bytes], str]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a file below the folder of the test, and returns its path."""
+    """Function that writes a file in the folder of the test, and returns its path."""
 
     def make(name: str, text: str | bytes) -> str:
         path = tmp_path / name
@@ -69,9 +69,9 @@ def test_a_base_with_a_name_like_a_number(write: Write) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "~", "{a: b}", "[a.yaml, null]", "[[a.yaml]]"])
-def test_a_base_that_is_no_name_is_refused(write: Write, value: str) -> None:
+def test_a_base_that_is_not_a_name_is_refused(write: Write, value: str) -> None:
     with pytest.raises(
-        ValueError, match=r"x\.yaml: _BASE_ takes the name of a file, or a list of names"
+        ValueError, match=r"x\.yaml: _BASE_ takes a file name or a list of file names"
     ):
         load(write("x.yaml", f"_BASE_: {value}"))
 
@@ -87,7 +87,7 @@ def test_a_cycle_of_bases_is_shown(write: Write) -> None:
 
 
 class Shelf(PathHandler):
-    """Files of a folder as shelf://name."""
+    """Serves the files of a folder as shelf://name."""
 
     folder: Path
 
@@ -132,12 +132,15 @@ def test_byte_order_marks_line_ends_and_markers_are_read(write: Write, text: byt
 
 
 def test_merge_keys_give_way_to_the_keys_of_the_mapping(write: Write) -> None:
-    text = "TRAIN: &all {DATASET: 1.10, BATCH_SIZE: 8}\nTEST: {BATCH_SIZE: 4, <<: [*all, {BATCH_SIZE: 9, EMA: no}]}"
+    text = (
+        "TRAIN: &all {DATASET: 1.10, BATCH_SIZE: 8}\n"
+        "TEST: {BATCH_SIZE: 4, <<: [*all, {BATCH_SIZE: 9, EMA: no}]}"
+    )
     cfg = load(write("x.yaml", text))
     assert (cfg.TEST.DATASET, cfg.TEST.BATCH_SIZE, cfg.TEST.EMA) == ("1.10", 4, False)
 
 
-def test_a_value_that_a_later_file_replaces_is_not_judged(write: Write) -> None:
+def test_a_value_that_a_later_file_replaces_is_not_checked(write: Write) -> None:
     write("base.yaml", "OUTPUT_DIR: ~\nRNG_SEED: x")
     cfg = load(write("x.yaml", "_BASE_: base.yaml\nOUTPUT_DIR: off\nRNG_SEED: 1"))
     assert (cfg.OUTPUT_DIR, cfg.RNG_SEED) == ("off", 1)
@@ -148,11 +151,11 @@ def test_a_value_that_a_later_file_replaces_is_not_judged(write: Write) -> None:
     [
         (
             "SOLVER:\n  BASE_LR: 1\n  MOMENTUM: 1\n  BASE_LR: 1",
-            "line 4 sets BASE_LR again, after line 2",
+            "line 4 sets BASE_LR again after line 2",
         ),
-        ("SOLVER: {}\nTRAIN: {}\nSOLVER: {}", "line 3 sets SOLVER again, after line 1"),
-        ("'on': 1\non: 2", "line 2 sets on again, after line 1"),
-        ("DATA: {MEAN: [{a: 1,\na: 2}]}", "line 2 sets a again, after line 1"),
+        ("SOLVER: {}\nTRAIN: {}\nSOLVER: {}", "line 3 sets SOLVER again after line 1"),
+        ("'on': 1\non: 2", "line 2 sets on again after line 1"),
+        ("DATA: {MEAN: [{a: 1,\na: 2}]}", "line 2 sets a again after line 1"),
         (
             "SOLVER.BASE_LR: 1\nSOLVER: {BASE_LR: 2}",
             "SOLVER.BASE_LR is set twice, with a dot and in its section",
@@ -187,7 +190,7 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file sets no key; write {} to use the defaults"),
+        ("", "the file sets no key. Write {} to use the defaults"),
         ("# nothing\n\n", "the file sets no key"),
         ("---\n", "the file sets no key"),
         ("3", "not a tree of sections and keys, but the text '3'"),
@@ -199,7 +202,7 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         ("SOLVER:\n\tBASE_LR: 1", "not a YAML file: line 2, column 1: .*cannot start any token"),
         (
             "[a]: x",
-            "not a YAML file: line 1, column 1: a list or a mapping stands where the name of a key",
+            "not a YAML file: line 1, column 1: expected the name of a key, not a list or",
         ),
         (
             "A: !!python/name:os.system",
@@ -210,23 +213,23 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         ("A: !!set {x}", "not a YAML file: .*the tag !!set is not allowed"),
         (
             "A: &a {B: *a}",
-            "not a YAML file: .*an alias refers to a list or mapping that it is part of",
+            "not a YAML file: .*an alias refers to a list or mapping that contains it",
         ),
         ("A: &a {B: {<<: *a}}", "not a YAML file: .*an alias refers to"),
         ("A: {<<: 3}", "not a YAML file: .*expected a mapping or list of mappings for merging"),
         ("A: *b", "not a YAML file: .*undefined alias"),
         (BOMB, "not a YAML file: .*the aliases stand for more than 100000 values"),
-        ("A: " + "[" * 5000, "not a config: lists or mappings are nested too deep"),
+        ("A: " + "[" * 5000, "not a config: lists or mappings are nested too deeply"),
         (
             "\n".join("  " * depth + "A:" for depth in range(900)),
-            "not a config: lists or mappings are nested too deep",
+            "not a config: lists or mappings are nested too deeply",
         ),
         (b"PK\x03\x04\x00", r"not a text file in UTF-8 \("),
         ("OUTPUT_DIR: é".encode("latin-1"), r"not a text file in UTF-8 \("),
     ],
     ids=lambda part: str(part)[:30],
 )
-def test_what_is_wrong_with_a_file_takes_one_sentence(
+def test_a_problem_with_a_file_takes_one_sentence(
     write: Write, text: str | bytes, message: str
 ) -> None:
     path = write("x.yaml", text)
@@ -235,23 +238,22 @@ def test_what_is_wrong_with_a_file_takes_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-# ---- Files that cannot be read ---------------------------------------------------------------
+# ---- Unreadable files ------------------------------------------------------------------------
 
 
 def test_a_missing_file_is_named_with_the_nearest_files(write: Write, tmp_path: Path) -> None:
     near = write("exp/kinetics_s/config.yaml", "{}")
+    missing = f"{tmp_path}/exp/kinetics_s/confg.yaml"
     with pytest.raises(FileNotFoundError) as caught:
-        load(f"{tmp_path}/exp/kinetics_s/confg.yaml")
-    assert (
-        str(caught.value)
-        == f"--cfg {tmp_path}/exp/kinetics_s/confg.yaml: no such file; the nearest is {near}"
-    )
+        load(missing)
+    assert str(caught.value) == f"--cfg {missing}: no such file. The nearest is {near}"
+
     with pytest.raises(
-        FileNotFoundError, match=rf"kinetics_x/config\.yaml: no such file; the nearest is {near}"
+        FileNotFoundError, match=rf"kinetics_x/config\.yaml: no such file. The nearest is {near}"
     ):
         load(f"{tmp_path}/exp/kinetics_x/config.yaml")
     with pytest.raises(
-        FileNotFoundError, match=rf"no such file; there is no folder {tmp_path}/qq$"
+        FileNotFoundError, match=rf"no such file. There is no folder {tmp_path}/qq$"
     ):
         load(f"{tmp_path}/qq/zz.yaml")
     with pytest.raises(FileNotFoundError, match=r"config\.yaml/x\.yaml: no such file"):
@@ -264,7 +266,7 @@ def test_a_missing_file_of_the_current_folder(
     write("quick.yaml", "{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"^--cfg quik\.yaml: no such file; the nearest is quick\.yaml$"
+        FileNotFoundError, match=r"^--cfg quik\.yaml: no such file. The nearest is quick\.yaml$"
     ):
         load("quik.yaml")
     with pytest.raises(
@@ -279,13 +281,13 @@ def test_a_missing_base_says_which_file_names_it(write: Write, tmp_path: Path) -
     with pytest.raises(FileNotFoundError) as caught:
         load(write("x.yaml", "_BASE_: middle.yaml"))
     missing = f"{tmp_path}/basis.yaml (named by _BASE_ in {middle})"
-    assert str(caught.value) == f"{missing}: no such file; the nearest is {near}"
+    assert str(caught.value) == f"{missing}: no such file. The nearest is {near}"
 
 
-def test_a_folder_is_no_config_file(write: Write, tmp_path: Path) -> None:
+def test_a_folder_is_not_a_config_file(write: Write, tmp_path: Path) -> None:
     config = write("exp/config.yaml", "{}")
     with pytest.raises(
-        IsADirectoryError, match=rf"^--cfg \S+: a folder, not a file; choose .* such as {config}$"
+        IsADirectoryError, match=rf"^--cfg \S+: a folder, not a file. Choose .* such as {config}$"
     ):
         load(f"{tmp_path}/exp")
 

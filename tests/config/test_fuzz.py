@@ -1,4 +1,4 @@
-"""Configs with a few random changes: they load, or one named error says what is wrong."""
+"""Random configs: each loads as a plain tree, or raises one error that names the problem."""
 
 import random
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from slowfast.config import CfgNode, default_cfg, find_problems, load_cfg
-from slowfast.config.rules import OWN_KEYS
+from slowfast.config.ranges import OWN_KEYS
+from slowfast.engine.choose_weights import find_problems as find_weight_problems
 from slowfast.models.build import find_problems as find_model_problems
 
 SEED = 20_241
-NUM_CONFIGS = 300  # and ten times as many under soak
-MOST_CHARACTERS = 1000  # of one problem in a message
+NUM_CONFIGS = 300  # ten times as many under soak
+MAX_CHARACTERS = 1000  # length of one problem in a message
 
 SCALARS = r"""
 0 | 1 | -1 | 3 | 0.5 | 1.5 | -0.0 | 1e-320 | 1e30 | 1e308 | 1e309 | 2147483648 | 9223372036854775808
@@ -34,9 +35,10 @@ LISTS = r"""
 LISTS += [f"[{', '.join('1' * 2000)}]", f"[{'9' * 400}, 1]"]
 LISTS += ["[" * 2000 + "]" * 2000, "{a: " * 500 + "1" + "}" * 500]
 TEXTS = r"""
-null | [] | 42 | --- | ? [a] | ? {a: b} | a:	1 | TRAIN: 1 | TRAIN: [] | TRAIN: {} | TRAIN.: 1 | .TRAIN: 1
-_BASE_: x.yaml | _BASE_: [x.yaml] | _BASE_: none.yaml | _BASE_: 1 | _BASE_: {a: 1} | _BASE_: [null]
-_BASE_: '' | _BASE_: "\0" | _BASE_: / | _BASE_: http://[ | _BASE_: ~ | <<: 1 | <<: [a] | "\x1b[31m": 1
+null | [] | 42 | --- | ? [a] | ? {a: b} | a:	1 | TRAIN: 1 | TRAIN: [] | TRAIN: {} | TRAIN.: 1
+.TRAIN: 1 | _BASE_: x.yaml | _BASE_: [x.yaml] | _BASE_: none.yaml | _BASE_: 1 | _BASE_: {a: 1}
+_BASE_: [null] | _BASE_: '' | _BASE_: "\0" | _BASE_: / | _BASE_: http://[ | _BASE_: ~ | <<: 1
+<<: [a] | "\x1b[31m": 1
 a: &a {b: *a} | a: &a [*a] | '': 1 | TRAIN..X: 1 | TRAIN.BATCH_SIZE.X: 1 | DATA.MEAN.0: 1 | 1: 2
 null: 1 | <<: {TRAIN: {BATCH_SIZE: 2}} | - TRAIN | %YAML 9.9
 """.replace("\n", "|").split("|")
@@ -60,33 +62,26 @@ def draw_key(draw: random.Random) -> str:
     kind = draw.random()
     if kind < 0.9:
         return key
+
     cut = draw.randrange(len(key))
-    return draw.choice(
-        [
-            key[:cut],
-            key.lower(),
-            key + ".X",
-            key[:cut] + "é" + key[cut:],
-            key.replace(".", ".."),
-            key[::-1],
-        ]
-    )
+    misspelled = [key[:cut], key.lower(), key + ".X", key[:cut] + "é" + key[cut:]]
+    return draw.choice([*misspelled, key.replace(".", ".."), key[::-1]])
 
 
 def draw_config(draw: random.Random) -> tuple[bytes, list[str]]:
-    """Return the bytes of a file, and overrides."""
+    """Return the bytes of a file, and overrides for it."""
     keys = [draw_key(draw) for _ in range(draw.randint(0, 3))]
     text = "\n".join(f"{key}: {draw_value(draw)}" for key in keys) or "{}"
     if draw.random() < 0.2:
         text = draw.choice(TEXTS) + (f"\n{text}" if draw.random() < 0.3 else "")
+
     source = text.encode("utf-8", "surrogatepass")
     if draw.random() < 0.15:
         source = text.encode(draw.choice(["utf-16", "utf-16-le", "utf-32", "cp1252"]), "replace")
     if draw.random() < 0.15:
-        at = draw.randrange(len(source) + 1)
-        source = (
-            source[:at] + draw.randbytes(draw.randint(1, 4)) + source[at + draw.randint(0, 3) :]
-        )
+        start = draw.randrange(len(source) + 1)
+        inserted = draw.randbytes(draw.randint(1, 4))
+        source = source[:start] + inserted + source[start + draw.randint(0, 3) :]
 
     overrides: list[str] = []
     for _ in range(draw.choice([0, 0, 1, 2])):
@@ -106,12 +101,13 @@ def leaves(cfg: CfgNode) -> Iterator[Any]:
 
 
 def is_accepted(seed: int, folder: Path) -> bool:
-    """Load one config, and check what comes of it: a plain tree, or a named error."""
+    """Load one config, and check the result: a plain tree, or an error that names the problem."""
     source, overrides = draw_config(random.Random(seed))
     path = folder / "x.yaml"
     path.write_bytes(source)
     try:
-        cfg = load_cfg(str(path), overrides, checks=[find_problems, find_model_problems])
+        checks = [find_problems, find_model_problems, find_weight_problems]
+        cfg = load_cfg(str(path), overrides, checks=checks)
     except (ValueError, OSError) as error:
         problem = error
     else:
@@ -119,11 +115,10 @@ def is_accepted(seed: int, folder: Path) -> bool:
         return True
 
     message = str(problem)
-    assert type(problem) in (ValueError, OSError, FileNotFoundError, IsADirectoryError), repr(
-        problem
-    )
+    expected = (ValueError, OSError, FileNotFoundError, IsADirectoryError)
+    assert type(problem) in expected, repr(problem)
     assert "x.yaml" in message or "has no value" in message, message
-    assert max(map(len, message.splitlines())) <= MOST_CHARACTERS, message
+    assert max(map(len, message.splitlines())) <= MAX_CHARACTERS, message
     assert all(line.isprintable() for line in message.splitlines()), repr(message)
     return False
 
@@ -144,12 +139,10 @@ def is_number(value: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("first", "last"),
-    [
-        *((SEED + part, SEED + NUM_CONFIGS) for part in range(10)),
-        *(
-            pytest.param(SEED + NUM_CONFIGS + part, SEED + 10 * NUM_CONFIGS, marks=pytest.mark.soak)
-            for part in range(10)
-        ),
+    [(SEED + number, SEED + NUM_CONFIGS) for number in range(10)]
+    + [
+        pytest.param(SEED + NUM_CONFIGS + number, SEED + 10 * NUM_CONFIGS, marks=pytest.mark.soak)
+        for number in range(10)
     ],
 )
 def test_a_random_config_loads_or_is_named_as_wrong(tmp_path: Path, first: int, last: int) -> None:

@@ -1,4 +1,4 @@
-"""The keys and values that published YAMLs and command lines set: all load, and mean what they meant."""
+"""Published YAMLs and command lines: every key and value loads and means what it meant."""
 
 import ast
 import json
@@ -12,16 +12,14 @@ import pytest
 import yaml
 
 from slowfast.config import CfgNode, default_cfg, find_problems, load_cfg
-from slowfast.config.defaults import NUMBER_OR_LIST, RETIRED
+from slowfast.config.retired import RETIRED
 from slowfast.datasets import build as datasets
 from slowfast.models import build as models
 
 REFERENCE = Path(__file__).parents[1] / "reference/published_config_keys.json"
 PUBLISHED: dict[str, dict[str, Any]] = json.loads(REFERENCE.read_text())["keys"]
-SHELL = {
-    "$work_path": "exp/uniformer_s8x8_k400",
-    "$NUM_SHARDS": "4",
-}  # variables of the published scripts
+# Values of the variables in the published scripts.
+SHELL = {"$work_path": "exp/uniformer_s8x8_k400", "$NUM_SHARDS": "4"}
 
 
 def yaml_values(key: str) -> list[Any]:
@@ -29,12 +27,12 @@ def yaml_values(key: str) -> list[Any]:
 
 
 def command_line_values(key: str) -> list[str]:
-    """The strings that a shell makes of the words of a published script."""
+    """Return the strings that a shell makes of the words of a published script."""
     return [shlex.split(SHELL.get(text, text))[0] for text in PUBLISHED[key]["command_line_values"]]
 
 
 def write_tree(path: Path, settings: dict[str, Any]) -> str:
-    """A YAML file of sections and keys."""
+    """Write a YAML file of sections and keys, and return its path."""
     tree: dict[str, Any] = {}
     for key, value in settings.items():
         *section, name = key.split(".")
@@ -51,14 +49,14 @@ def value_of(cfg: CfgNode, key: str) -> Any:
 
 
 def meaning(published: Any) -> Any:
-    """A number, a list or a truth value that is written as a string; any other string is itself."""
+    """Return the number, list or bool that a string spells, or the string itself."""
     try:
         return ast.literal_eval(str(published))
     except (ValueError, SyntaxError):
         return published
 
 
-# ---- Each key --------------------------------------------------------------------------------------------------------
+# ---- Each key --------------------------------------------------------------------------------
 
 YAML_CASES = [(key, value) for key in PUBLISHED for value in yaml_values(key)]
 COMMAND_CASES = [(key, text) for key in PUBLISHED for text in command_line_values(key)]
@@ -79,14 +77,14 @@ def check_value(cfg: CfgNode, key: str, published: Any, caplog: pytest.LogCaptur
         value = value_of(cfg, key)
         assert value == meaning(published)
         default = value_of(default_cfg(), key)
-        assert type(value) is type(default) or default is None or key in NUMBER_OR_LIST
+        assert type(value) is type(default) or default is None or key == "UNIFORMER.MLP_RATIO"
 
 
 @pytest.mark.parametrize(("key", "value"), YAML_CASES, ids=lambda part: str(part)[:40])
 def test_each_value_of_a_published_yaml_loads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: Any
 ) -> None:
-    # Whether values go together is another matter: an EMBED_DIM alone may not fit the default HEAD_DIM.
+    # No checks: an EMBED_DIM alone may not fit the default HEAD_DIM.
     cfg = load_cfg(write_tree(tmp_path / "x.yaml", {key: value}), checks=[])
     check_value(cfg, key, value, caplog)
 
@@ -99,15 +97,15 @@ def test_each_value_of_a_published_command_line_loads(
     check_value(cfg, key, text, caplog)
 
 
-# ---- Whole files with their command lines ----------------------------------------------------------------------------
+# ---- Whole files with their command lines ----------------------------------------------------
 
 BASE = {"EMBED_DIM": [64, 128, 320, 512], "HEAD_DIM": 64, "MLP_RATIO": 4}
 LIGHT = {"EMBED_DIM": [56, 112, 224, 448], "HEAD_DIM": 28, "MLP_RATIO": 3, "DEPTH": [2, 5, 8, 2]}
 KINETICS = {"DATASET": "kinetics", "USE_OFFSET_SAMPLING": True, "DECODING_BACKEND": "decord"}
 FRAMES = {"DATASET": "sth", "RANDOM_FLIP": False}
-FAMILIES: dict[
-    str, tuple[dict[str, Any], str]
-] = {  # what its YAML sets beside what all 41 set, and its command line
+
+# Settings of its YAML beside those that all 41 YAMLs set, and its command line.
+FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
     "kinetics_s": (
         {
             **BASE,
@@ -116,10 +114,14 @@ FAMILIES: dict[
             "PRETRAIN_NAME": "uniformer_small_in1k",
             "NUM_CLASSES": 400,
         },
-        'DATA.PATH_TO_DATA_DIR "./data_list/k400" DATA.PATH_PREFIX your_path_to_data DATA.PATH_LABEL_SEPARATOR "," '
-        "TRAIN.EVAL_PERIOD 5 TRAIN.CHECKPOINT_PERIOD 1 TRAIN.BATCH_SIZE 128 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.1 "
-        "SOLVER.MAX_EPOCH 100 SOLVER.BASE_LR 4e-4 SOLVER.WARMUP_EPOCHS 10.0 DATA.TEST_CROP_SIZE 224 "
-        "TEST.NUM_ENSEMBLE_VIEWS 1 TEST.NUM_SPATIAL_CROPS 1 RNG_SEED 6666 OUTPUT_DIR $work_path",
+        """
+        DATA.PATH_TO_DATA_DIR "./data_list/k400" DATA.PATH_PREFIX your_path_to_data
+        DATA.PATH_LABEL_SEPARATOR "," TRAIN.EVAL_PERIOD 5 TRAIN.CHECKPOINT_PERIOD 1
+        TRAIN.BATCH_SIZE 128 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.1 SOLVER.MAX_EPOCH 100
+        SOLVER.BASE_LR 4e-4 SOLVER.WARMUP_EPOCHS 10.0 DATA.TEST_CROP_SIZE 224
+        TEST.NUM_ENSEMBLE_VIEWS 1 TEST.NUM_SPATIAL_CROPS 1 RNG_SEED 6666
+        OUTPUT_DIR $work_path
+        """,
     ),
     "kinetics_b": (
         {
@@ -129,9 +131,12 @@ FAMILIES: dict[
             "PRETRAIN_NAME": "uniformer_base_in1k",
             "NUM_CLASSES": 400,
         },
-        'DATA.PATH_TO_DATA_DIR ./data_list/k600 DATA.PATH_LABEL_SEPARATOR "," MODEL.NUM_CLASSES 600 NUM_SHARDS 4 '
-        "DATA_LOADER.NUM_WORKERS 8 TRAIN.BATCH_SIZE 32 TEST.BATCH_SIZE 32 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.3 "
-        "SOLVER.MAX_EPOCH 110 SOLVER.BASE_LR 1e-4 DATA.TEST_CROP_SIZE 224 OUTPUT_DIR $work_path",
+        """
+        DATA.PATH_TO_DATA_DIR ./data_list/k600 DATA.PATH_LABEL_SEPARATOR ","
+        MODEL.NUM_CLASSES 600 NUM_SHARDS 4 DATA_LOADER.NUM_WORKERS 8 TRAIN.BATCH_SIZE 32
+        TEST.BATCH_SIZE 32 NUM_GPUS 8 UNIFORMER.DROP_DEPTH_RATE 0.3 SOLVER.MAX_EPOCH 110
+        SOLVER.BASE_LR 1e-4 DATA.TEST_CROP_SIZE 224 OUTPUT_DIR $work_path
+        """,
     ),
     "something_b": (
         {
@@ -141,10 +146,14 @@ FAMILIES: dict[
             "PRETRAIN_NAME": "uniformer_base_k400_16x4",
             "NUM_CLASSES": 174,
         },
-        'DATA.PATH_TO_DATA_DIR ./data_list/sthv2 DATA.LABEL_PATH_TEMPLATE "somesomev2_rgb_{}_split.txt" '
-        'DATA.IMAGE_TEMPLATE "img_{:05d}.jpg" TRAIN.BATCH_SIZE 40 UNIFORMER.DROP_DEPTH_RATE 0.4 SOLVER.MAX_EPOCH 50 '
-        "SOLVER.BASE_LR 2.5e-4 SOLVER.WARMUP_EPOCHS 5.0 DATA.TEST_CROP_SIZE 224 TEST.NUM_ENSEMBLE_VIEWS 1 "
-        "TEST.NUM_SPATIAL_CROPS 3 RNG_SEED 6666 OUTPUT_DIR $work_path",
+        """
+        DATA.PATH_TO_DATA_DIR ./data_list/sthv2
+        DATA.LABEL_PATH_TEMPLATE "somesomev2_rgb_{}_split.txt"
+        DATA.IMAGE_TEMPLATE "img_{:05d}.jpg" TRAIN.BATCH_SIZE 40
+        UNIFORMER.DROP_DEPTH_RATE 0.4 SOLVER.MAX_EPOCH 50 SOLVER.BASE_LR 2.5e-4
+        SOLVER.WARMUP_EPOCHS 5.0 DATA.TEST_CROP_SIZE 224 TEST.NUM_ENSEMBLE_VIEWS 1
+        TEST.NUM_SPATIAL_CROPS 3 RNG_SEED 6666 OUTPUT_DIR $work_path
+        """,
     ),
     "hmdb51": (
         {
@@ -161,11 +170,15 @@ FAMILIES: dict[
             "USE_CHECKPOINT": False,
             "CHECKPOINT_NUM": [0, 0, 0, 0],
         },
-        "DATA.PATH_TO_DATA_DIR ./data_list/hmdb51/split1 DATA.LABEL_PATH_TEMPLATE {}.txt DATA.PATH_PREFIX "
-        'your_path_to_data DATA.IMAGE_TEMPLATE "img_{:05d}.jpg" TRAIN.EVAL_PERIOD 1 TRAIN.CHECKPOINT_PERIOD 50 '
-        "TRAIN.BATCH_SIZE 128 TRAIN.SAVE_LATEST False NUM_GPUS 8 SOLVER.MAX_EPOCH 25 SOLVER.BASE_LR 5e-5 "
-        "SOLVER.BASE_LR_SCALE_NUM_SHARDS False SOLVER.WARMUP_EPOCHS 5. DATA.TEST_CROP_SIZE 224 "
-        "TEST.NUM_ENSEMBLE_VIEWS 5 TEST.NUM_SPATIAL_CROPS 3 TEST.TEST_BEST True RNG_SEED 6666 OUTPUT_DIR $work_path",
+        """
+        DATA.PATH_TO_DATA_DIR ./data_list/hmdb51/split1 DATA.LABEL_PATH_TEMPLATE {}.txt
+        DATA.PATH_PREFIX your_path_to_data DATA.IMAGE_TEMPLATE "img_{:05d}.jpg"
+        TRAIN.EVAL_PERIOD 1 TRAIN.CHECKPOINT_PERIOD 50 TRAIN.BATCH_SIZE 128
+        TRAIN.SAVE_LATEST False NUM_GPUS 8 SOLVER.MAX_EPOCH 25 SOLVER.BASE_LR 5e-5
+        SOLVER.BASE_LR_SCALE_NUM_SHARDS False SOLVER.WARMUP_EPOCHS 5.
+        DATA.TEST_CROP_SIZE 224 TEST.NUM_ENSEMBLE_VIEWS 5 TEST.NUM_SPATIAL_CROPS 3
+        TEST.TEST_BEST True RNG_SEED 6666 OUTPUT_DIR $work_path
+        """,
     ),
     "light": (
         {
@@ -183,14 +196,17 @@ FAMILIES: dict[
             "USE_CHECKPOINT": True,
             "CHECKPOINT_NUM": [0, 0, 4, 0],
         },
-        "TRAIN.BATCH_SIZE 256 UNIFORMER.DROP_DEPTH_RATE 0.05 SOLVER.BASE_LR 8e-4 SOLVER.WEIGHT_DECAY 0.1 "
-        "DATA.TEST_CROP_SIZE 128 TEST.NUM_ENSEMBLE_VIEWS 1 TEST.TEST_BEST True RNG_SEED 66666 OUTPUT_DIR $work_path",
+        """
+        TRAIN.BATCH_SIZE 256 UNIFORMER.DROP_DEPTH_RATE 0.05 SOLVER.BASE_LR 8e-4
+        SOLVER.WEIGHT_DECAY 0.1 DATA.TEST_CROP_SIZE 128 TEST.NUM_ENSEMBLE_VIEWS 1
+        TEST.TEST_BEST True RNG_SEED 66666 OUTPUT_DIR $work_path
+        """,
     ),
 }
 
 
 def load_family(tmp_path: Path, family: str) -> CfgNode:
-    """The config of a published file and its command line, with the rules of the config checked."""
+    """Load a published file with its command line, and check it against the rules."""
     own, words = FAMILIES[family]
     settings: dict[str, Any] = {}
     for key in PUBLISHED:
@@ -198,12 +214,12 @@ def load_family(tmp_path: Path, family: str) -> CfgNode:
         name = key.rsplit(".", 1)[-1]
         if name in own:
             settings[key] = own[name]
-        elif sum(counts.values()) == 41:  # in every file; the value that most have
+        elif sum(counts.values()) == 41:  # every file sets it; take the most common value
             settings[key] = json.loads(max(counts, key=counts.__getitem__))
+
     path = write_tree(tmp_path / "config.yaml", settings)
-    return load_cfg(
-        path, [SHELL.get(word, word) for word in shlex.split(words)], checks=[find_problems]
-    )
+    overrides = [SHELL.get(word, word) for word in shlex.split(words)]
+    return load_cfg(path, overrides, checks=[find_problems])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -215,9 +231,9 @@ def test_a_published_file_loads_unchanged_with_its_command_line(
     for key, text in zip(words[::2], words[1::2], strict=True):
         assert key in PUBLISHED
         assert value_of(cfg, key) == meaning(SHELL.get(text, text))
-    warned = [
-        record.getMessage().split(": ")[1].split(" has no effect")[0] for record in caplog.records
-    ]
+
+    messages = [record.getMessage() for record in caplog.records]
+    warned = [message.split(": ")[1].split(" has no effect")[0] for message in messages]
     assert len(warned) == len(set(warned))
     expected = {
         "AUG.COLOR_JITTER",
@@ -242,11 +258,12 @@ def test_the_light_models_are_named_as_not_available(name: str) -> None:
         assert name in models.MODELS
         assert not [problem for problem in problems if "MODEL_NAME" in problem]
     else:
-        expected = f"MODEL.MODEL_NAME is '{name}'; the light models (UniFormer-XS, -XXS) are not available; choose from"
+        problem = "the light models (UniFormer-XS, -XXS) are not available. Choose"
+        expected = f"MODEL.MODEL_NAME is '{name}', but {problem}"
         assert [problem for problem in problems if problem.startswith(expected)]
 
 
-def test_data_sets_and_policies_of_published_files_are_known(
+def test_datasets_and_policies_of_published_files_are_known(
     tmp_path: Path, make_lists: Callable[[CfgNode], None]
 ) -> None:
     for dataset in yaml_values("TRAIN.DATASET"):
@@ -261,7 +278,7 @@ def test_data_sets_and_policies_of_published_files_are_known(
 
 @pytest.fixture
 def make_lists(tmp_path: Path) -> Callable[[CfgNode], None]:
-    """Lists of one video for the data set of a config, under their published names."""
+    """Function that writes lists of one video under the published names of a dataset."""
 
     def make(cfg: CfgNode) -> None:
         form = datasets.DATASETS[cfg.TRAIN.DATASET]
@@ -272,10 +289,10 @@ def make_lists(tmp_path: Path) -> Callable[[CfgNode], None]:
     return make
 
 
-# ---- The two keys of the model that are more than a number -----------------------------------------------------------
+# ---- The two keys of the model that are more than a number -----------------------------------
 
 
-def test_a_list_of_mlp_ratios_is_one_for_each_stage_and_a_number_for_all(tmp_path: Path) -> None:
+def test_mlp_ratio_is_a_number_or_a_list_with_one_per_stage(tmp_path: Path) -> None:
     path = write_tree(tmp_path / "x.yaml", {"UNIFORMER.MLP_RATIO": [4, 3.0, 2, 1]})
     cfg = load_cfg(path)
     assert cfg.UNIFORMER.MLP_RATIO == [4.0, 3.0, 2.0, 1.0]
@@ -285,26 +302,26 @@ def test_a_list_of_mlp_ratios_is_one_for_each_stage_and_a_number_for_all(tmp_pat
     assert hidden == [dims[0] * 4, dims[1] * 3, dims[2] * 2, dims[3] * 1]
     assert load_cfg(path, ["UNIFORMER.MLP_RATIO", "3"]).UNIFORMER.MLP_RATIO == 3.0
     assert load_cfg(path, ["UNIFORMER.MLP_RATIO", "(4,4,4,4)"]).UNIFORMER.MLP_RATIO == [4.0] * 4
-    assert load_cfg(
-        write_tree(tmp_path / "y.yaml", {}), ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]
-    ) == load_cfg(path, ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"])
+    other = write_tree(tmp_path / "y.yaml", {})
+    override = ["UNIFORMER.MLP_RATIO", "[2, 2, 2, 2]"]
+    assert load_cfg(other, override) == load_cfg(path, override)
+
     for text in ("[4, 4]", "0", "[4, 4, 4, 0]"):
         with pytest.raises(
             ValueError, match=r"UNIFORMER\.MLP_RATIO is .*one for each of the 4 stages"
         ):
             load_cfg(path, ["UNIFORMER.MLP_RATIO", text])
     with pytest.raises(
-        ValueError, match=r"UNIFORMER\.MLP_RATIO is \['a'\]; expected a number, such as 4\.0, or"
+        ValueError, match=r"UNIFORMER\.MLP_RATIO is \['a'\]. Expected a number, such as 4\.0, or"
     ):
         load_cfg(path, ["UNIFORMER.MLP_RATIO", "['a']"])
 
 
-def test_a_warning_is_given_once_however_often_a_retired_key_is_set(
+def test_a_retired_key_that_is_set_twice_warns_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write_tree(
-        tmp_path / "x.yaml", {key: yaml_values(key)[0] for key in RETIRED if key in PUBLISHED}
-    )
+    settings = {key: yaml_values(key)[0] for key in RETIRED if key in PUBLISHED}
+    path = write_tree(tmp_path / "x.yaml", settings)
     with caplog.at_level(logging.WARNING):
         load_cfg(path, ["DATA.DECODING_BACKEND", "decord", "AUG.COLOR_JITTER", "0.4"])
-    assert len(caplog.records) == len([key for key in RETIRED if key in PUBLISHED])
+    assert len(caplog.records) == len(settings)

@@ -1,0 +1,19 @@
+"""Config keys that published configs set and that have no effect here, each with the reason."""
+
+RETIRED = {
+    "AUG.COLOR_JITTER": "RandAugment replaces it",
+    "AUG.RE_SPLIT": "no published recipe keeps a clean split",
+    "DATA.DECODING_BACKEND": "PyAV decodes everything, with exact frame numbers",
+    "DATA.INPUT_CHANNEL_NUM": "UniFormer has one pathway with frames of three channels",
+    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": "one decoder thread per worker never deadlocks",
+    "LOG_MODEL_INFO": "parameters and multiply-adds are always logged",
+    "MODEL.ARCH": "MODEL.MODEL_NAME names the model",
+    "MODEL.DROPOUT_RATE": "UNIFORMER.HEAD_DROPOUT_RATE is the dropout before the head",
+    "TEST.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
+    "TRAIN.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
+    "UNIFORMER.INIT_VALUE": "only the light models have layer scale",
+    "UNIFORMER.PRUNE_RATIO": "UniFormer has no token pruning",
+    "UNIFORMER.REPRESENTATION_SIZE": "no published model has a layer before its head",
+    "UNIFORMER.STAGE_TYPE": "stages 1 and 2 are local, stages 3 and 4 are global",
+    "UNIFORMER.TRADE_OFF": "UniFormer has no token pruning",
+}
