@@ -1,48 +1,58 @@
-"""Whether two lists of class names say the same, however they are spelled, and where each name of one is in the other."""
+"""Comparison of two lists of class names that may differ in spelling and order."""
 
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-_MOST_NAMES = 3  # of each list, in a message
+from slowfast.utils.text import some
+
+_MAX_SHOWN = 3  # names of each list in a message
 
 
 def find_order(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Return the place in `names` of each of `wanted`, or None if they are not the same names.
+    """Return the index in `names` of each name in `wanted`, or None if the names are not the same.
 
-    Case, spaces and punctuation play no part where each list can be told apart without them.
+    Case, spaces and punctuation do not count, unless names of one list differ in nothing else.
     """
-    spell = _spelling(names, wanted)
-    places = {spell(name): place for place, name in enumerate(names)}
-    order = [places[spell(name)] for name in wanted if spell(name) in places]
+    spell = _choose_spelling(names, wanted)
+    index = {spell(name): number for number, name in enumerate(names)}
+    order = [index[spell(name)] for name in wanted if spell(name) in index]
     return order if len(set(order)) == len(wanted) == len(names) else None
 
 
 def describe_difference(names: Sequence[str], wanted: Sequence[str]) -> str:
-    """Return how many names, and the first ones, are in one list alone, as the end of a sentence about a file."""
-    spell = _spelling(names, wanted)
+    """Return which names are in only one list, to end a sentence about a file.
+
+    Args:
+        names: Class names of the file.
+        wanted: Class names of the data.
+    """
+    spell = _choose_spelling(names, wanted)
     known, expected = {*map(spell, names)}, {*map(spell, wanted)}
     only_names = [name for name in names if spell(name) not in expected]
     only_wanted = [name for name in wanted if spell(name) not in known]
+
     return (
-        f"{len(only_names)} of its {len(names)} are not among those of the data{_some(only_names)}, "
-        f"{len(only_wanted)} of the data's {len(wanted)} are not among its{_some(only_wanted)}"
+        f"{len(only_names)} of its {len(names)} are not among those of the data"
+        f"{_examples(only_names)}, {len(only_wanted)} of the data's {len(wanted)} are not among its"
+        f"{_examples(only_wanted)}"
     )
 
 
 @lru_cache(maxsize=1 << 12)
 def letters(name: str) -> str:
-    """Return the letters and digits of a class name in lower case: data sets differ in how they spell the rest."""
+    """Return the letters and digits of a class name in lower case.
+
+    Datasets spell the rest of a name in different ways.
+    """
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _spelling(*lists: Sequence[str]) -> Callable[[str], str]:
+def _choose_spelling(*lists: Sequence[str]) -> Callable[[str], str]:
     is_enough = all(len({*map(letters, names)}) == len(names) for names in lists)
     return letters if is_enough else str
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_MOST_NAMES])) + (
-        ", ..." if len(names) > _MOST_NAMES else ""
-    )
+def _examples(names: Sequence[str]) -> str:
+    shown = some([repr(name) for name in names], most=_MAX_SHOWN)
     return f" ({shown})" if names else ""

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_actions: list[Callable[[], None]] = []
+_actions: list[Callable[[], None]] = []  # actions of the open blocks, the innermost last
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a machine lacks to compile kernels while it runs."""
+"""Checks for the compilers and headers that just-in-time compilation of kernels needs."""
 
 import os
 import shutil
@@ -6,39 +6,39 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-COMPILERS = ("g++", "clang++", "c++")  # any of them, or what CXX names, compiles for a CPU
-C_COMPILERS = (
-    "gcc",
-    "clang",
-)  # any of them, or what CC names, compiles what Triton starts a kernel of a GPU with
+# torch.compile needs one of these, or the one that CXX names, for kernels of a CPU.
+COMPILERS = ("g++", "clang++", "c++")
+
+# Triton needs one of these, or the one that CC names, for the launchers of its GPU kernels.
+C_COMPILERS = ("gcc", "clang")
 
 
 def find_cpu_problems() -> list[str]:
-    """Return what is missing here to compile for a CPU, each with its remedy; an empty list if nothing is."""
-    return _compiler_problems("C++", "CXX", COMPILERS)
+    """Return what is missing to compile kernels for a CPU, each with its remedy."""
+    return _find_compiler_problems("C++", "CXX", COMPILERS)
 
 
 def find_gpu_problems() -> list[str]:
-    """Return what is missing here to start kernels of Triton, each with its remedy; an empty list if nothing is."""
-    return [*_compiler_problems("C", "CC", C_COMPILERS), *_header_problems()]
+    """Return what is missing to launch Triton kernels on a GPU, each with its remedy."""
+    return [*_find_compiler_problems("C", "CC", C_COMPILERS), *_find_header_problems()]
 
 
-def _compiler_problems(language: str, variable: str, compilers: Sequence[str]) -> list[str]:
-    names = [os.environ[variable]] if os.environ.get(variable) else compilers
+def _find_compiler_problems(language: str, variable: str, compilers: Sequence[str]) -> list[str]:
+    chosen = os.environ.get(variable)
+    names = [chosen] if chosen else compilers
     if any(map(shutil.which, names)):
         return []
-    return [
-        f"there is no {language} compiler here ({', '.join(names)}); install {compilers[0]}, or name one in the "
-        f"environment variable {variable}"
-    ]
+
+    remedy = f"Install {compilers[0]}, or name one in the environment variable {variable}"
+    return [f"there is no {language} compiler here ({', '.join(names)}). {remedy}"]
 
 
-def _header_problems() -> list[str]:
-    # Debian's own scheme names a folder that Triton does not look into.
+def _find_header_problems() -> list[str]:
+    # Debian's own scheme names a folder that Triton does not search.
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
     header = Path(sysconfig.get_paths(scheme=scheme)["include"], "Python.h")
     if header.is_file():
         return []
-    return [
-        f"Python's header {header} is missing, which kernels of a GPU are compiled with; install it (python3-dev)"
-    ]
+
+    problem = f"Python's header {header} is missing, and GPU kernels need it to compile"
+    return [f"{problem}. Install it (python3-dev)"]

@@ -1,4 +1,4 @@
-"""Downloads over http(s): what a server may send, and how long it may take."""
+"""Downloads over http(s), with limits on what a server may send and how long it may take."""
 
 import io
 import re
@@ -25,27 +25,26 @@ from urllib.request import (
 
 from slowfast.utils.file_type import HEAD_BYTES, is_web_page
 
-TIMEOUT = (
-    60.0  # seconds that a server may take, besides the time that its bytes need at SLOWEST_RATE
-)
+# A download of n bytes may take TIMEOUT + n / SLOWEST_RATE seconds.
+TIMEOUT = 60.0  # seconds
 SLOWEST_RATE = 20_000  # bytes per second
 
 _BLOCK_BYTES = 1 << 16
-_MOST_CHARACTERS = 200  # of what a server says, in a message
+_MAX_CHARACTERS = 200  # length of a server's own words in a message
 
 
 def checked_address(address: str) -> str:
-    """Return an address with its special characters escaped, as it is sent to a server.
+    """Return an address with its special characters escaped, ready to send to a server.
 
     Args:
-        address: An http(s) address. Characters such as spaces may stand in it as they are.
+        address: An http(s) address. It may contain spaces and other special characters.
 
     Raises:
-        OSError: It is no address of a file, or it has a `..` in its path, in whatever encoding.
+        OSError: If it is not the address of a file, or has a `..` in its path in any encoding.
     """
     try:
         parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port  # a port that is no number raises
+        host, _ = parts.hostname, parts.port  # an invalid port raises an error
         escaped = quote(address, safe="%/:=&?~+!$,;'@()*[]", errors="surrogateescape")
     except ValueError as error:
         raise OSError(f"{address!r}: not an address: {error}") from error
@@ -57,63 +56,70 @@ def checked_address(address: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in address):
         raise OSError(f"{address!r}: not an address: it has a control character")
     if ".." in re.split(r"[/\\]", _fully_unquoted(parts.path)):
-        raise OSError(f"{address}: a path with '..' is refused; write the path that it stands for")
+        raise OSError(f"{address}: a path with '..' is refused. Write the path that it stands for")
     return escaped
 
 
 class Download:
-    """The answer of a server to a request for a file: its size, as far as announced, and its bytes.
+    """A file that a server sends.
 
     Attributes:
-        num_bytes: Size of the file; None if the server does not announce it.
-        last_modified: Header of this name; "" if there is none.
+        num_bytes: Size of the file, None if the server does not announce it.
+        last_modified: The Last-Modified header, "" if there is none.
 
     Args:
-        response: The answer.
-        is_gzip: Whether the file itself is a gzip archive, which some servers call compressed.
+        response: The response to the request for the file.
+        is_gzip: Whether the file is a gzip archive. Some servers declare such a file as compressed.
+
+    Raises:
+        OSError: If the response is not a file as it is.
     """
 
     def __init__(self, response: HTTPResponse, *, is_gzip: bool) -> None:
         if response.status != 200:
-            raise OSError(f"HTTP status {response.status}, which is not that of a file")
+            raise OSError(f"HTTP status {response.status} instead of a file")
         encoding = response.headers.get("Content-Encoding", "identity")
         expected = ("gzip", "x-gzip", "identity") if is_gzip else ("identity",)
         if encoding.strip().lower() not in expected:
-            raise OSError(f"the file comes compressed (Content-Encoding {_printable(encoding)!r})")
+            raise OSError(
+                f"the file is sent compressed (Content-Encoding {_printable(encoding)!r})"
+            )
 
         self._response = response
         self.num_bytes = _announced_bytes(response)
         self.last_modified = response.headers.get("Last-Modified", "")
 
     def blocks(self) -> Iterator[bytes]:
-        """Give the bytes of the file, and raise OSError if they are not those of a whole file."""
+        """Yield the bytes of the file.
+
+        Raises:
+            OSError: If the server sends a web page or only a part of the file.
+        """
         num_received = 0
         while block := self._response.read(_BLOCK_BYTES):
             if num_received == 0 and self._is_web_page(block[:HEAD_BYTES]):
-                raise OSError("the server sent a web page (of a log-in, a search or an error)")
+                raise OSError("the server sent a web page (a log-in, a search or an error)")
             num_received += len(block)
             yield block
 
         if self.num_bytes is not None and num_received != self.num_bytes:
-            raise OSError(f"{num_received} bytes came of {self.num_bytes}")
+            raise OSError(f"only {num_received} of {self.num_bytes} bytes arrived")
 
     def _is_web_page(self, head: bytes) -> bool:
-        claimed = self._response.headers.get_content_type() in (
-            "text/html",
-            "application/xhtml+xml",
-        )
-        return is_web_page(head) or (claimed and head.lstrip().startswith(b"<"))
+        content_type = self._response.headers.get_content_type()
+        is_declared = content_type in ("text/html", "application/xhtml+xml")
+        return is_web_page(head) or (is_declared and head.lstrip().startswith(b"<"))
 
 
 @contextmanager
 def open_address(address: str) -> Iterator[Download]:
-    """Request a file. Everything that goes wrong on the way is an OSError that names the address.
+    """Request a file. Every failure on the way is an OSError that names the address.
 
-    A download may take TIMEOUT seconds, and one more for every SLOWEST_RATE bytes that have come.
+    The time limit is TIMEOUT seconds plus one second per SLOWEST_RATE bytes received.
 
     Raises:
-        FileNotFoundError: The server has no such file (404, 410).
-        OSError: The server cannot be reached, is too slow, or sends something else than a file.
+        FileNotFoundError: If the server has no such file (404, 410).
+        OSError: If the server is unreachable, too slow, or sends something other than a file.
     """
     opener = OpenerDirector()
     handlers: list[BaseHandler] = [ProxyHandler(), UnknownHandler(), HTTPRedirectHandler()]
@@ -136,7 +142,7 @@ def open_address(address: str) -> Iterator[Download]:
 
 
 class _Clock:
-    """The time that is left for a download."""
+    """Time left for a download."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -148,7 +154,7 @@ class _Clock:
 
 
 class _TimedReader(io.RawIOBase):
-    """The bytes of a connection, headers included, within the time of a clock."""
+    """Reads from a connection, headers included, until the time of a clock is up."""
 
     def __init__(self, raw: io.RawIOBase, connection: socket.socket, *, clock: _Clock) -> None:
         self._raw = raw
@@ -167,7 +173,7 @@ class _TimedReader(io.RawIOBase):
             num_bytes: int | None = self._raw.readinto(buffer)
         except TimeoutError as error:
             num_received = self._clock.num_received
-            raise TimeoutError(f"too slow, only {num_received} bytes came in time") from error
+            raise TimeoutError(f"too slow, only {num_received} bytes arrived in time") from error
         self._clock.num_received += num_bytes or 0
         return num_bytes
 
@@ -183,7 +189,7 @@ class _TimedResponse(HTTPResponse):
 
 
 class _TimedHandler(HTTPSHandler):
-    """Opens http and https with responses that keep to a clock."""
+    """Opens http and https addresses within the time of a clock."""
 
     def __init__(self, clock: _Clock) -> None:
         super().__init__()
@@ -208,7 +214,7 @@ def _announced_bytes(response: HTTPResponse) -> int | None:
     if text is None or response.chunked:
         return None
     if not re.fullmatch("[0-9]{1,18}", text.strip()):
-        raise OSError(f"Content-Length is {_printable(text)!r}, which is no size of a file")
+        raise OSError(f"Content-Length is {_printable(text)!r}, which is not a file size")
     return int(text)
 
 
@@ -224,12 +230,12 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, IncompleteRead):
         return "the connection ended before the file did"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return (
-        f"not an answer in HTTP: {_printable(text)}" if isinstance(error, HTTPException) else text
-    )
+    if isinstance(error, HTTPException):
+        return f"not an HTTP response: {_printable(text)}"
+    return text
 
 
 def _printable(text: str) -> str:
-    """Return the start of what a server says, without characters that would change a terminal."""
-    text = str(text)[:_MOST_CHARACTERS]
+    """Return the start of a server's own words, safe to print on a terminal."""
+    text = str(text)[:_MAX_CHARACTERS]
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,20 +1,21 @@
-"""File types by content: what a file really is that was taken for a file of weights."""
+"""File types by content, for files that are mistaken for weights."""
 
 import re
 from typing import NamedTuple
 
-HEAD_BYTES = 1024  # of a file, enough to tell its type
+HEAD_BYTES = 1024  # start of a file that is enough to tell its type
 ZIP_MAGIC = b"PK\x03\x04"
 
-_AGAIN = "download the file itself again"
-_UNPACK = "unpack it and name the file of weights that is in it"
+_AGAIN = "Download the file itself again"
+_COPY_AGAIN = "Copy or download it again"
+_UNPACK = "Unpack it and name the file of weights inside"
 
 
 class FileType(NamedTuple):
-    """A type of file that holds no weights, or not in a way that can be read."""
+    """A type of file that holds no weights, or holds them in an unreadable form."""
 
-    name: str  # with its article
-    remedy: str  # as the end of a sentence: "unpack it"
+    name: str  # with an article
+    remedy: str  # imperative, such as "Unpack it"
 
 
 _MAGICS = {
@@ -24,29 +25,29 @@ _MAGICS = {
     b"\x28\xb5\x2f\xfd": FileType("a zstd archive", _UNPACK),
     b"7z\xbc\xaf\x27\x1c": FileType("a 7z archive", _UNPACK),
     b"Rar!": FileType("a rar archive", _UNPACK),
-    b"\x89HDF": FileType("an HDF5 file", "convert it with the framework that wrote it"),
-    b"\x93NUMPY": FileType("a NumPy array", "save a dict of tensors with torch.save instead"),
+    b"\x89HDF": FileType("an HDF5 file", "Convert it with the framework that wrote it"),
+    b"\x93NUMPY": FileType("a NumPy array", "Save a dict of tensors with torch.save instead"),
     b"%PDF": FileType("a PDF document", _AGAIN),
 }
 _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _WEB_PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|script|title)\b", re.IGNORECASE)
 _JSON = re.compile(r"[\[{]\s*(?:[\"\[{\]}]|$)")
-_LEAST_TEXT = 8  # bytes: the first few of a torn file of weights may be letters by chance
-_MOST_CHARACTERS = 60  # of a text, in a message
+_MIN_TEXT_BYTES = 8  # fewer bytes of a truncated binary file may be letters by chance
+_MAX_CHARACTERS = 60  # length of a quoted text in a message
 
 
 def foreign_type(head: bytes) -> FileType | None:
-    """Return the type of a file that certainly holds no weights, None if it may hold some.
+    """Return the type of a file that certainly holds no weights, or None if it may hold some.
 
     Args:
         head: The first HEAD_BYTES of the file.
     """
     if not head:
-        return FileType("an empty file", "copy or download it again")
+        return FileType("an empty file", _COPY_AGAIN)
     if not head.strip(b"\0"):
-        return FileType(
-            "a file of zeros, as a crash of its machine leaves it", "copy or download it again"
-        )
+        name = "a file of zeros, which a crash of its machine can leave"
+        return FileType(name, _COPY_AGAIN)
+
     for magic, file_type in _MAGICS.items():
         if head.startswith(magic):
             return file_type
@@ -54,39 +55,39 @@ def foreign_type(head: bytes) -> FileType | None:
         return FileType("a tar archive", _UNPACK)
 
     if is_web_page(head):
-        return FileType("a web page (of a log-in, a download or an error)", _AGAIN)
-    text = _text_of(head)
-    if text is None or len(head) < _LEAST_TEXT:
+        return FileType("a web page (a log-in, a download or an error)", _AGAIN)
+    text = _decode(head)
+    if text is None or len(head) < _MIN_TEXT_BYTES:
         return None
     if text.startswith("version https://git-lfs"):
-        return FileType("a Git LFS pointer", "run `git lfs pull` in its repository")
+        return FileType("a Git LFS pointer", "Run `git lfs pull` in its repository")
 
-    begin = repr(text[:_MOST_CHARACTERS])
+    start = repr(text[:_MAX_CHARACTERS])
     if text.startswith("<"):
-        return FileType(f"an XML document, such as the error of a server: {begin}", _AGAIN)
+        return FileType(f"an XML document, such as a server error: {start}", _AGAIN)
     if _JSON.match(text):
-        return FileType(f"a JSON document, such as the error of a server: {begin}", _AGAIN)
-    return FileType(f"a text file: {begin}", "name the file of weights instead")
+        return FileType(f"a JSON document, such as a server error: {start}", _AGAIN)
+    return FileType(f"a text file: {start}", "Name the file of weights instead")
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether a file starts as a web page does."""
-    text = _text_of(head)
-    markup = head if text is None else text.encode()  # a page in an old encoding is no text to us
+    """Whether a file starts like a web page."""
+    text = _decode(head)
+    markup = head if text is None else text.encode()  # a page may have an old encoding
     return markup.lstrip().startswith(b"<") and _WEB_PAGE.search(markup) is not None
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file starts as .safetensors files do: with the size of a JSON object, in 8 bytes, and that."""
+    """Whether a file starts like a .safetensors file: with the 8-byte size of a JSON object."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
 
 
-def _text_of(head: bytes) -> str | None:
-    """The text that a file begins with, without spaces before it; None if it is no text."""
+def _decode(head: bytes) -> str | None:
+    """Return the text at the start of a file without leading spaces, or None if it is not text."""
     is_utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     encoding = "utf-16" if is_utf16 else "utf-8-sig"
     whole = head[: len(head) // 2 * 2] if is_utf16 else head
-    for cut in range(4):  # a character may be torn where the head ends
+    for cut in range(4):  # the head may end within a character
         try:
             text = whole[: len(whole) - cut].decode(encoding)
         except UnicodeDecodeError:

@@ -5,7 +5,8 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,48 +14,99 @@ import simplejson
 
 from slowfast.utils.cleanup import cleaned_up
 
-UNFINISHED = ".unfinished"  # suffix of a file that is being written, after its full name
+UNFINISHED = ".unfinished"  # suffix of a file that is being written
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
+class UnfinishedFile(io.BufferedWriter):
+    """A binary file that is being written beside its path.
+
+    Args:
+        raw: The open, unbuffered file.
+        path: The path that the file takes once it is whole.
+    """
+
+    def __init__(self, raw: io.FileIO, *, path: Path) -> None:
+        super().__init__(raw)
+        self._unfinished = Path(raw.name)
+        self._path = path
+        self.first_error: OSError | None = None  # first error of writing to the file
+
+    def write(self, content: Any) -> int:
+        """Write bytes, and remember the first error."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.first_error = self.first_error or error
+            raise
+
+    def flush(self) -> None:
+        """Write what is buffered, and remember the first error."""
+        try:
+            super().flush()
+        except OSError as error:
+            self.first_error = self.first_error or error
+            raise
+
+    def commit(self) -> None:
+        """Sync the file to disk and give it its path, in exchange for an older file there."""
+        self.flush()
+        os.fsync(self.fileno())
+        os.replace(self._unfinished, self._path)
+        _sync_folder(self._path.parent)
+
+
+@contextmanager
+def open_unfinished(path: Path, *, unfinished: Path | None = None) -> Iterator[UnfinishedFile]:
+    """Open a file for writing. Unless the block commits it, the file is deleted.
+
+    Args:
+        path: The path that the file takes once it is whole. Its folder exists.
+        unfinished: Path of the file until then, in the same folder. By default it is one name per
+            path, for files that only one process writes.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    unfinished = unfinished or path.with_name(path.name + UNFINISHED)
+    with cleaned_up(lambda: _remove(unfinished)), open(unfinished, "wb", buffering=0) as raw:
+        yield UnfinishedFile(raw, path=path)
+
+
 def write_file(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) -> None:
-    """Write a file so that its path never holds a part of it, not even after a crash of the machine.
+    """Write a file whole or not at all, even if the machine crashes.
 
     Args:
         path: The file. Its folder is created if it is missing.
         content: The text (UTF-8), the bytes, or a function that writes to an open binary file.
 
     Raises:
-        OSError: The file cannot be written. An older file at this path stays as it was.
+        OSError: If the file cannot be written. An older file at this path stays as it was.
     """
-    unfinished = path.with_name(path.name + UNFINISHED)
-    file: _RememberingFile | None = None
-    with cleaned_up(lambda: _remove(unfinished)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(unfinished, "wb", buffering=0) as raw:
-                file = _RememberingFile(raw)
-                if callable(content):
-                    content(file)
-                else:
-                    file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(raw.fileno())
-            os.replace(unfinished, path)
-            _sync_folder(path.parent)
-        except (OSError, RuntimeError, SystemError) as error:
-            # Libraries hide the error of the write behind one of their own: torch as a RuntimeError about positions.
-            cause = file.error if file is not None and file.error is not None else error
-            if not isinstance(cause, OSError):
-                raise
-            explained = OSError(f"{path}: cannot be written: {explain(cause, path.parent)}")
-            explained.errno = cause.errno
-            raise explained from error
+    file: UnfinishedFile | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_unfinished(path) as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.commit()
+
+    except (OSError, RuntimeError, SystemError) as error:
+        # Libraries replace the error of a write by their own: torch by one about file positions.
+        first_error = file.first_error if file else None
+        cause = first_error or error
+        if not isinstance(cause, OSError):
+            raise
+        named = OSError(f"{path}: cannot be written: {explain(cause, path.parent)}")
+        named.errno = cause.errno
+        raise named from error
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON, see `write_file`; numbers that are not finite become null."""
+    """Write plain data as JSON, see `write_file`. Non-finite numbers become null."""
     write_file(path, simplejson.dumps(content, indent=1, ignore_nan=True) + "\n")
 
 
@@ -63,31 +115,37 @@ def read_json(path: Path, *, remedy: str) -> Any:
 
     Args:
         path: The file.
-        remedy: What to do if it is damaged, as the end of a sentence: "delete it to start without it".
+        remedy: Advice for a damaged file, as a sentence: "Delete it to start without it".
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is empty or not JSON. The message names it and ends in `remedy`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is empty or not JSON. The message names it and ends with `remedy`.
     """
     try:
         return simplejson.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         problem = "is empty" if path.stat().st_size == 0 else f"is not valid JSON ({error})"
-        raise ValueError(f"{path}: {problem}; {remedy}") from error
+        raise ValueError(f"{path}: {problem}. {remedy}") from error
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed processes have left of files in a folder that no other process writes to now."""
+    """Delete the unfinished files that killed processes left in a folder.
+
+    No other process may be writing to the folder.
+    """
     for path in folder.glob(f"*{UNFINISHED}"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Return the bytes that are free in a folder, which may not exist yet; None if the disk does not say."""
-    nearest = next(
-        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
-    )
+    """Return the free bytes of the disk of a folder, or None if the disk does not tell.
+
+    Args:
+        folder: The folder. It may not exist yet.
+    """
+    absolute = folder.absolute()
+    nearest = next(parent for parent in (absolute, *absolute.parents) if parent.exists())
     usage = shutil.disk_usage(nearest)
     return usage.free if usage.total else None
 
@@ -98,6 +156,7 @@ def format_bytes(number: float) -> str:
     while number >= 1000 and len(units) > 1:
         number /= 1000
         del units[0]
+
     digits = 0 if number >= 10 or units[0] == "B" else 1
     return f"{number:.{digits}f} {units[0]}"
 
@@ -106,35 +165,14 @@ def explain(error: Exception, folder: Path) -> str:
     """Return why a file could not be written, with the free space if the disk is full.
 
     Args:
-        error: The error of writing it.
-        folder: Where it was written.
+        error: The error that writing the file raised.
+        folder: Folder of the file.
     """
     if not isinstance(error, OSError) or error.errno not in _NO_SPACE:
         return getattr(error, "strerror", None) or str(error)
+
     free = free_bytes(folder)
-    return (
-        f"the disk is full ({format_bytes(free)} free)" if free is not None else "the disk is full"
-    )
-
-
-class _RememberingFile(io.BufferedWriter):
-    """A binary file that keeps the first error of writing to it."""
-
-    error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        try:
-            return super().write(content)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self.error = self.error or error
-            raise
+    return "the disk is full" if free is None else f"the disk is full ({format_bytes(free)} free)"
 
 
 def _remove(path: Path) -> None:
@@ -143,7 +181,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a new name in a folder to the disk, where the file system can do that."""
+    """Sync a new name in a folder to disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,5 +1,4 @@
-"""Files that a user names, wherever they lie: local paths, http(s) addresses, and what handlers that a user registers
-with `pathmgr` bring, such as `s3://`."""
+"""Files by path or address: local, http(s), and any prefix that you register with `pathmgr`."""
 
 from typing import IO, Any
 
@@ -23,7 +22,7 @@ class HttpHandler(PathHandler):
         self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any
     ) -> IO[str] | IO[bytes]:
         if mode not in ("r", "rb"):
-            raise OSError(f"{path}: can be read only, not opened as {mode!r}")
+            raise OSError(f"{path}: is read-only. It cannot be opened as {mode!r}")
         return http_cache.open_copy(path, mode, buffering, **kwargs)
 
     def _isfile(self, path: str, **kwargs: Any) -> bool:
@@ -37,10 +36,10 @@ class HttpHandler(PathHandler):
 
 
 def forget(path: str) -> str:
-    """Delete the copy of a remote file that cannot be read, so that the next use downloads it again.
+    """Delete the cached copy of an unreadable remote file, so that the next use downloads it again.
 
     Returns:
-        The end of a sentence about the error, which names the deleted copy; "" if there was none.
+        A note for the end of an error message that names the deleted copy, "" if there was none.
     """
     copy = http_cache.forget(path) if path.startswith(HTTP_PREFIXES) else ""
     return f" (its copy {copy} was deleted)" if copy else ""

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: lines on the console, the same lines and `json_stats:` records in a log file."""
+"""Progress of a run: lines on the console, and a log file with more detail."""
 
 import logging
 import math
@@ -16,52 +16,64 @@ from slowfast.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-_MOST_KEPT = 10_000  # log records that wait for their file
+_MAX_WAITING = 10_000  # log records that wait for their file
 _NEVER = logging.CRITICAL + 1  # level of a record that would not wait
 
 Item = TypeVar("Item")
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Escapes what names of files and classes may hold to command a terminal."""
+    """Escapes control sequences, since names of files and classes may hold some."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def start_logging(*, is_main: bool) -> None:
-    """Send log records to the console, and keep them for `log_to_file`; only warnings in all processes but one.
+    """Send log records to the console, and keep them for `log_to_file`.
 
-    Where records wait for their file already, nothing is changed.
+    Does nothing if records wait for their file already.
+
+    Args:
+        is_main: Whether this is the main process. Other processes only show warnings.
     """
     root = logging.getLogger()
     if any(isinstance(handler, MemoryHandler) for handler in root.handlers):
         return
+
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
+
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     root.addHandler(console)
+
     root.setLevel(logging.INFO if is_main else logging.WARNING)
     if is_main:
-        # Until it is known that the folder is that of this run, nothing is written to its log.
-        root.addHandler(MemoryHandler(_MOST_KEPT, flushLevel=_NEVER, flushOnClose=False))
+        # The records wait until it is certain that the log file belongs to this run.
+        root.addHandler(MemoryHandler(_MAX_WAITING, flushLevel=_NEVER, flushOnClose=False))
 
 
-def log_to_file(output_dir: str) -> None:
-    """Send log records to OUTPUT_DIR/stdout.log, the ones since `start_logging` first; once in a process."""
-    for waiting in [
-        handler for handler in logging.getLogger().handlers if isinstance(handler, MemoryHandler)
-    ]:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        log_file = logging.FileHandler(Path(output_dir, "stdout.log"))
+def log_to_file(path: Path) -> None:
+    """Append log records to a file, starting with those since `start_logging`.
+
+    Does nothing in a process that keeps no records, or after the first call.
+
+    Args:
+        path: The log file. Its folder is created if it is missing.
+    """
+    root = logging.getLogger()
+    for waiting in [handler for handler in root.handlers if isinstance(handler, MemoryHandler)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log_file = logging.FileHandler(path)
         log_file.setFormatter(_PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(log_file)
+        root.addHandler(log_file)
+
         waiting.setTarget(log_file)
         waiting.flush()
-        logging.getLogger().removeHandler(waiting)
+        root.removeHandler(waiting)
         waiting.close()
 
 
@@ -76,16 +88,17 @@ def log_json_stats(stats: dict[str, Any]) -> None:
 
 
 class Progress(Generic[Item]):
-    """Iterates over a loader and measures, per step, the time of the step and the wait for its data.
+    """Iterates over a loader and measures the time of each step and the wait for its data.
 
     Args:
-        items: one per step.
-        title: first words of each line.
-        num_steps: of the whole loop.
-        period: steps between two lines.
-        first: steps of the loop that were done before.
-        steps_after: steps that follow this loop (later epochs), for the remaining time.
-        wait_of_all: from the seconds that this process waited for data to those of all processes.
+        items: One item per step.
+        title: First words of each line.
+        num_steps: Number of steps of the whole loop.
+        period: Number of steps between two lines.
+        first: Number of steps of the loop that were done before.
+        steps_after: Number of steps that follow this loop (later epochs), for the remaining time.
+        wait_of_all: Function from the seconds that this process waited for data to the seconds to
+            report for all processes.
     """
 
     def __init__(
@@ -109,42 +122,45 @@ class Progress(Generic[Item]):
         self._since_line = _Interval()
 
     def __iter__(self) -> Iterator[Item]:
-        asked = time.perf_counter()
+        asked_at = time.perf_counter()
         for item in self.items:
-            self._since_line.data_wait += time.perf_counter() - asked
+            self._since_line.data_wait += time.perf_counter() - asked_at
             yield item
+
             self.steps_done += 1
-            self._since_line.steps += 1
-            asked = time.perf_counter()
+            self._since_line.num_steps += 1
+            asked_at = time.perf_counter()
 
     def line_is_due(self) -> bool:
-        """Whether the step under way ends with a line: every `period` steps, and the last."""
-        number = self.steps_done + 1
-        return number % self.period == 0 or number == self.num_steps
+        """Whether the current step ends with a line: every `period` steps, and the last one."""
+        step = self.steps_done + 1
+        return step % self.period == 0 or step == self.num_steps
 
     def write_line(self, **values: float) -> dict[str, Any]:
-        """Log one line with the given values, the mean step time and data wait since the last line, and the ETA.
+        """Log one line: the values, the mean step time and data wait since the last line, the ETA.
 
         Returns:
-            the same as a record: values, step, num_steps, step_seconds, data_wait_seconds, eta_seconds.
+            The same as a record: the values, step, num_steps, step_seconds, data_wait_seconds and
+            eta_seconds.
         """
-        steps = self._since_line.steps + 1
-        step_seconds = (time.perf_counter() - self._since_line.start) / steps
-        wait_seconds = self._wait_of_all(self._since_line.data_wait / steps)
-        number = self.steps_done + 1
-        eta_seconds = step_seconds * (self.num_steps - number + self.steps_after)
-        self._since_line = _Interval(
-            steps=-1
-        )  # the step under way is counted in this line, not in the next
-        shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
+        num_steps = self._since_line.num_steps + 1
+        step_seconds = (time.perf_counter() - self._since_line.start) / num_steps
+        wait_seconds = self._wait_of_all(self._since_line.data_wait / num_steps)
+        # This line counts the current step, so the next line must not.
+        self._since_line = _Interval(num_steps=-1)
+
+        step = self.steps_done + 1
+        eta_seconds = step_seconds * (self.num_steps - step + self.steps_after)
+        shown = "  ".join(f"{name} {_format(value)}" for name, value in values.items())
+        timing = f"step {step_seconds:.3f}s  data wait {wait_seconds:.3f}s"
+        eta = timedelta(seconds=round(eta_seconds))
         logger.info(
-            "%s  %d/%d  %s  step %.3fs  data wait %.3fs  ETA %s",
-            *(self.title, number, self.num_steps, shown, step_seconds, wait_seconds),
-            timedelta(seconds=round(eta_seconds)),
+            "%s  %d/%d  %s  %s  ETA %s", self.title, step, self.num_steps, shown, timing, eta
         )
+
         return {
             **values,
-            "step": number,
+            "step": step,
             "num_steps": self.num_steps,
             "step_seconds": step_seconds,
             "data_wait_seconds": wait_seconds,
@@ -155,13 +171,13 @@ class Progress(Generic[Item]):
 class _Interval:
     """Sums since the last line."""
 
-    def __init__(self, *, steps: int = 0) -> None:
+    def __init__(self, *, num_steps: int = 0) -> None:
         self.start = time.perf_counter()
-        self.steps = steps
-        self.data_wait = 0.0
+        self.num_steps = num_steps
+        self.data_wait = 0.0  # seconds
 
 
-def _short(value: float) -> str:
+def _format(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return str(value)
     return f"{value:.4f}" if 0.001 <= abs(value) < 10000 else f"{value:.3e}"

@@ -1,4 +1,4 @@
-"""Provenance of a run: which code, versions and command, on which machine, since when."""
+"""Provenance of a run: its code, versions, command, machine and start time."""
 
 import json
 import os
@@ -16,47 +16,48 @@ from typing import NamedTuple
 
 import slowfast
 
-SOURCE_FILE = "source.json"  # beside a copy of the package: the commit that it was copied from
+SOURCE_FILE = "source.json"  # file beside a copy of the package that names its commit
 GIT_SECONDS = 5.0  # time limit of a git command
 
 _LIBRARIES = ("torch", "torchvision", "av")
-_IMPORTED = time.time()  # seconds since 1970, where the system does not tell when a process started
+_IMPORTED = time.time()  # start time, in seconds since 1970, if the system does not tell it
 
 
 class Source(NamedTuple):
-    """State of the checkout that code comes from."""
+    """Git state of the checkout that the code comes from."""
 
-    commit: str  # "": not known
-    dirty: str  # "yes", "no", or "" if not known
+    commit: str  # "" if unknown
+    dirty: str  # "yes" with uncommitted changes, "no" without, "" if unknown
 
 
 def provenance() -> dict[str, str]:
-    """Return where the results of this process come from; "" for what is not known.
+    """Return where the results of this process come from, with "" for what is unknown.
 
-    The first call runs git, which takes some milliseconds; it is meant for one process of a job.
+    The first call runs git, which takes some milliseconds, so call it in one process of a job.
 
     Returns:
         slowfast: Version of the package.
         path: Folder of the package.
-        commit: Git commit of the checkout that the package lies in or was copied from.
-        dirty: "yes" if that checkout has changes that are not committed, otherwise "no".
+        commit: Git commit of the checkout that holds the package or that it was copied from.
+        dirty: "yes" if that checkout has uncommitted changes, otherwise "no".
         python, torch, torchvision, av: Versions.
-        command: Command that can be typed again in the folder `cwd`, with the `python` on PATH.
+        command: Command to type again in the folder `cwd`, with the `python` on PATH.
         cwd: Working directory.
         host: Name of the machine.
-        started: Start of the process, UTC, such as 2026-01-31T09:30:00+00:00.
+        started: Start time of the process in UTC, such as 2026-01-31T09:30:00+00:00.
     """
     return dict(_provenance())
 
 
 def describe(provenance: dict[str, str]) -> str:
-    """Return a provenance as one line for the start of a log."""
+    """Return a provenance as one line, for the start of a log."""
     commit = provenance["commit"][:12] or "commit unknown"
     changes = {"yes": ", uncommitted changes", "no": "", "": ""}[provenance["dirty"]]
     versions = [f"{name} {provenance[name] or '?'}" for name in ("python", *_LIBRARIES)]
+
     line = (
         f"slowfast {provenance['slowfast']} ({commit}{changes}) in {provenance['path']}; "
-        f"{', '.join(versions)}; on {provenance['host']} since {provenance['started']}; "
+        f"{', '.join(versions)}. On {provenance['host']} since {provenance['started']}; "
         f"in {provenance['cwd']}: {provenance['command']}"
     )
     return "\\n".join(line.splitlines())
@@ -67,6 +68,7 @@ def _provenance() -> dict[str, str]:
     package = Path(slowfast.__file__).resolve().parent
     source = find_source(package.parent)
     started = datetime.fromtimestamp(_start_time(), timezone.utc)
+
     found = {
         "slowfast": slowfast.__version__,
         "path": str(package),
@@ -85,9 +87,9 @@ def _provenance() -> dict[str, str]:
 def find_source(root: Path) -> Source:
     """Return the commit of the package `root/slowfast`.
 
-    A copy that tools/submit.py made has it in a file. Otherwise it is that of the git repository
-    that the package belongs to, not of one that happens to hold the folder, such as a project with
-    its environment inside.
+    A copy made by tools/submit.py has the commit in a file. Otherwise the package must be tracked
+    by the git repository: a repository that merely holds the folder, such as a project with its
+    environment inside, does not count.
     """
     copied = root / SOURCE_FILE
     if copied.is_file():
@@ -98,10 +100,10 @@ def find_source(root: Path) -> Source:
         _git(root, "ls-files", "--error-unmatch", "--", "slowfast/__init__.py")
         source = Source(_git(root, "rev-parse", "--verify", "HEAD"), "")
         changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".")
-        # Other files that git does not know are of no concern: notes, results, environments.
+        # Untracked files elsewhere do not matter: notes, results, environments.
         new_files = ("ls-files", "--others", "--exclude-standard", "--exclude", "__pycache__")
         changes = changes or _git(root, *new_files, "--", "slowfast", "tools")
-    except (OSError, subprocess.SubprocessError):  # no git, no repository, or no answer in time
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or a timeout
         return source
     return source._replace(dirty="yes" if changes else "no")
 
@@ -115,9 +117,9 @@ def _read_source(path: Path) -> Source:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    # The repository of a hook that starts this process is not that of the package.
+    # A git hook that starts this process sets variables for its own repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # A checkout of another user is trusted as its code is, but not a repository around it.
+    # We run the code of this checkout, so trust it even if it belongs to another user.
     settings = ["-c", f"safe.directory={root}", "-c", "core.fsmonitor=false"]
     done = subprocess.run(
         ["git", "-C", str(root), *settings, *arguments],
@@ -131,7 +133,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def host_name() -> str:
-    """Return what the scheduler, or else the system, calls this machine."""
+    """Return the name of this machine: that of the scheduler, or else that of the system."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
@@ -143,7 +145,7 @@ def _version(name: str) -> str:
 
 
 def _command() -> str:
-    # Not sys.orig_argv: a process that this one spawns has another one, but the same sys.argv.
+    # A spawned process has the same sys.argv as its parent, but another sys.orig_argv.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     script = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
     return shlex.join(["python", *script, *sys.argv[1:]])
@@ -152,15 +154,15 @@ def _command() -> str:
 def _working_dir() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it was deleted
+    except FileNotFoundError:  # the folder was deleted
         return ""
 
 
 def _start_time() -> float:
-    """Return when this process started, in seconds since 1970."""
+    """Return the start time of this process in seconds since 1970."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds since the boot
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds after boot
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
     except (OSError, AttributeError, IndexError, ValueError):
         return _IMPORTED
@@ -168,5 +170,5 @@ def _start_time() -> float:
 
 
 def _printable(text: str) -> str:
-    """Return text that every file and terminal takes: names of files may be no valid Unicode."""
+    """Return a text that can always be written. Names of files may be invalid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

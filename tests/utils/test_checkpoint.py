@@ -1,4 +1,4 @@
-"""Checkpoint files: what is written, what is refused, which ones are kept."""
+"""Checkpoints: what is written, what is refused, and which ones stay."""
 
 import os
 import re
@@ -13,15 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slowfast.utils.checkpoint import (
+from slowfast.utils.checkpoint import load_checkpoint, read_header, save_checkpoint, save_weights
+from slowfast.utils.checkpoint_files import (
     checkpoint_path,
-    checkpoints_of,
-    load_checkpoint,
+    list_checkpoints,
     newest_checkpoint,
     prune_checkpoints,
-    read_header,
-    save_checkpoint,
-    save_weights,
 )
 
 
@@ -85,8 +82,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none.pyth")
 
 
-def write_checkpoints(folder: Path, *places: tuple[int, int]) -> None:
-    for epoch, step in places:
+def write_checkpoints(folder: Path, *positions: tuple[int, int]) -> None:
+    for epoch, step in positions:
         save_checkpoint(checkpoint_path(str(folder), epoch=epoch, step=step), {"epoch": epoch})
 
 
@@ -97,11 +94,12 @@ def names_in(folder: Path) -> list[str]:
     ]
 
 
-def test_checkpoints_are_in_the_order_of_epoch_and_step(tmp_path: Path) -> None:
+def test_checkpoints_are_listed_by_epoch_and_step(tmp_path: Path) -> None:
     write_checkpoints(tmp_path, (2, 0), (1, 500), (2, 9), (2, 10), (10, 0))
-    assert [
-        path.stem.removeprefix("checkpoint_epoch_") for path in checkpoints_of(str(tmp_path))
-    ] == [
+    names = [
+        path.stem.removeprefix("checkpoint_epoch_") for path in list_checkpoints(str(tmp_path))
+    ]
+    assert names == [
         "00010",
         "00002_step_0000010",
         "00002_step_0000009",
@@ -110,24 +108,22 @@ def test_checkpoints_are_in_the_order_of_epoch_and_step(tmp_path: Path) -> None:
     ]
 
 
-def test_old_checkpoints_are_pruned_but_for_the_last_and_every_kth(tmp_path: Path) -> None:
+def test_the_last_and_every_kth_checkpoint_survive_pruning(tmp_path: Path) -> None:
     write_checkpoints(tmp_path, *((epoch, 0) for epoch in range(1, 12)))
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=0, keep_every=0)
+    prune_checkpoints(list_checkpoints(str(tmp_path)), keep_last=0, keep_every=0)
     assert len(names_in(tmp_path)) == 11
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=3, keep_every=5)
+    prune_checkpoints(list_checkpoints(str(tmp_path)), keep_last=3, keep_every=5)
     assert names_in(tmp_path) == ["00011", "00010", "00009", "00005"]
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=1, keep_every=0)
+    prune_checkpoints(list_checkpoints(str(tmp_path)), keep_last=1, keep_every=0)
     assert names_in(tmp_path) == ["00011", "00010"], "one to fall back to"
 
 
-def test_of_checkpoints_within_epochs_the_last_two_are_kept_until_the_epoch_ends(
-    tmp_path: Path,
-) -> None:
+def test_the_last_two_within_an_epoch_stay_until_it_ends(tmp_path: Path) -> None:
     write_checkpoints(tmp_path, (3, 0), (3, 10), (3, 20), (3, 30))
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=1, keep_every=0)
+    prune_checkpoints(list_checkpoints(str(tmp_path)), keep_last=1, keep_every=0)
     assert names_in(tmp_path) == ["00003_step_0000030", "00003_step_0000020", "00003"]
     write_checkpoints(tmp_path, (4, 0))
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=1, keep_every=0)
+    prune_checkpoints(list_checkpoints(str(tmp_path)), keep_last=1, keep_every=0)
     assert names_in(tmp_path) == ["00004", "00003"]
 
 
@@ -135,11 +131,12 @@ def test_a_changed_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.pyth"
     save_checkpoint(path, {"weights": torch.arange(1000.0)})
     content = bytearray(path.read_bytes())
-    place = content.find(torch.arange(1000.0).numpy().tobytes())
-    content[place + 100] ^= 1
+    offset = content.find(torch.arange(1000.0).numpy().tobytes())
+    content[offset + 100] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"x\.pyth: not a whole checkpoint .*the checksum of its part .* is wrong"
+        ValueError,
+        match=r"x\.pyth: not a whole checkpoint .*the checksum of its record .* is wrong",
     ):
         load_checkpoint(path)
 
@@ -160,7 +157,7 @@ ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", ODD_FILES)
-def test_what_is_no_file_is_refused_listed_and_never_pruned(tmp_path: Path, kind: str) -> None:
+def test_an_entry_that_is_not_a_file_is_never_pruned(tmp_path: Path, kind: str) -> None:
     make, problem = ODD_FILES[kind]
     write_checkpoints(tmp_path, (1, 0), (2, 0), (3, 0))
     odd = [checkpoint_path(str(tmp_path), epoch=epoch) for epoch in (0, 9)]
@@ -171,15 +168,15 @@ def test_what_is_no_file_is_refused_listed_and_never_pruned(tmp_path: Path, kind
         with pytest.raises(ValueError, match=rf"^{odd[1]}: {problem}"):
             read(odd[1])
 
-    assert [path.stem[-1] for path in checkpoints_of(str(tmp_path))] == ["9", "3", "2", "1", "0"]
-    prune_checkpoints(checkpoints_of(str(tmp_path)), keep_last=1, keep_every=0)
+    assert [path.stem[-1] for path in list_checkpoints(str(tmp_path))] == ["9", "3", "2", "1", "0"]
+    prune_checkpoints(list_checkpoints(str(tmp_path)), keep_last=1, keep_every=0)
     # The two newest files stay, though an odd entry has a newer name.
-    assert [path.stem[-1] for path in checkpoints_of(str(tmp_path))] == ["9", "3", "2", "0"]
+    assert [path.stem[-1] for path in list_checkpoints(str(tmp_path))] == ["9", "3", "2", "0"]
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that all users may enter."""
+    """Folder that all users may enter."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -193,11 +190,12 @@ def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
     save_checkpoint(path, {"epoch": 1})
     path.chmod(0o600)
     (open_folder / "closed").mkdir(mode=0o700)
+
     os.seteuid(65534)
     try:
         with pytest.raises(
             PermissionError,
-            match=rf"^{path}: cannot be read: .*; ask its owner to let you read it$",
+            match=rf"^{path}: cannot be read: .*\. Ask its owner to let you read it$",
         ):
             load_checkpoint(path)
         with pytest.raises(PermissionError, match=r"closed/y\.pyth: cannot be read"):
@@ -206,13 +204,13 @@ def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
         os.seteuid(0)
 
 
-def test_paths_to_keep_stay_whatever_the_retention_says(tmp_path: Path) -> None:
+def test_paths_to_keep_always_stay(tmp_path: Path) -> None:
     write_checkpoints(tmp_path, *((epoch, 0) for epoch in range(1, 7)))
     first, third = (checkpoint_path(str(tmp_path), epoch=epoch) for epoch in (1, 3))
     (tmp_path / "elsewhere").symlink_to(tmp_path)
     other_name = tmp_path / "elsewhere" / third.relative_to(tmp_path)
     prune_checkpoints(
-        checkpoints_of(str(tmp_path)), keep_last=2, keep_every=0, keep=[first, other_name]
+        list_checkpoints(str(tmp_path)), keep_last=2, keep_every=0, keep=[first, other_name]
     )
     assert names_in(tmp_path) == ["00006", "00005", "00003", "00001"]
 
@@ -226,7 +224,7 @@ def test_a_file_that_cannot_be_deleted_is_logged(
     write_checkpoints(open_folder, (1, 0), (2, 0), (3, 0))
     os.seteuid(65534)
     try:
-        prune_checkpoints(checkpoints_of(str(open_folder)), keep_last=1, keep_every=0)
+        prune_checkpoints(list_checkpoints(str(open_folder)), keep_last=1, keep_every=0)
     finally:
         os.seteuid(0)
     assert names_in(open_folder) == ["00003", "00002", "00001"]
@@ -256,11 +254,13 @@ def test_a_full_disk_is_called_full(tmp_path: Path, repository: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository, timeout=300)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this root may not mount a disk")
+
     said, names = done.stdout.splitlines()
     assert re.fullmatch(
-        rf"OSError 28 {tmp_path}/b\.pyth: the checkpoint cannot be written: the disk is full \([\d.]+ k?B free\), "
-        r"and it needs 1\.0 MB; older ones are whole\. Make room, keep fewer of them with TRAIN\.KEEP_LAST, "
-        "or set OUTPUT_DIR to another disk, and start again",
+        rf"OSError 28 {tmp_path}/b\.pyth: the checkpoint cannot be written: the disk is full "
+        r"\([\d.]+ k?B free\), "
+        r"and it needs 1\.0 MB. Older ones are whole\. Make room, keep fewer of them, "
+        "or write to another disk, and start again",
         said,
     )
     assert names == "a.pyth"
@@ -269,7 +269,7 @@ def test_a_full_disk_is_called_full(tmp_path: Path, repository: Path) -> None:
 
 @pytest.fixture
 def small_files_only() -> Iterator[None]:
-    """Have the kernel refuse files above 100 kB."""
+    """Makes the kernel refuse files above 100 kB."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     yield
@@ -286,7 +286,7 @@ def test_a_file_that_grows_too_large_leaves_the_older_one(
     path = tmp_path / "x.pyth"
     save_checkpoint(path, {"epoch": 1})
     message = (
-        rf"x\.pyth: the checkpoint cannot be written: File too large, and it needs {size}; older"
+        rf"x\.pyth: the checkpoint cannot be written: File too large, and it needs {size}. Older"
     )
     with pytest.raises(OSError, match=message):
         save_checkpoint(path, {"weights": torch.zeros(num_bytes, dtype=torch.uint8)})
@@ -316,6 +316,7 @@ def test_a_header_is_the_content_without_tensors(tmp_path: Path) -> None:
         "pair": [4, None],
         "class_names": ["ant"],
     }
+
     torch.save(state, tmp_path / "x.pyth")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert read_header(tmp_path / "x.pyth") == read_header(tmp_path / "old.pth") == header
@@ -333,7 +334,7 @@ def read_bytes():
 def most_memory():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
-read_header(sys.argv[1])  # what is imported at the first use
+read_header(sys.argv[1])  # imports what the first use imports
 open("/proc/self/clear_refs", "w").write("5")
 before = read_bytes(), most_memory()
 header = read_header(sys.argv[2])

@@ -1,4 +1,4 @@
-"""Checksums beside files: written as sha256sum writes them, and checked when weights are loaded."""
+"""Checksum files in the format of sha256sum, and the check when weights are loaded."""
 
 import shutil
 import subprocess
@@ -29,11 +29,11 @@ def test_sha256_of_the_published_examples(tmp_path: Path) -> None:
 def test_sha256sum_reads_ours_and_we_read_its(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_with_sha256(path, b"abc")
-    side_file = tmp_path / f"{name}.sha256"
-    ours = side_file.read_bytes()
+    checksum_file = tmp_path / f"{name}.sha256"
+    ours = checksum_file.read_bytes()
     assert ABC.encode() in ours
     subprocess.run(
-        ["sha256sum", "--check", side_file.name], cwd=tmp_path, check=True, capture_output=True
+        ["sha256sum", "--check", checksum_file.name], cwd=tmp_path, check=True, capture_output=True
     )
     assert check_sha256(path)
 
@@ -42,12 +42,8 @@ def test_sha256sum_reads_ours_and_we_read_its(tmp_path: Path, name: str) -> None
     ).stdout
     assert theirs == ours
     path.write_bytes(b"abd")
-    assert (
-        subprocess.run(
-            ["sha256sum", "--check", side_file.name], cwd=tmp_path, capture_output=True
-        ).returncode
-        == 1
-    )
+    check = ["sha256sum", "--check", checksum_file.name]
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode == 1
     with pytest.raises(ValueError, match="is damaged or another file"):
         check_sha256(path)
 
@@ -73,16 +69,16 @@ def test_a_checksum_is_found_however_it_is_listed(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize(
     "text", ["", "<html>", ABC[:-1], f"{ABC}0", f"{ABC}  a.pth\n{MILLION}  b.pth\n"]
 )
-def test_a_side_file_without_a_checksum_is_named(tmp_path: Path, text: str) -> None:
+def test_a_checksum_file_without_a_checksum_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.pth").write_bytes(b"abc")
     (tmp_path / "x.pth.sha256").write_text(text)
     with pytest.raises(
-        ValueError, match=r"x\.pth\.sha256: holds no sha256 of x\.pth; delete it, or get it again"
+        ValueError, match=r"x\.pth\.sha256: holds no sha256 of x\.pth. Delete it, or get it again"
     ):
         check_sha256(tmp_path / "x.pth")
 
 
-def test_no_side_file_is_no_problem(tmp_path: Path) -> None:
+def test_a_checksum_file_is_optional(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(b"abc")
     assert not check_sha256(tmp_path / "x.pth")
     (tmp_path / "x.pth.sha256").mkdir()
@@ -97,7 +93,7 @@ def test_weights_are_checked_when_they_are_loaded(
     save_weights(path, {"a": torch.arange(100.0)}, class_names=[])
     with caplog.at_level("INFO"):
         load_checkpoint(path)
-    assert caplog.messages == [f"{path}: its sha256 is that of x{suffix}.sha256"]
+    assert caplog.messages == [f"{path}: its sha256 matches x{suffix}.sha256"]
 
     right = sha256_of(path)
     content = path.read_bytes()
@@ -109,12 +105,13 @@ def test_weights_are_checked_when_they_are_loaded(
     with pytest.raises(ValueError, match="damaged") as error:
         load_checkpoint(path)
     assert str(error.value) == (
-        f"{path}: is damaged or another file: its sha256 is {sha256_of(path)}, but x{suffix}.sha256 says {right}; "
-        f"download or copy the file again, or delete {path}.sha256 if the file is newer"
+        f"{path}: is damaged or another file: its sha256 is {sha256_of(path)}, but "
+        f"x{suffix}.sha256 says {right}. Download or copy the file again, or delete {path}.sha256 "
+        "if the file is newer"
     )
 
 
-def test_new_weights_take_the_place_of_an_older_checksum(tmp_path: Path) -> None:
+def test_new_weights_replace_an_older_checksum(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     for value in (1.0, 2.0):
         save_weights(path, {"a": torch.tensor([value])}, class_names=[])

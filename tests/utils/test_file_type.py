@@ -1,4 +1,4 @@
-"""Files that were taken for weights: each is named for what it is, with what to do."""
+"""Files mistaken for weights: the error names their type and a remedy."""
 
 import bz2
 import gzip
@@ -40,54 +40,54 @@ def array_of(numbers: list[float]) -> bytes:
     return buffer.getvalue()
 
 
-AGAIN = "download the file itself again"
-UNPACK = "unpack it and name the file of weights that is in it"
+AGAIN = "Download the file itself again"
+UNPACK = "Unpack it and name the file of weights inside"
 FILES: dict[str, tuple[bytes, str]] = {
-    "page": (PAGE.encode(), f"a web page (of a log-in, a download or an error); {AGAIN}"),
+    "page": (PAGE.encode(), f"a web page (a log-in, a download or an error). {AGAIN}"),
     "page after spaces": (
         b"\xef\xbb\xbf\n  <html lang=en>",
-        f"a web page (of a log-in, a download or an error); {AGAIN}",
+        f"a web page (a log-in, a download or an error). {AGAIN}",
     ),
     "page after a comment": (
         b"<!-- x -->\n<HTML>",
-        f"a web page (of a log-in, a download or an error); {AGAIN}",
+        f"a web page (a log-in, a download or an error). {AGAIN}",
     ),
     "page in UTF-16": (
         PAGE.encode("utf-16"),
-        f"a web page (of a log-in, a download or an error); {AGAIN}",
+        f"a web page (a log-in, a download or an error). {AGAIN}",
     ),
     "page in Latin-1": (
         f"{PAGE}é".encode("latin-1"),
-        f"a web page (of a log-in, a download or an error); {AGAIN}",
+        f"a web page (a log-in, a download or an error). {AGAIN}",
     ),
-    "Git LFS": (POINTER.encode(), "a Git LFS pointer; run `git lfs pull` in its repository"),
+    "Git LFS": (POINTER.encode(), "a Git LFS pointer. Run `git lfs pull` in its repository"),
     "XML": (
         b"<Error><Code>AccessDenied</Code></Error>",
-        "an XML document, such as the error of a server: '<Error><Code>AccessDenied</Code></Error>'; "
-        + AGAIN,
+        "an XML document, such as a server error: "
+        f"'<Error><Code>AccessDenied</Code></Error>'. {AGAIN}",
     ),
     "JSON": (
         b'{"error": "not found"}',
-        """a JSON document, such as the error of a server: '{"error": "not found"}'; """ + AGAIN,
+        """a JSON document, such as a server error: '{"error": "not found"}'. """ + AGAIN,
     ),
     "text": (
         b"weights go here\n",
-        r"a text file: 'weights go here\n'; name the file of weights instead",
+        r"a text file: 'weights go here\n'. Name the file of weights instead",
     ),
     "torn letter": (
         "é".encode() * 600,
-        "a text file: '" + "é" * 60 + "'; name the file of weights instead",
+        "a text file: '" + "é" * 60 + "'. Name the file of weights instead",
     ),
-    "empty": (b"", "an empty file; copy or download it again"),
+    "empty": (b"", "an empty file. Copy or download it again"),
     "zeros": (
         bytes(5000),
-        "a file of zeros, as a crash of its machine leaves it; copy or download it again",
+        "a file of zeros, which a crash of its machine can leave. Copy or download it again",
     ),
-    "gzip": (gzip.compress(b"x"), f"a gzip archive; {UNPACK}"),
-    "bzip2": (bz2.compress(b"x"), f"a bzip2 archive; {UNPACK}"),
-    "xz": (lzma.compress(b"x"), f"an xz archive; {UNPACK}"),
-    "tar": (tar_of(b"x"), f"a tar archive; {UNPACK}"),
-    "NumPy": (array_of([1.0]), "a NumPy array; save a dict of tensors with torch.save instead"),
+    "gzip": (gzip.compress(b"x"), f"a gzip archive. {UNPACK}"),
+    "bzip2": (bz2.compress(b"x"), f"a bzip2 archive. {UNPACK}"),
+    "xz": (lzma.compress(b"x"), f"an xz archive. {UNPACK}"),
+    "tar": (tar_of(b"x"), f"a tar archive. {UNPACK}"),
+    "NumPy": (array_of([1.0]), "a NumPy array. Save a dict of tensors with torch.save instead"),
 }
 
 
@@ -108,7 +108,7 @@ def test_a_zip_archive_with_weights_inside_is_named(tmp_path: Path) -> None:
     path.write_bytes(zip_of(b"x"))
     for read in (load_checkpoint, read_header):
         with pytest.raises(
-            ValueError, match=r"\(it is a zip archive without weights; .*: folder/weights\.pth\)$"
+            ValueError, match=r"\(it is a zip archive without weights. .*: folder/weights\.pth\)$"
         ):
             read(path)
 
@@ -120,12 +120,12 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
     for read in (load_checkpoint, read_header):
         with pytest.raises(
             ValueError,
-            match=r"it is a TorchScript program, which could run code; save its state_dict",
+            match=r"it is a TorchScript program, which could run code. Save its state_dict",
         ):
             read(path)
 
 
-def test_bytes_of_no_known_kind_are_refused(tmp_path: Path) -> None:
+def test_random_bytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     for seed in range(50):
         path.write_bytes(np.random.default_rng(seed).bytes(3000))

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and words for numbers and lists in messages."""
+"""Files that are whole or absent, and their sizes in messages."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import IO
 import pytest
 
 from slowfast.utils.files import format_bytes, read_json, remove_unfinished, write_file, write_json
-from slowfast.utils.text import count, some
 
 
 def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -26,7 +25,7 @@ def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.txt"]
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(OSError, match=rf"^{tmp_path}/a/b/c\.json: cannot be written: "):
         write_json(tmp_path / "a/b/c.json", {})
@@ -40,11 +39,11 @@ def test_a_damaged_json_file_is_named_with_the_remedy(
 ) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"^{path}: {problem}.*; delete it$"):
-        read_json(path, remedy="delete it")
+    with pytest.raises(ValueError, match=rf"^{path}: {problem}.*. Delete it$"):
+        read_json(path, remedy="Delete it")
 
 
-def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
+def test_non_finite_numbers_become_null_in_json(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": float("nan"), "b": [float("inf"), 0.1]})
     assert read_json(tmp_path / "x.json", remedy="") == {"a": None, "b": [None, 0.1]}
 
@@ -58,26 +57,7 @@ def test_only_unfinished_files_are_removed(tmp_path: Path) -> None:
     remove_unfinished(tmp_path / "missing")
 
 
-def test_sizes_counts_and_lists_are_words_of_a_reader() -> None:
-    assert [format_bytes(size) for size in (0, 999, 1000, 3_140_000, 66e9, 5e15)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "3.1 MB",
-        "66 GB",
-        "5000 TB",
-    ]
-    assert [count(number, "process") for number in (0, 1, 2)] == [
-        "0 processes",
-        "1 process",
-        "2 processes",
-    ]
-    assert [count(3, noun) for noun in ("epoch", "batch", "class", "box")] == [
-        "3 epochs",
-        "3 batches",
-        "3 classes",
-        "3 boxes",
-    ]
-    assert count(2, "is", plural="are") == "2 are"
-    assert some(list("ab")) == "a, b"
-    assert some(list("abcdefg"), most=2) == "a, b and 5 more"
+def test_sizes_read_naturally() -> None:
+    sizes = (0, 999, 1000, 3_140_000, 66e9, 5e15)
+    texts = ["0 B", "999 B", "1.0 kB", "3.1 MB", "66 GB", "5000 TB"]
+    assert [format_bytes(size) for size in sizes] == texts

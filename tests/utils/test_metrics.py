@@ -1,3 +1,5 @@
+"""Accuracies of small tables, by hand."""
+
 import pytest
 import torch
 

@@ -1,4 +1,4 @@
-"""Lists, videos and weights behind a real HTTP server, and behind a handler of a user's own."""
+"""Lists, videos and weights from a real HTTP server, and from a path handler of your own."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Start a server with a handler of requests; returns its address."""
+    """Function that starts a server with a request handler, and returns its address."""
     servers = []
 
     def start(handler: type[BaseHTTPRequestHandler]) -> str:
@@ -45,7 +45,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
 
 def files_of(folder: Path) -> tuple[type[BaseHTTPRequestHandler], list[str]]:
-    """What answers with the files of a folder, and the list in which it notes what was asked for."""
+    """Return a handler that serves a folder, and the list of the paths that clients request."""
     asked: list[str] = []
 
     class Files(SimpleHTTPRequestHandler):
@@ -75,6 +75,7 @@ def test_lists_videos_and_weights_come_over_http(
         "DATA__CLASS_NAMES": f"{data}/classes.txt",
         "TEST__CHECKPOINT_FILE_PATH": f"{models}/weights.pyth",
     }
+
     over_http = evaluate(tiny_cfg(**remote, OUTPUT_DIR=tmp_path / "http"))
     assert over_http == evaluate(
         tiny_cfg(TEST__CHECKPOINT_FILE_PATH=weights, OUTPUT_DIR=tmp_path / "local")
@@ -83,9 +84,7 @@ def test_lists_videos_and_weights_come_over_http(
     assert torch.equal(first, next(iter(build_loader(tiny_cfg(), "train"))).frames)
 
 
-def test_a_file_is_fetched_once_and_another_host_has_files_of_its_own(
-    serve: Serve, tmp_path: Path
-) -> None:
+def test_a_file_is_downloaded_once_for_each_host(serve: Serve, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "sub folder").mkdir(parents=True)
         (tmp_path / name / "sub folder/a b, c.txt").write_text(name)
@@ -98,14 +97,14 @@ def test_a_file_is_fetched_once_and_another_host_has_files_of_its_own(
     assert asked == (["/sub%20folder/a%20b,%20c.txt"],) * 2
 
 
-def test_a_video_that_the_server_does_not_have_is_a_bad_video(serve: Serve, tmp_path: Path) -> None:
+def test_a_video_missing_on_the_server_is_unreadable(serve: Serve, tmp_path: Path) -> None:
     url = serve(files_of(tmp_path)[0])
     with pytest.raises(DecodeError, match=rf"{url}/none\.mp4: no such file"):
         VideoFile(f"{url}/none.mp4")
 
 
 class Failing(BaseHTTPRequestHandler):
-    """Sends half of what it announces, or an error of its own."""
+    """Sends half of the announced bytes, or an error."""
 
     def log_message(self, *args: object) -> None:
         pass
@@ -119,7 +118,10 @@ class Failing(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("half", "500 bytes came of 1000"), ("broken", "HTTP status 500, internal server error")],
+    [
+        ("half", "only 500 of 1000 bytes arrived"),
+        ("broken", "HTTP status 500, internal server error"),
+    ],
 )
 def test_half_a_download_is_an_error_and_leaves_nothing(
     serve: Serve, tmp_path: Path, name: str, reason: str
@@ -130,13 +132,13 @@ def test_half_a_download_is_an_error_and_leaves_nothing(
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"a\.mp4: .*refused"):
         VideoFile("http://127.0.0.1:9/a.mp4")
 
 
 class Store(PathHandler):
-    """Files by name, as a user's own storage would have them."""
+    """A storage that finds files by name."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -152,7 +154,7 @@ class Store(PathHandler):
         return Path(self._get_local_path(path)).is_file()
 
 
-def test_a_handler_of_a_user_serves_videos_too(motion_folder: Path) -> None:
+def test_a_registered_handler_serves_videos(motion_folder: Path) -> None:
     pathmgr.register_handler(Store(motion_folder), allow_override=True)
     with (
         VideoFile("store://test/left_0000.mp4") as there,

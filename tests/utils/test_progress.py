@@ -1,3 +1,5 @@
+"""Progress lines on the console, and json_stats in the log file."""
+
 import logging
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ class Slow:
             yield number
 
 
-def test_a_line_tells_values_step_time_data_wait_and_remaining_time(
+def test_a_line_has_values_step_time_data_wait_and_eta(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     records = []
@@ -31,6 +33,7 @@ def test_a_line_tells_values_step_time_data_wait_and_remaining_time(
             time.sleep(0.01)
             if progress.line_is_due():
                 records.append(progress.write_line(loss=1.25))
+
     assert [record["step"] for record in records] == [2, 4, 5]
     for record in records:
         assert record["data_wait_seconds"] >= 0.019
@@ -39,13 +42,13 @@ def test_a_line_tells_values_step_time_data_wait_and_remaining_time(
     assert "train epoch 1/2  2/5  loss 1.2500  step 0.0" in caplog.messages[0]
 
 
-def test_json_stats_go_to_the_file_alone(
+def test_json_stats_only_go_to_the_log_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start_logging(is_main=True)
     logging.getLogger("x").info("a line")
     assert not list(tmp_path.iterdir())
-    log_to_file(str(tmp_path))
+    log_to_file(tmp_path / "stdout.log")
     log_json_stats({"_type": "train_step", "loss": 0.123456789, "lr": float("nan")})
     shown, kept = capsys.readouterr().out, (tmp_path / "stdout.log").read_text()
     assert "a line" in shown
@@ -55,11 +58,11 @@ def test_json_stats_go_to_the_file_alone(
     assert record == {"_type": "train_step", "loss": 0.123457, "lr": None}
 
 
-def test_other_processes_show_warnings_alone(
+def test_other_processes_only_show_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start_logging(is_main=False)
-    log_to_file(str(tmp_path / "out"))
+    log_to_file(tmp_path / "out/stdout.log")
     logging.getLogger("x").info("quiet")
     logging.getLogger("x").warning("loud")
     shown = capsys.readouterr().out

@@ -37,7 +37,7 @@ def _outside_of_all_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A repository with one commit."""
+    """Checkout of a repository with one commit."""
     root = write_package(tmp_path / "checkout")
     git(root, "init", "--quiet")
     git(root, "add", ".")
@@ -76,12 +76,12 @@ def test_worktrees_and_subfolders_of_a_repository_count(checkout: Path, tmp_path
     assert find_source(tmp_path / "tree") == Source(commit, "no")
 
     outer = tmp_path / "outer"
-    write_package(outer / "part")
+    write_package(outer / "inner")
     git(outer, "init", "--quiet")
     git(outer, "add", ".")
     git(outer, "commit", "--quiet", "--message", "Outer")
     (outer / "elsewhere").touch()
-    assert find_source(outer / "part") == Source(git(outer, "rev-parse", "HEAD"), "no")
+    assert find_source(outer / "inner") == Source(git(outer, "rev-parse", "HEAD"), "no")
 
 
 def test_an_environment_inside_a_repository_has_no_commit(checkout: Path) -> None:
@@ -103,7 +103,7 @@ def test_no_commit_without_repository_commit_or_git(
     assert find_source(checkout) == Source("", "")
 
 
-def test_a_git_that_hangs_is_given_up(
+def test_a_hanging_git_is_given_up(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -116,7 +116,7 @@ def test_a_git_that_hangs_is_given_up(
     assert time.monotonic() - start < 30
 
 
-def test_the_repository_of_a_git_hook_is_not_that_of_the_code(
+def test_the_repository_of_a_git_hook_does_not_count(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = write_package(tmp_path / "other")
@@ -129,7 +129,7 @@ def test_the_repository_of_a_git_hook_is_not_that_of_the_code(
     assert find_source(checkout) == Source(commit, "no")
 
 
-def test_a_copy_for_a_job_knows_the_commit_it_was_copied_from(checkout: Path) -> None:
+def test_a_copy_for_a_job_knows_its_commit(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
     first, second, third = (checkout / name for name in ("output/1", "output/2", "output/3"))
     copy_source(checkout, first)
@@ -147,7 +147,7 @@ def test_a_copy_for_a_job_knows_the_commit_it_was_copied_from(checkout: Path) ->
 
 @pytest.fixture
 def printed(checkout: Path, repository: Path) -> Callable[..., list[str]]:
-    """Run a script that prints its provenance, as `tools/my tool.py` of the checkout."""
+    """Function that runs a script of the checkout, and returns the provenance that it prints."""
     shutil.rmtree(checkout / "slowfast")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(repository / "slowfast", checkout / "slowfast", ignore=ignored)
@@ -191,7 +191,7 @@ def test_the_command_can_be_typed_again(printed: Callable[..., list[str]], check
         assert line.endswith(f"{expected}\\nline' '\\udcff'")
 
 
-def test_a_module_is_started_again_as_a_module(
+def test_the_command_of_a_module_names_the_module(
     printed: Callable[..., list[str]], checkout: Path
 ) -> None:
     shutil.move(checkout / "tools/my tool.py", checkout / "tools/tool.py")
@@ -199,17 +199,17 @@ def test_a_module_is_started_again_as_a_module(
     assert printed("-m", "tools.tool")[4] == "yes"
 
 
-def test_versions_are_those_that_run(repository: Path) -> None:
+def test_versions_are_those_of_the_imported_libraries(repository: Path) -> None:
     import av
     import torch
     import torchvision
 
     found = provenance()
-    found["torch"] = ""  # a copy: the next caller gets all
+    found["torch"] = ""  # changes a copy only
     found = provenance()
     assert found["path"] == str(repository / "slowfast")
     for library in (torch, torchvision, av):
-        # Wheels of the PyTorch index tell their build, +cpu, in one of the two.
+        # Wheels of the PyTorch index name their build, such as +cpu, in one of the two.
         ours = found[library.__name__].partition("+")[0]
         assert ours == library.__version__.partition("+")[0]
     line = describe(found)
