@@ -1,1 +1,1 @@
-"""Processes of a job: how they start, find each other, combine their numbers and stop."""
+"""Processes of a job: how they start, find each other, communicate and stop."""

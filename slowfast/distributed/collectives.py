@@ -1,4 +1,4 @@
-"""How the processes of a job combine their numbers. How they start: launch.py; how they find each other: meeting.py."""
+"""Collectives: rank, world size and device of this process, and reductions over all ranks."""
 
 from typing import Any, TypeVar
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 Item = TypeVar("Item")
 
-_on_gpu = False  # set once, by use_device
+_on_gpu = False  # Only `use_device` sets it.
 
 
 def rank() -> int:
-    """Return the number of this process among all, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -22,12 +22,17 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes the files and the progress of the job."""
+    """Whether this process writes the files and reports the progress of the job."""
     return rank() == 0
 
 
 def use_device(local_rank: int, *, on_gpu: bool) -> None:
-    """Choose the device of this process: the GPU with the number `local_rank`, or the only one that it is given."""
+    """Choose the device of this process.
+
+    Args:
+        local_rank: Index of the GPU. A process that sees a single GPU takes that one.
+        on_gpu: Whether this process computes on a GPU.
+    """
     global _on_gpu
     _on_gpu = on_gpu
     if on_gpu:
@@ -36,80 +41,86 @@ def use_device(local_rank: int, *, on_gpu: bool) -> None:
 
 def device() -> torch.device:
     """Return the device of this process."""
-    return torch.device("cuda", torch.cuda.current_device()) if _on_gpu else torch.device("cpu")
+    if _on_gpu:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def share_of(total: int, *, key: str) -> int:
-    """Return what one process takes of a number that all processes share equally.
+    """Return the share of one process when all processes divide a number equally.
 
     Args:
-        total: over all machines.
-        key: where the number comes from, for the message.
+        total: Number over all machines.
+        key: Config key behind the number, for the message.
 
     Raises:
-        ValueError: it cannot be shared equally.
+        ValueError: If the processes cannot divide it equally.
     """
     if total % world_size():
         raise ValueError(
-            f"{key} makes {total} over all machines, which {world_size()} processes cannot share equally; "
-            "NUM_SHARDS and NUM_GPUS must be those that were started"
+            f"{key} makes {total} over all machines, which {world_size()} processes cannot share "
+            "equally. Set NUM_SHARDS and NUM_GPUS to the numbers that you started"
         )
     return total // world_size()
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, in place."""
+    """Sum a tensor over all processes, in place, and return it."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
-    """Return the mean of each value over all processes, with one collective for all of them."""
-    total = sum_over_ranks(
-        torch.tensor(list(values.values()), dtype=torch.float64, device=device())
-    )
-    return dict(zip(values, (total / world_size()).tolist(), strict=True))
+    """Return the mean of each value over all processes, from a single collective."""
+    local = torch.tensor(list(values.values()), dtype=torch.float64, device=device())
+    means = sum_over_ranks(local) / world_size()
+    return dict(zip(values, means.tolist(), strict=True))
 
 
 def max_over_ranks(tensor: Tensor) -> Tensor:
-    """Return the largest values of a tensor over all processes, in place."""
+    """Take the elementwise maximum of a tensor over all processes, in place, and return it."""
     if world_size() > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor
 
 
 def largest_over_ranks(value: float) -> float:
-    """Return the largest of the values that all processes pass."""
+    """Return the largest of the values that the processes pass."""
     return max_over_ranks(torch.tensor(value, dtype=torch.float64, device=device())).item()
 
 
 def from_main(item: Item) -> Item:
-    """Return what the main process passed, in every process."""
+    """Broadcast the item of the main process to every process."""
     if world_size() == 1:
         return item
+
     items = [item]
     dist.broadcast_object_list(items, src=0)
     return items[0]
 
 
 def gather_over_ranks(items: list[Item]) -> list[Item]:
-    """Return the items of all processes in one list, by rank, the same in every process."""
+    """Return the items of all processes in one list, in the order of the ranks."""
     if world_size() == 1:
         return list(items)
+
     lists: list[Any] = [None] * world_size()
     dist.all_gather_object(lists, items)
-    return [item for part in lists for item in part]
+    return [item for rank_items in lists for item in rank_items]
 
 
 def copy_buffers_from_main(model: nn.Module) -> None:
-    """Give all processes the buffers (BatchNorm statistics) of rank 0, which are those that a checkpoint holds."""
+    """Give every process the buffers of rank 0, such as BatchNorm statistics.
+
+    A checkpoint holds the buffers of rank 0.
+    """
     if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def wait_for_all() -> None:
-    """Return when all processes have come here."""
+    """Wait until every process has called this."""
     if world_size() > 1:
         dist.barrier()

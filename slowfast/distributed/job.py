@@ -1,169 +1,123 @@
-"""The job of a scheduler or launcher that this process belongs to, and whether it is a restart.
+"""Job: what a scheduler or launcher started this process as, and whether it is a restart.
 
-Two commands typed within one allocation are two runs. A second start of one command by Slurm,
-torchrun or submitit is the same run.
+Two commands that you type within one allocation are two runs. A second start of one command by
+Slurm, torchrun or submitit continues the same run.
 """
 
 import os
-import socket
 from pathlib import Path
 from typing import NamedTuple
 
-
-class Process(NamedTuple):
-    """A process, told from every other one on any host at any time."""
-
-    host: str
-    boot: str  # id that the kernel draws at each boot; "" where it is not known
-    namespace: str  # that its pid belongs to: a container has one of its own
-    pid: int
-    started: int  # in ticks of the kernel's clock: a pid is given to another process later
+from slowfast.distributed.process_identity import Process, identify, read_stat
 
 
 class Job(NamedTuple):
-    """What started this process; plain data, so that `Job(**job._asdict())` survives JSON."""
+    """The job of a process as plain data, so that `Job(**job._asdict())` survives JSON."""
 
-    name: str  # "slurm 1234", "torchrun ID", "submitit local 4242"; "" where a person did
-    restart: int  # how often it has been restarted, as its scheduler and launcher count
-    starts: dict[str, int]  # for each of them a number that is higher at a later start
-
-
-def current_job() -> Job:
-    """Return the job of this process. Call it in the main process of a run."""
-    names: list[str] = []
-    starts: dict[str, int] = {}
-    restart = 0
-
-    if slurm_id := os.environ.get("SLURM_JOB_ID"):  # of an array, each task has its own
-        cluster = os.environ.get("SLURM_CLUSTER_NAME", "")
-        count = _count_in("SLURM_RESTART_COUNT")
-        names.append(f"slurm {slurm_id}")
-        starts[f"slurm {slurm_id} {cluster}".rstrip()] = count
-        restart += count
-
-    if run_id := os.environ.get("TORCHELASTIC_RUN_ID"):
-        count = _count_in("TORCHELASTIC_RESTART_COUNT")
-        agent = _find_launcher("TORCHELASTIC_RUN_ID")
-        if run_id != "none":  # named by the user: agents on other hosts know it as well
-            names.append(f"torchrun {run_id}")
-            starts[names[-1]] = count
-        else:
-            names.append(f"torchrun {agent.process.pid}" if agent else "torchrun")
-        if agent:
-            starts[f"torchrun {run_id} of {agent}"] = agent.worker_started
-        restart += count
-
-    local_id = os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-    if local_id and os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        controller = _find_launcher("SUBMITIT_LOCAL_JOB_ID")
-        names.append(f"submitit local {local_id}")
-        if controller:
-            starts[f"{names[-1]} of {controller}"] = controller.worker_started
-        restart += _count_in("SLOWFAST_RESTART")
-
-    return Job(", ".join(names), restart, starts)
-
-
-def is_restart_of(now: Job, earlier: Job) -> bool:
-    """Whether a job is a later start of an earlier one, by any of what started both.
-
-    Args:
-        now: The job of this process.
-        earlier: The job that the earlier process noted.
-    """
-    common = now.starts.keys() & earlier.starts.keys()
-    return any(now.starts[name] > earlier.starts[name] for name in common)
-
-
-def own_process() -> Process:
-    """Return what tells this process from every other one."""
-    return _process(os.getpid())
-
-
-def is_alive(process: Process) -> bool | None:
-    """Whether a process still runs; None if this process cannot see it, as on another host."""
-    here = own_process()
-    if not here.boot or here[:3] != process[:3]:
-        return None
-
-    stat = _read_stat(process.pid)
-    if stat is None:
-        return None if _exists(process.pid) else False  # a hardened /proc hides other users
-    return stat.started == process.started and stat.state not in ("Z", "X")
+    name: str  # "slurm 1234", "torchrun ID", "submitit local 4242", or "" if a person started it
+    restart: int  # Number of restarts that the scheduler and the launcher count.
+    starts: dict[str, int]  # For each of them, a number that grows with every start.
 
 
 class _Launcher(NamedTuple):
     process: Process
-    worker_started: int  # the child of it that this process is, or descends from
+    worker_started: int  # Start of the launcher's child that this process is or descends from.
 
     def __str__(self) -> str:
         return " ".join(map(str, self.process))
 
 
-class _Stat(NamedTuple):
-    state: str
-    parent: int
-    started: int
+def current_job() -> Job:
+    """Return the job of this process. Call it in the main process of a run."""
+    names: list[str] = []
+    restart = 0
+    starts: dict[str, int] = {}
+
+    for job in (_slurm_job(), _torchrun_job(), _submitit_job()):
+        if job is not None:
+            names.append(job.name)
+            restart += job.restart
+            starts |= job.starts
+
+    return Job(", ".join(names), restart, starts)
+
+
+def is_restart_of(now: Job, earlier: Job) -> bool:
+    """Whether a job is a later start of an earlier one, according to anything that started both.
+
+    Args:
+        now: Job of this process.
+        earlier: Job that the earlier process recorded.
+    """
+    common = now.starts.keys() & earlier.starts.keys()
+    return any(now.starts[name] > earlier.starts[name] for name in common)
+
+
+def _slurm_job() -> Job | None:
+    job_id = os.environ.get("SLURM_JOB_ID")  # Each task of an array has an id of its own.
+    if not job_id:
+        return None
+
+    name = f"slurm {job_id}"
+    cluster = os.environ.get("SLURM_CLUSTER_NAME", "")
+    restart = _read_count("SLURM_RESTART_COUNT")
+    return Job(name, restart, {f"{name} {cluster}".rstrip(): restart})
+
+
+def _torchrun_job() -> Job | None:
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    if not run_id:
+        return None
+
+    restart = _read_count("TORCHELASTIC_RESTART_COUNT")
+    agent = _find_launcher("TORCHELASTIC_RUN_ID")
+    starts: dict[str, int] = {}
+
+    name = "torchrun"
+    if run_id != "none":  # The user chose it, so the agents on other hosts know it as well.
+        name = f"torchrun {run_id}"
+        starts[name] = restart
+    elif agent:
+        name = f"torchrun {agent.process.pid}"
+
+    if agent:
+        starts[f"torchrun {run_id} of {agent}"] = agent.worker_started
+    return Job(name, restart, starts)
+
+
+def _submitit_job() -> Job | None:
+    job_id = os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+    if not job_id or os.environ.get("SUBMITIT_EXECUTOR") != "local":
+        return None
+
+    name = f"submitit local {job_id}"
+    controller = _find_launcher("SUBMITIT_LOCAL_JOB_ID")
+    starts = {f"{name} of {controller}": controller.worker_started} if controller else {}
+    return Job(name, _read_count("SLOWFAST_RESTART"), starts)
 
 
 def _find_launcher(variable: str) -> _Launcher | None:
-    """Return the nearest ancestor that does not have a variable: it set it for its children.
+    """Return the nearest ancestor without a variable, because it set the variable for its children.
 
-    The child may be a shell script that runs several commands, which are one start together.
+    Its child may be a shell script that runs several commands. They are one start together.
     """
     entry = f"{variable}={os.environ[variable]}".encode()
-    worker = _read_stat(os.getpid())
+    worker = read_stat(os.getpid())
 
-    while worker is not None and worker.parent > 0:  # 0: outside of this container
+    while worker is not None and worker.parent > 0:  # Parent 0 is outside of this container.
         if entry not in _initial_environment(worker.parent):
-            return _Launcher(_process(worker.parent), worker.started)
-        worker = _read_stat(worker.parent)
+            return _Launcher(identify(worker.parent), worker.started)
+        worker = read_stat(worker.parent)
     return None
 
 
 def _initial_environment(pid: int) -> list[bytes]:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # of another user
+    except OSError:  # The process belongs to another user.
         return []
 
 
-def _process(pid: int) -> Process:
-    stat = _read_stat(pid)
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        boot = namespace = ""
-    if stat is None:
-        return Process(_host_name(), "", "", pid, 0)
-    return Process(_host_name(), boot, namespace, pid, stat.started)
-
-
-def _host_name() -> str:
-    """Return what the kernel calls this host; SLOWFAST_HOST tells hosts of one name apart."""
-    return os.environ.get("SLOWFAST_HOST") or socket.gethostname()
-
-
-def _read_stat(pid: int) -> _Stat | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # after the command, from field 3 of proc(5)
-    return _Stat(state=fields[0], parent=int(fields[1]), started=int(fields[19]))
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _count_in(variable: str) -> int:
+def _read_count(variable: str) -> int:
     text = os.environ.get(variable, "")
     return int(text) if text.isascii() and text.isdigit() else 0

@@ -1,16 +1,13 @@
-"""How the processes of a job start: here, by torchrun, as tasks of Slurm, or by submitit on one machine.
-
-Each way ends in the same five facts, a Place. Below `launch` nothing knows the launcher.
-"""
+"""Launch: runs a function in every process of a job, spawned here or started by a launcher."""
 
 import os
-import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from datetime import timedelta
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -21,97 +18,34 @@ import torch.multiprocessing as mp
 
 from slowfast.distributed import signals
 from slowfast.distributed.collectives import device, use_device
-from slowfast.distributed.rendezvous import LEAVE_SECONDS, Meeting, Place, host_name
-from slowfast.distributed.signals import FAILED_STATUS, INTERRUPTED_STATUS
+from slowfast.distributed.launchers import LaunchedProcess, RankInfo, find_launched
+from slowfast.distributed.rendezvous import LEAVE_SECONDS, Rendezvous
+from slowfast.distributed.signals import FAILED_STATUS, INTERRUPTED_STATUS, SignalForwarding
 from slowfast.utils.plugins import import_again, imported_plugins
+from slowfast.utils.provenance import host_name
 from slowfast.utils.text import count
 
-_meeting: Meeting | None = None  # of this process with the others; set once, by launch
+
+class Work(NamedTuple):
+    """The function that every process of a job runs, and how the processes communicate."""
+
+    function: Callable[..., int]
+    args: tuple[Any, ...]
+    backend: str  # nccl or gloo
+    timeout: float  # Seconds to wait for a process to join, and for one in a collective.
 
 
-class Started(NamedTuple):
-    """A process that torchrun, Slurm or submitit has started, and the machines of its job."""
+class _Spawned(NamedTuple):
+    """What a spawned process needs to know. It travels by pickle."""
 
-    place: Place
-    hosts: tuple[str, ...]  # by number of the machine; empty: not known
-    num_cores: int  # that it may use; 0: not said
-
-
-def find_started() -> Started | None:
-    """Return the facts of this process if a launcher started it as one of several; None if it is alone.
-
-    Raises:
-        ValueError: Slurm has started different numbers of tasks on different machines.
-    """
-    finders = (_started_by_torchrun, _started_by_submitit, _started_by_slurm)
-    found = next((started for finder in finders if (started := finder())), None)
-    return found if found and found.place.world_size > 1 else None
-
-
-def settings_of_launcher() -> list[str]:
-    """Return KEY VALUE pairs with the numbers of machines and processes that a launcher has started, if any did."""
-    started = find_started()
-    if started is None:
-        return []
-    per_machine = started.place.local_world_size
-    processes = (
-        ["NUM_GPUS", str(per_machine)] if per_machine > 1 else []
-    )  # one may start those of its machine itself
-    return ["NUM_SHARDS", str(started.place.world_size // per_machine), *processes]
-
-
-def find_problems(
-    *, num_processes: int, num_shards: int, backend: str, init_method: str, command: str = ""
-) -> list[str]:
-    """Return why this machine cannot run the processes that a config asks for; an empty list if it can.
-
-    Args:
-        num_processes: See `launch`.
-        num_shards: See `launch`.
-        backend: See `launch`.
-        init_method: See `launch`.
-        command: The command that was typed, for what to type instead.
-    """
-    started = find_started()
-    problems = []
-    has_its_own_gpu = (
-        started is not None
-        and started.place.local_world_size > 1
-        and torch.cuda.device_count() == 1
-    )
-    if backend == "nccl" and num_processes > torch.cuda.device_count() and not has_its_own_gpu:
-        num_gpus = torch.cuda.device_count()
-        found = (
-            f"{count(num_gpus, 'GPU')}; use at most that many"
-            if num_gpus
-            else "no GPU that torch can use"
-        )
-        problems.append(
-            f"NUM_GPUS is {num_processes}, but this machine has {found}. DIST_BACKEND gloo makes them CPU processes. "
-            f"For one CPU process, type:\n    {command} NUM_GPUS 0"
-        )
-    if started is None:
-        if num_shards > 1 and not init_method:
-            problems.append(
-                f"NUM_SHARDS is {num_shards}, but no machine is named; add --init_method tcp://HOST_OF_SHARD_0:PORT"
-            )
-        return problems
-    per_machine = started.place.local_world_size
-    machines = started.place.world_size // per_machine
-    if num_shards != machines:
-        problems.append(
-            f"NUM_SHARDS is {num_shards}, but processes were started on {machines} machines; leave it out"
-        )
-    if per_machine > 1 and num_processes != per_machine:
-        problems.append(
-            f"NUM_GPUS is {num_processes}, but {per_machine} processes were started on this machine; leave it out, "
-            "or start one process per machine"
-        )
-    return problems
+    work: Work
+    first: RankInfo  # The process of this machine with local rank 0.
+    num_threads: int
+    plugins: tuple[str, ...]
 
 
 def launch(
-    job: Callable[..., int],
+    function: Callable[..., int],
     *args: Any,
     num_processes: int,
     num_shards: int = 1,
@@ -121,232 +55,206 @@ def launch(
     num_helpers: int = 0,
     timeout: float = 1800.0,
 ) -> int:
-    """Run `job(*args)` in every process of this machine; when all have ended, return its result, an exit status.
+    """Run `function(*args)` in every process of this machine and return its exit status.
 
-    Where a launcher has started the processes, this is one of them. If it has started one per machine, or none, those
-    of this machine are started here. When one fails, its traceback is the last thing printed, and all others end.
+    If a launcher started the processes, this is one of them. If it started one per machine, or if
+    there is no launcher, this spawns the processes of this machine. When one fails, its traceback
+    is the last thing printed, and all others end.
 
     Args:
-        job: a function of a module, so that a started process can import it; returns the same in all processes.
-        args: sent to the processes by pickle.
-        num_processes: processes on this machine; 0 for this process alone, on the CPU.
-        num_shards: machines, where no launcher says so.
-        shard_id: number of this machine, from 0.
-        backend: nccl (one GPU each) or gloo (CPU).
-        init_method: tcp://host:port of shard 0, where there are several machines and no launcher.
-        num_helpers: processes that work beside each of these (loader workers), and need cores as well.
-        timeout: seconds to wait for a process that does not come, and for one in a collective.
+        function: Function of a module, so that a spawned process can import it. It returns the same
+            exit status in all processes.
+        args: Arguments of the function, sent to the processes by pickle.
+        num_processes: Number of processes on this machine. 0 runs this process alone, on the CPU.
+        num_shards: Number of machines, if there is no launcher.
+        shard_id: Index of this machine, if there is no launcher.
+        backend: nccl (one GPU per process) or gloo (CPU).
+        init_method: Address tcp://host:port of shard 0, for several machines without a launcher.
+        num_helpers: Number of loader workers of each process. They need cores as well.
+        timeout: Seconds to wait for a process to join, and for one in a collective.
 
     Returns:
-        what `job` returns; 1 if a process has failed (a process alone raises).
+        The exit status of the function, or 1 if a process failed. A process alone raises instead.
     """
-    started = find_started()
+    launched = find_launched()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_threads_for(num_processes, num_helpers, started))
-    if started and (started.place.local_world_size > 1 or num_processes <= 1):
-        return _run_at(started.place, backend, timeout, job, args, hosts=started.hosts)
-    processes_here = max(num_processes, 1)
-    address = init_method
-    if started:
-        num_shards, shard_id, address = (
-            started.place.world_size,
-            started.place.rank,
-            started.place.address,
-        )
+        num_threads = _share_cores(num_processes, num_helpers=num_helpers, launched=launched)
+        torch.set_num_threads(num_threads)
+
+    work = Work(function, args, backend=backend, timeout=timeout)
+    if launched and (launched.ranks.local_world_size > 1 or num_processes <= 1):
+        return run_rank(work, launched.ranks, hosts=launched.hosts)
+
+    if launched:  # One process per machine, so its rank is the index of the machine.
+        num_shards = launched.ranks.world_size
+        shard_id = launched.ranks.rank
+        init_method = launched.ranks.store_address
+
     if num_processes * num_shards <= 1:
         use_device(0, on_gpu=num_processes == 1 and backend == "nccl")
-        return job(*args)
-    # On one machine this process holds the meeting point, so that its port is free for certain.
-    store = (
-        None
-        if num_shards > 1
-        else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    )
-    place = Place(
-        rank=shard_id * processes_here,  # of the first process here
-        world_size=processes_here * num_shards,
+        return function(*args)
+
+    local_world_size = max(num_processes, 1)
+    first = RankInfo(
+        rank=shard_id * local_world_size,
+        world_size=num_shards * local_world_size,
         local_rank=0,
-        local_world_size=processes_here,
-        address=address if store is None else f"tcp://127.0.0.1:{store.port}",
+        local_world_size=local_world_size,
+        store_address=init_method,
     )
-    plugins = imported_plugins()
-    arguments = (
-        plugins,
-        place,
-        store is not None,
-        backend,
-        timeout,
-        torch.get_num_threads(),
-        job,
-        args,
-    )
-    with _Forwarding() as forwarding:
-        with signals.postponed():  # here, and there until the process can listen
-            context = mp.start_processes(_run_spawned, arguments, nprocs=processes_here, join=False)
-            forwarding.begin(context.processes)
-        return _wait_for(context, place, sent=forwarding.sent)
+    return _spawn(work, first)
 
 
-def check_network() -> None:
-    """Log who has come, check that numbers are summed right, and log how fast; nothing for a process alone."""
-    if _meeting is not None:
-        _meeting.check_network()
+def run_rank(
+    work: Work,
+    ranks: RankInfo,
+    *,
+    store: dist.Store | None = None,
+    hosts: tuple[str, ...] = (),
+) -> int:
+    """Run the work in this process, together with the other ranks, and return its exit status.
 
+    If it fails, this ends the process.
 
-def hosts_of(node_list: str) -> list[str]:
-    """Return the names that Slurm's short form of them stands for: `a[1-2,7],b` is a1, a2, a7, b.
-
-    Raises:
-        ValueError: a bracket is not closed, or what is in it is no range.
+    Args:
+        work: Function to run.
+        ranks: Rank of this process.
+        store: Store where the processes meet. None opens the one at the address in `ranks`.
+        hosts: Expected host of each machine. Empty if unknown.
     """
-    hosts: list[str] = []
-    for group in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", node_list):
-        names = [""]
-        for text, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", group):
-            ends = (
-                [text]
-                if text
-                else [number for part in ranges.split(",") for number in _numbers_in(part)]
+    prints = ranks.rank == 0
+    with signals.stopping_on_signals():
+        signals.join_job(prints=prints)
+        use_device(ranks.local_rank, on_gpu=work.backend == "nccl")
+        rendezvous = Rendezvous(ranks, store=store, timeout=work.timeout, hosts=hosts)
+        signals.join_job(prints=prints, leave_job=rendezvous.interrupt)
+
+        try:
+            dist.init_process_group(
+                work.backend,
+                store=dist.PrefixStore("group", rendezvous.store),
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                timeout=timedelta(seconds=work.timeout),
+                # NCCL would take the GPU with the index of the rank, which another job may own.
+                device_id=device() if work.backend == "nccl" else None,
             )
-            names = [name + end for name in names for end in ends]
-        hosts += names
-    return hosts
+            status = work.function(*work.args)
+            dist.destroy_process_group()
+        except Exception as error:
+            rendezvous.fail(error)
+
+        rendezvous.leave()
+        signals.join_job(prints=True)
+        return status
 
 
-def _numbers_in(part: str) -> list[str]:
-    first, _, last = part.partition("-")
-    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last or first) + 1)]
+def find_problems(
+    *, num_processes: int, num_shards: int, backend: str, init_method: str, command: str = ""
+) -> list[str]:
+    """Return why this machine cannot run the processes that a config asks for.
 
+    Args:
+        num_processes: See `launch`.
+        num_shards: See `launch`.
+        backend: See `launch`.
+        init_method: See `launch`.
+        command: The command that was typed, for the remedy.
+    """
+    launched = find_launched()
+    problems = []
+    if backend == "nccl":
+        problems += _find_gpu_problems(num_processes, launched=launched, command=command)
 
-def _started_by_torchrun() -> Started | None:
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    env = {
-        name: int(os.environ[name])
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    }
-    attempt = f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}/{attempt}"
-    place = Place(
-        env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], address
-    )
-    return Started(place, hosts=(), num_cores=0)
+    if launched is None:
+        if num_shards > 1 and not init_method:
+            problems.append(
+                f"NUM_SHARDS is {num_shards}, but no machine is named. Add "
+                "--init_method tcp://HOST_OF_SHARD_0:PORT"
+            )
+        return problems
 
-
-def _started_by_submitit() -> Started | None:
-    """As a task of its executor for one machine; on a cluster it starts tasks of Slurm."""
-    if (
-        os.environ.get("SUBMITIT_EXECUTOR") != "local"
-        or "SUBMITIT_LOCAL_GLOBALID" not in os.environ
-    ):
-        return None
-    rank, local_rank, num_tasks = (
-        int(os.environ[f"SUBMITIT_LOCAL_{name}"]) for name in ("GLOBALID", "LOCALID", "NTASKS")
-    )
-    name = os.environ["SUBMITIT_LOCAL_JOB_ID"]
-    return Started(
-        Place(rank, num_tasks, local_rank, num_tasks, f"job://127.0.0.1/{name}"),
-        hosts=(),
-        num_cores=0,
-    )
-
-
-def _started_by_slurm() -> Started | None:
-    """As a task of `srun`. The script of `sbatch` itself is no task, whatever the job asks for."""
-    if "SLURM_STEP_NUM_TASKS" not in os.environ or "SLURM_PROCID" not in os.environ:
-        return None
-    num_tasks, num_nodes = (
-        int(os.environ["SLURM_STEP_NUM_TASKS"]),
-        int(os.environ["SLURM_STEP_NUM_NODES"]),
-    )
-    if num_tasks % num_nodes or "," in os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""):
-        raise ValueError(
-            f"Slurm has started {os.environ.get('SLURM_STEP_TASKS_PER_NODE')} tasks on {num_nodes} machines; start as "
-            "many on each, with --ntasks-per-node"
+    ranks = launched.ranks
+    if num_shards != ranks.num_machines:
+        problems.append(
+            f"NUM_SHARDS is {num_shards}, but processes were started on "
+            f"{count(ranks.num_machines, 'machine')}. Do not set NUM_SHARDS"
         )
-    hosts = tuple(hosts_of(os.environ["SLURM_STEP_NODELIST"]))
-    step = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
-    name = f"{step}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"  # ports of the last start may not be free yet
-    place = Place(
-        rank=int(os.environ["SLURM_PROCID"]),
-        world_size=num_tasks,
-        local_rank=int(os.environ["SLURM_LOCALID"]),
-        local_world_size=num_tasks // num_nodes,
-        address=f"job://{hosts[0]}/{name}",
-    )
-    return Started(place, hosts, num_cores=int(os.environ.get("SLURM_CPUS_PER_TASK", 0)))
+    if ranks.local_world_size > 1 and num_processes != ranks.local_world_size:
+        problems.append(
+            f"NUM_GPUS is {num_processes}, but {count(ranks.local_world_size, 'process')} were "
+            "started on this machine. Do not set NUM_GPUS, or start one process per machine"
+        )
+    return problems
 
 
-def _run_spawned(
-    local_rank: int,
-    plugins: tuple[str, ...],
-    first: Place,
-    store_is_here: bool,
-    backend: str,
-    timeout: float,
-    num_threads: int,
-    job: Callable[..., int],
-    args: tuple[Any, ...],
-) -> None:
-    place = first._replace(rank=first.rank + local_rank, local_rank=local_rank)
-    signals.join_job(prints=place.rank == 0)
+def _find_gpu_problems(
+    num_processes: int, *, launched: LaunchedProcess | None, command: str
+) -> list[str]:
+    num_gpus = torch.cuda.device_count()
+    has_own_gpu = launched is not None and launched.ranks.local_world_size > 1 and num_gpus == 1
+    if num_processes <= num_gpus or has_own_gpu:
+        return []
+
+    found = "no GPU that torch can use"
+    if num_gpus:
+        found = f"{count(num_gpus, 'GPU')}. Use at most that many"
+    return [
+        f"NUM_GPUS is {num_processes}, but this machine has {found}. DIST_BACKEND gloo runs them "
+        f"as CPU processes. For one CPU process, type:\n    {command} NUM_GPUS 0"
+    ]
+
+
+def _spawn(work: Work, first: RankInfo) -> int:
+    """Start the processes of this machine and return their exit status."""
+    store = None
+    if first.num_machines == 1:
+        # This process serves the store itself, so its port is certainly free.
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        first = first._replace(store_address=f"tcp://127.0.0.1:{store.port}")
+
+    spawned = _Spawned(work, first, num_threads=torch.get_num_threads(), plugins=imported_plugins())
+    with SignalForwarding() as forwarding:
+        with signals.postponed():  # Here, and in the new processes until they can listen.
+            num_processes = first.local_world_size
+            context = mp.start_processes(_run_spawned, (spawned,), num_processes, join=False)
+            senders = [partial(_send_signal, process) for process in context.processes]
+            forwarding.forward_to(*senders)
+        return _wait_for(context, first, forwarded=forwarding.received)
+
+
+def _run_spawned(local_rank: int, spawned: _Spawned) -> None:
+    work, first = spawned.work, spawned.first
+    ranks = first._replace(rank=first.rank + local_rank, local_rank=local_rank)
+
+    signals.join_job(prints=ranks.rank == 0)
     signals.listen()
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(spawned.num_threads)
     try:
-        import_again(plugins)
+        import_again(spawned.plugins)
         store = None
-        if store_is_here:
-            host, port = place.address.removeprefix("tcp://").split(":")
+        if ranks.num_machines == 1:  # The parent serves the store.
+            host, port = ranks.store_address.removeprefix("tcp://").split(":")
             store = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False)
-        status = _run_at(place, backend, timeout, job, args, store=store)
+        status = run_rank(work, ranks, store=store)
     except Exception:
         traceback.print_exc()
         status = FAILED_STATUS
     sys.exit(status)
 
 
-def _run_at(
-    place: Place,
-    backend: str,
-    timeout: float,
-    job: Callable[..., int],
-    args: tuple[Any, ...],
-    *,
-    store: dist.Store | None = None,
-    hosts: tuple[str, ...] = (),
-) -> int:
-    global _meeting
-    with signals.stopping_on_signals():
-        signals.join_job(prints=place.rank == 0)
-        use_device(place.local_rank, on_gpu=backend == "nccl")
-        _meeting = Meeting(place, store=store, timeout=timeout, hosts=hosts)
-        signals.join_job(prints=place.rank == 0, leave_job=_meeting.interrupt)
-        try:
-            dist.init_process_group(
-                backend,
-                store=dist.PrefixStore("group", _meeting.store),
-                rank=place.rank,
-                world_size=place.world_size,
-                timeout=timedelta(seconds=timeout),
-                # Without it, NCCL takes the GPU with the number of the rank, which may be that of another job.
-                device_id=device() if backend == "nccl" else None,
-            )
-            status = job(*args)
-            dist.destroy_process_group()
-        except Exception as error:
-            _meeting.fail(error)
-        _meeting.part()
-        signals.join_job(prints=True)
-        return status
+def _send_signal(process: BaseProcess, number: int) -> None:
+    if process.exitcode is None and process.pid is not None:
+        os.kill(process.pid, number)
 
 
-def _wait_for(context: mp.ProcessContext, place: Place, *, sent: set[int]) -> int:
-    """Return the status of the processes of this machine; when one has failed, end the others.
+def _wait_for(context: mp.ProcessContext, first: RankInfo, *, forwarded: Collection[int]) -> int:
+    """Return the exit status of the spawned processes. When one fails, end the others.
 
     Args:
         context: The processes.
-        place: The place of the first one.
-        sent: The signals that were forwarded to them.
+        first: Rank of the first one.
+        forwarded: Signals that were forwarded to them.
     """
     running = dict(enumerate(context.processes))
     statuses: list[int] = []
@@ -358,67 +266,41 @@ def _wait_for(context: mp.ProcessContext, place: Place, *, sent: set[int]) -> in
             if process.exitcode is None:
                 continue
             del running[local_rank]
-            if -process.exitcode in sent:  # before it could listen to signals
+
+            if -process.exitcode in forwarded:  # It ended before it could listen to signals.
                 statuses.append(INTERRUPTED_STATUS)
                 continue
             statuses.append(process.exitcode)
             if process.exitcode < 0 and time.monotonic() < give_up_at:
-                name = signal.Signals(-process.exitcode).name
-                killed.append(
-                    f"rank {place.rank + local_rank} on {host_name()} was ended by {name}"
-                )
+                killed.append(_describe_kill(first.rank + local_rank, process.exitcode))
             if process.exitcode < 0 or process.exitcode == FAILED_STATUS:
                 give_up_at = min(give_up_at, time.monotonic() + 2 * LEAVE_SECONDS)
+
         if time.monotonic() > give_up_at:
             for process in running.values():
                 process.kill()
+
     if killed:
-        print(
-            *killed,
-            "SIGKILL mostly means that the machine ran out of memory",
-            sep="; ",
-            file=sys.stderr,
-            flush=True,
-        )
+        reason = "SIGKILL mostly means that the machine ran out of memory"
+        print(*killed, reason, sep=". ", file=sys.stderr, flush=True)
     if killed or FAILED_STATUS in statuses:
         return FAILED_STATUS
     return max(statuses)
 
 
-class _Forwarding:
-    """While it is entered, signals to this process go to the processes that it has started, whose end it awaits."""
-
-    def __init__(self) -> None:
-        self.processes: Sequence[BaseProcess] = ()
-        self.sent: set[int] = set()  # signals that were forwarded
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "_Forwarding":
-        self._before = signals.install(self._forward)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        signals.restore(self._before)
-
-    def begin(self, processes: Sequence[BaseProcess]) -> None:
-        """Forward to these processes, also what came before they were started."""
-        self.processes = processes
-        for number in tuple(self.sent):
-            self._forward(number, None)
-
-    def _forward(self, number: int, frame: object) -> None:
-        self.sent.add(number)
-        for process in self.processes:
-            if process.exitcode is None and process.pid is not None:
-                os.kill(process.pid, number)
+def _describe_kill(rank: int, exit_code: int) -> str:
+    return f"rank {rank} on {host_name()} was ended by {signal.Signals(-exit_code).name}"
 
 
-def _threads_for(num_processes: int, num_helpers: int, started: Started | None) -> int:
-    """Each process gets its share of the cores, less those of its helpers, but at least half of the share."""
-    tasks_here = started.place.local_world_size if started else 1
-    cores = len(os.sched_getaffinity(0)) // (
-        tasks_here if tasks_here > 1 else max(num_processes, 1)
-    )
-    if started and started.num_cores:  # of a task
-        cores = min(cores, started.num_cores // (1 if tasks_here > 1 else max(num_processes, 1)))
+def _share_cores(num_processes: int, *, num_helpers: int, launched: LaunchedProcess | None) -> int:
+    """Return the number of threads of each process.
+
+    Each one gets its share of the cores without those of its helpers, but at least half the share.
+    """
+    num_tasks = launched.ranks.local_world_size if launched else 1
+    num_spawned = 1 if num_tasks > 1 else max(num_processes, 1)
+
+    cores = len(os.sched_getaffinity(0)) // (num_tasks * num_spawned)
+    if launched and launched.num_cores:
+        cores = min(cores, launched.num_cores // num_spawned)
     return max(cores - num_helpers, cores // 2, 1)

@@ -1,443 +1,303 @@
-"""How the processes of a job find each other, know that all are still there, and part.
+"""Rendezvous: how the processes of a job meet, watch each other, fail together and leave.
 
-All of it goes through one store (torch.distributed.TCPStore), which rank 0, a parent process or torchrun holds. Each
-process has a watch, a thread that ends it when another one has failed or vanished, even in the middle of a collective.
+Everything goes through one store, see `slowfast.distributed.store`. Each process has a watchdog, a
+thread that ends the process when another one fails or vanishes, even in the middle of a collective.
 """
 
 import contextlib
-import logging
 import os
-import random
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import NamedTuple, NoReturn
-from urllib.parse import urlsplit
+from typing import NoReturn
 
-import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-from torch.distributed.rendezvous import rendezvous
 
-from slowfast.distributed import collectives, signals
+from slowfast.distributed import signals
+from slowfast.distributed.heartbeat import (
+    SilenceDetector,
+    count_heartbeats,
+    create_heartbeats,
+    send_heartbeat,
+)
+from slowfast.distributed.launchers import RankInfo
 from slowfast.distributed.signals import FAILED_STATUS
+from slowfast.distributed.store import open_store
 from slowfast.utils.provenance import host_name
-from slowfast.utils.text import count
+from slowfast.utils.text import count, some
 
-logger = logging.getLogger(__name__)
+HEARTBEAT_SECONDS = 1.0
+SILENT_SECONDS = 60.0  # A rank without a heartbeat for so long counts as lost.
+LEAVE_SECONDS = 5.0  # Time for the other ranks to leave before the failed one reports its error.
+_POLL_SECONDS = 0.05
 
-BEAT_SECONDS = 1.0  # between two signs of life of a process
-SILENT_SECONDS = 60.0  # without one, a process is taken for lost
-LEAVE_SECONDS = 5.0  # for the others to leave before the process that failed has the last word
-_PORTS = range(20000, 32768)  # below those that systems give to clients
-_NUM_PORTS = 8  # that a job may use, in its own order
-_CHECKED_NUMBERS = 1 << 22  # of the all-reduce that is checked and timed: 16 MiB
+_STORE_ERRORS = (dist.DistError, RuntimeError)
 
 
-class Place(NamedTuple):
-    """Where a process stands among all processes of the job."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    address: str  # of the store: tcp://host:port[/attempt], or job://host/name, whose port follows from the name
-
-
-class Meeting:
-    """The processes that came together, from the first to the last word between them.
+class Rendezvous:
+    """The processes of a job, from the moment they meet until they leave.
 
     Args:
-        place: of this process.
-        store: where it lies already; None: at the address of the place.
-        timeout: seconds that all have to come.
-        hosts: that the machines are expected to be, by number; empty: not known.
+        ranks: Rank of this process and the address of the store.
+        store: Store to use. None opens the one at the address.
+        timeout: Seconds that each process has to join.
+        hosts: Expected host of each machine. Empty if unknown.
 
     Raises:
-        ConnectionError: the address cannot be reached.
-        TimeoutError: some did not come; names them.
+        ConnectionError: If the store cannot be reached.
+        TimeoutError: If processes do not join in time. The message names them.
     """
 
     def __init__(
-        self, place: Place, *, store: dist.Store | None, timeout: float, hosts: Sequence[str] = ()
+        self,
+        ranks: RankInfo,
+        *,
+        store: dist.Store | None = None,
+        timeout: float,
+        hosts: Sequence[str] = (),
     ) -> None:
-        self.place = place
-        self.timeout = timeout
-        self.store = open_store(place, timeout=timeout) if store is None else store
-        self.store.set(f"host/{place.rank}", host_name())
-        if place.rank == 0:
-            self._wait_for_all(hosts)
+        self._rank = ranks.rank
+        self._world_size = ranks.world_size
+        self._address = ranks.store_address
+        self._timeout = timeout
+        self.store = open_store(ranks, timeout=timeout) if store is None else store
+        self.store.set(f"host/{self._rank}", host_name())
+
+        if self._rank == 0:
+            self._wait_for_all(hosts, local_world_size=ranks.local_world_size)
+            create_heartbeats(self.store, world_size=self._world_size)
             self.store.set("complete", "")
         else:
             self._wait_for_rank_0()
-        keys = [f"host/{rank}" for rank in range(place.world_size)]
-        self.hosts = [name.decode() for name in self.store.multi_get(keys)]
-        self._own_words = threading.Lock()  # whoever takes it ends this process, and nobody else
+        self._hosts = [name.decode() for name in self.store.multi_get(self._keys("host"))]
+
+        self._exit_lock = threading.Lock()  # The one thread that takes it ends this process.
         self._is_interrupted = False
-        self._watch = _Watch(self)
-        self._watch.start()
+        self._has_left = threading.Event()
+        self._watchdog_store = self.store.clone()  # The other connection may be busy.
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._watchdog.start()
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether this process ends because one has failed."""
-        return self._own_words.locked()
+    def leave(self) -> None:
+        """Wait until it is safe to end this process. Rank 0 may serve the store and leaves last."""
+        self._has_left.set()
+        self._watchdog.join()
+        self.store.set(f"finished/{self._rank}", "")
+        if self._rank > 0:
+            return
 
-    def _wait_for_all(self, hosts: Sequence[str]) -> None:
-        deadline = time.monotonic() + self.timeout
-        missing = list(range(1, self.place.world_size))
-        while missing := [rank for rank in missing if not self.store.check([f"host/{rank}"])]:
+        deadline = time.monotonic() + self._timeout
+        while not self.store.check(self._keys("finished")) and time.monotonic() < deadline:
+            if self.store.check(["failure"]):
+                self._exit_lock.acquire()
+                self._end_after_failure()
+            time.sleep(_POLL_SECONDS)
+
+    def fail(self, error: Exception) -> NoReturn:
+        """End all processes because this one failed.
+
+        The first process that fails prints its traceback when the others have left, so it is the
+        last thing that you see. A later one ends silently.
+        """
+        self.stop_if_interrupted()
+        self._exit_lock.acquire()
+
+        # torchrun shows the recorded exception in its summary.
+        handler = get_error_handler()
+        handler.initialize()
+        handler.record_exception(error)
+
+        # torchrun and Slurm end all processes when the first one leaves.
+        signals.ignore(signal.SIGTERM)
+
+        notes: list[str] = []
+        try:
+            if not self._set_first("failure", self._describe(self._rank)):
+                self._end_after_failure()
+            for rank in self._wait_until_left():
+                notes.append(f"{self._describe(rank)} stopped without a word. Look there first")
+        except _STORE_ERRORS:
+            notes.append(f"{self._describe(0)} can no longer be reached")
+
+        lines = [*notes, f"{self._describe(self._rank)} failed:"]
+        lines.append("".join(traceback.format_exception(error)).rstrip())
+        if isinstance(error, ValueError | OSError | FloatingPointError):  # The user can mend it.
+            lines.append(f"error: {error}")
+        _end("\n".join(lines) + "\n")
+
+    def interrupt(self, signal_name: str) -> bool:
+        """Have all processes stop because this one received a signal.
+
+        Returns:
+            Whether this process may stop now. False if it is about to end because of a failure.
+        """
+        with contextlib.suppress(*_STORE_ERRORS):
+            if self.store.check(["failure"]):  # A launcher ends all processes after a failure.
+                return False
+
+        if not self._exit_lock.acquire(blocking=False) and not self._is_interrupted:
+            return False
+
+        self._is_interrupted = True
+        # Without the store, the process that served it is gone, and there is nobody to tell.
+        with contextlib.suppress(*_STORE_ERRORS):
+            self._set_first("interrupted", signal_name)
+            self.store.set(f"left/{self._rank}", "")
+            if self._rank == 0:  # The others still need its store.
+                self._wait_until_left()
+        return True
+
+    def stop_if_interrupted(self) -> None:
+        """Stop this process if a signal to another one made a collective of this one fail."""
+        name = ""
+        with contextlib.suppress(*_STORE_ERRORS):
+            if self.store.check(["interrupted"]):
+                name = self.store.get("interrupted").decode()
+        if name:
+            signals.stop(signal.Signals[name])
+
+    # ---- Joining -----------------------------------------------------------------------------
+
+    def _wait_for_all(self, hosts: Sequence[str], *, local_world_size: int) -> None:
+        deadline = time.monotonic() + self._timeout
+        while not self.store.check(self._keys("host")):
             if time.monotonic() > deadline:
-                machines = {rank: rank // self.place.local_world_size for rank in missing}
-                names = [
-                    f"rank {rank} ({hosts[machine] if machine < len(hosts) else f'machine {machine}'})"
-                    for rank, machine in machines.items()
-                ]
-                processes = count(self.place.world_size, "process")
-                message = (
-                    f"after {self.timeout:.0f} s, DIST_TIMEOUT, {len(missing)} of {processes} "
-                    f"did not join: {_short(names)}; see their logs, or whether the machines can reach "
-                    f"{self.place.address}"
-                )
+                message = self._describe_missing(hosts, local_world_size=local_world_size)
                 self.store.set("failure", message)
-                time.sleep(BEAT_SECONDS)  # for the others to read it
+                time.sleep(HEARTBEAT_SECONDS)  # Time for the others to read it.
                 raise TimeoutError(message)
-            time.sleep(0.05)
+            time.sleep(_POLL_SECONDS)
+
+    def _describe_missing(self, hosts: Sequence[str], *, local_world_size: int) -> str:
+        names = []
+        for rank, key in enumerate(self._keys("host")):
+            if not self.store.check([key]):
+                machine = rank // local_world_size
+                host = hosts[machine] if machine < len(hosts) else f"machine {machine}"
+                names.append(f"rank {rank} ({host})")
+
+        processes = count(self._world_size, "process")
+        return (
+            f"after {self._timeout:.0f} s, DIST_TIMEOUT, {len(names)} of {processes} did not join: "
+            f"{some(names, most=8)}. See their logs, and check that the machines can reach "
+            f"{self._address}"
+        )
 
     def _wait_for_rank_0(self) -> None:
-        """Rank 0 speaks first when somebody is missing."""
-        deadline = time.monotonic() + self.timeout + LEAVE_SECONDS
+        # Rank 0 names the missing processes, so the others give it time to speak first.
+        deadline = time.monotonic() + self._timeout + LEAVE_SECONDS
         while not self.store.check(["complete"]):
             if self.store.check(["failure"]):
                 raise TimeoutError(self.store.get("failure").decode())
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"rank 0 did not join at {self.place.address} within {self.timeout:.0f} s"
+                    f"rank 0 did not join at {self._address} within {self._timeout:.0f} s"
                 )
-            time.sleep(0.05)
+            time.sleep(_POLL_SECONDS)
 
-    def describe(self) -> str:
-        """Return which ranks run on which machines, in one line."""
-        ranks_of: dict[str, list[int]] = {}
-        for rank, host in enumerate(self.hosts):
-            ranks_of.setdefault(host, []).append(rank)
-        parts = [f"{host} ({_span(ranks)})" for host, ranks in ranks_of.items()]
-        processes, machines = count(len(self.hosts), "process"), count(len(ranks_of), "machine")
-        return f"{processes} on {machines}: {', '.join(parts)}"
+    # ---- Watching ----------------------------------------------------------------------------
 
-    def check_network(self) -> None:
-        """Log who is there, check that numbers are summed right, and log how fast.
-
-        Raises:
-            RuntimeError: a sum is wrong.
-        """
-        logger.info("%s", self.describe())
-        world_size = self.place.world_size
-        numbers = torch.empty(_CHECKED_NUMBERS, device=collectives.device())
-        seconds = []
-        for _ in range(3):
-            numbers.fill_(self.place.rank + 1)
-            collectives.wait_for_all()
-            start = time.perf_counter()
-            collectives.sum_over_ranks(numbers)
-            right = bool(
-                (numbers == world_size * (world_size + 1) // 2).all()
-            )  # waits for a GPU, too
-            seconds.append(time.perf_counter() - start)
-            if not right:
-                raise RuntimeError(
-                    f"{self.describe()}: an all-reduce gives wrong sums on rank {self.place.rank}; "
-                    "look at the network, the drivers and the versions of NCCL on all machines"
-                )
-        gigabytes = (
-            2 * (world_size - 1) / world_size * 4 * _CHECKED_NUMBERS / 1e9
-        )  # that each process sends
-        logger.info(
-            "all-reduce of %d MiB: right sums, %.1f ms, %.2f GB/s per process",
-            *(4 * _CHECKED_NUMBERS >> 20, 1e3 * min(seconds), gigabytes / min(seconds)),
-        )
-
-    def part(self) -> None:
-        """Return when it is safe to end this process: rank 0, which may hold the store, goes last."""
-        self._watch.stop()
-        self.store.set(f"finished/{self.place.rank}", "")
-        deadline = time.monotonic() + self.timeout
-        others = list(range(1, self.place.world_size)) if self.place.rank == 0 else []
-        while others and time.monotonic() < deadline:
-            if self.store.check(["failure"]):
-                self._own_words.acquire()
-                self.leave()
-            others = [rank for rank in others if not self.store.check([f"finished/{rank}"])]
-            time.sleep(0.02)
-
-    def fail(self, error: Exception) -> NoReturn:
-        """End this process and all others; this one has the last word, the traceback, unless another failed before."""
-        self.stop_if_interrupted()
-        self._own_words.acquire()
-        handler = (
-            get_error_handler()
-        )  # torchrun shows in its summary what lies in the file that it names
-        handler.initialize()
-        handler.record_exception(error)
-        signal.signal(
-            signal.SIGTERM, signal.SIG_IGN
-        )  # torchrun and Slurm end all others when the first one leaves
-        lines = [f"{self._name(self.place.rank)} failed:"]
-        try:
-            if not self._is_first("failure", self._name(self.place.rank)):
-                self.leave()
-            silent = self._wait_until_left()
-            lines[:0] = [
-                f"{self._name(rank)} stopped without a word; look there first" for rank in silent
-            ]
-        except (dist.DistError, RuntimeError):
-            lines.insert(0, f"{self._name(0)} cannot be reached any more")
-        lines.append("".join(traceback.format_exception(error)).rstrip())
-        if isinstance(error, ValueError | OSError | FloatingPointError):  # what a user can mend
-            lines.append(f"error: {error}")
-        _end("\n".join(lines) + "\n")
-
-    def interrupt(self, name: str) -> bool:
-        """Have all processes stop because this one was sent a signal.
-
-        Args:
-            name: The name of the signal.
-
-        Returns:
-            Whether this process may stop now; False if it is about to end because a process has failed.
-        """
-        with contextlib.suppress(dist.DistError, RuntimeError):
-            if self.store.check(["failure"]):  # a launcher ends all processes when one has failed
-                return False
-        if not self._own_words.acquire(blocking=False) and not self._is_interrupted:
-            return False
-        self._is_interrupted = True
-        try:
-            self._is_first("interrupted", name)
-            self.store.set(f"left/{self.place.rank}", "")
-            if self.place.rank == 0:  # whose store the others need
-                self._wait_until_left()
-        except (dist.DistError, RuntimeError):
-            pass  # the store is gone, and with it the process that held it
-        return True
-
-    def stop_if_interrupted(self) -> None:
-        """Stop this process if another one was sent a signal, which made a collective of this one fail."""
-        try:
-            name = (
-                self.store.get("interrupted").decode() if self.store.check(["interrupted"]) else ""
-            )
-        except (dist.DistError, RuntimeError):
-            return
-        if name:
-            signals.stop(signal.Signals[name])
-
-    def leave(self) -> NoReturn:
-        """End this process because another one failed, which says why."""
-        try:
-            cause = self.store.get("failure").decode()
-            if self.place.rank == 0:  # whose store the others need
-                self._wait_until_left(spared=1)
-                _say(
-                    f"{self._name(0)} ends: {cause} failed; see there\n"
-                )  # before that one has the last word
-            self.store.set(f"left/{self.place.rank}", "")
-            time.sleep(
-                BEAT_SECONDS
-            )  # Slurm and torchrun may kill the one that has the last word when this one is gone
-        except (dist.DistError, RuntimeError):
-            _end(
-                f"{self._name(self.place.rank)} ends: {self._name(0)} cannot be reached any more\n"
-            )
-        _end()
-
-    def _is_first(self, key: str, value: str) -> bool:
-        return self.store.compare_set(key, "", value).decode() == value
-
-    def _wait_until_left(self, *, spared: int = 0) -> list[int]:
-        """Return the ranks that neither left nor gave a sign of life, having waited for all but `spared`."""
-        others = [rank for rank in range(self.place.world_size) if rank != self.place.rank]
-        before = _beats(self.store, self.place.world_size)
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while len(others) > spared and time.monotonic() < deadline:
-            time.sleep(0.1)
-            others = [rank for rank in others if not self.store.check([f"left/{rank}"])]
-        after = _beats(self.store, self.place.world_size)
-        return [rank for rank in others if after[rank] == before[rank]]
-
-    def _name(self, rank: int) -> str:
-        return f"rank {rank} on {self.hosts[rank]}"
-
-
-class _Watch(threading.Thread):
-    """Gives a sign of life each second, looks for those of the others, and ends this process when it must."""
-
-    def __init__(self, meeting: Meeting) -> None:
-        super().__init__(name="watch over the other processes", daemon=True)
-        self.meeting = meeting
-        self.store = meeting.store.clone()  # a connection of its own: the other one may be busy
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
-
-    def run(self) -> None:
-        rank = self.meeting.place.rank
-        last_seen = dict.fromkeys(range(self.meeting.place.world_size), (0, time.monotonic()))
-        while not self._stopped.wait(BEAT_SECONDS):
+    def _watch(self) -> None:
+        """Send a heartbeat each second, and end this process when it must."""
+        detector = SilenceDetector(world_size=self._world_size, silent_seconds=SILENT_SECONDS)
+        while not self._has_left.wait(HEARTBEAT_SECONDS):
             try:
-                self.store.add(f"beat/{rank}", 1)
-                failed = self.store.check(["failure"])
-                interrupted = self.store.check(["interrupted"])
-                silent = self._silent(last_seen) if rank == 0 and not failed else []
-            except (dist.DistError, RuntimeError):
-                self._end_with(
-                    f"rank {rank} ends: the store at {self.meeting.place.address} cannot be reached any more"
+                self._send_and_check(detector)
+            except _STORE_ERRORS:
+                self._end_from_watchdog(
+                    f"rank {self._rank} ends: the store at {self._address} can no longer be reached"
                 )
                 return
-            if interrupted and self.meeting._own_words.acquire(blocking=False):
-                self.meeting._is_interrupted = True
-                self.meeting.store = self.store  # the main thread may hold the other connection
-                signals.stop_from_thread(signal.Signals[self.store.get("interrupted").decode()])
-            elif silent:
-                names = ", ".join(self.meeting._name(number) for number in silent)
-                self.store.set("failure", names)
-                self._end_with(
-                    f"no sign of life for {SILENT_SECONDS:.0f} s from {names}; look there for the reason"
-                )
-            elif failed and self.meeting._own_words.acquire(blocking=False):
-                self.meeting.store = self.store
-                self.meeting.leave()
 
-    def _silent(self, last_seen: dict[int, tuple[int, float]]) -> list[int]:
-        now = time.monotonic()
-        for rank, beats in enumerate(_beats(self.store, len(last_seen))):
-            if beats != last_seen[rank][0]:
-                last_seen[rank] = (beats, now)
-        late = [rank for rank, (_, seen) in last_seen.items() if now - seen > SILENT_SECONDS]
-        return [rank for rank in late if not self.store.check([f"finished/{rank}"])]
+    def _send_and_check(self, detector: SilenceDetector) -> None:
+        store = self._watchdog_store
+        send_heartbeat(store, rank=self._rank)
 
-    def _end_with(self, text: str) -> None:
-        if self.meeting._own_words.acquire(blocking=False):
+        if store.check(["interrupted"]):
+            if self._exit_lock.acquire(blocking=False):
+                self._is_interrupted = True
+                self.store = store  # The main thread may hold the other connection.
+                signals.stop_from_thread(signal.Signals[store.get("interrupted").decode()])
+        elif store.check(["failure"]):
+            if self._exit_lock.acquire(blocking=False):
+                self.store = store
+                self._end_after_failure()
+        elif self._rank == 0 and (silent := self._find_silent(detector)):
+            names = ", ".join(map(self._describe, silent))
+            store.set("failure", names)
+            self._end_from_watchdog(
+                f"no heartbeat for {SILENT_SECONDS:.0f} s from {names}. Look there for the reason"
+            )
+
+    def _find_silent(self, detector: SilenceDetector) -> list[int]:
+        store = self._watchdog_store
+        silent = detector.update(count_heartbeats(store, world_size=self._world_size))
+        return [rank for rank in silent if not store.check([f"finished/{rank}"])]
+
+    def _end_from_watchdog(self, text: str) -> None:
+        if self._exit_lock.acquire(blocking=False):
             _end(f"{text}\n")
 
+    # ---- Ending ------------------------------------------------------------------------------
 
-def open_store(place: Place, *, timeout: float) -> dist.Store:
-    """Return the store of the job: rank 0 holds it, unless torchrun does.
-
-    Raises:
-        ConnectionError: it cannot be reached, or no port is free.
-    """
-    address = urlsplit(place.address)
-    host, name, limit = str(address.hostname), address.path.strip("/"), timedelta(seconds=timeout)
-    try:
-        if address.scheme == "job":
-            return (
-                _hold_store(host, name)
-                if place.rank == 0
-                else _reach_store(host, name, timeout=timeout)
-            )
-        if name:  # an attempt of torchrun, whose store outlives it
-            url = f"tcp://{address.netloc}?rank={place.rank}&world_size={place.world_size}"
-            return dist.PrefixStore(name, next(rendezvous(url, timeout=limit))[0])
-        is_here = place.rank == 0
-        return dist.TCPStore(
-            host, int(address.port or 0), is_master=is_here, wait_for_workers=False, timeout=limit
-        )
-    except (dist.DistError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConnectionError(
-            f"rank {place.rank} on {host_name()} found no meeting point at {place.address}, "
-            f"DIST_TIMEOUT {timeout:.0f} s ({reason}); see the log of rank 0, "
-            "or whether this machine can reach that address"
-        ) from error
-
-
-def ports_of(name: str) -> list[int]:
-    """Return the ports that a job of this name tries, in order: the same in all of its processes."""
-    return random.Random(name).sample(_PORTS, _NUM_PORTS)
-
-
-def _hold_store(host: str, name: str) -> dist.Store:
-    for port in ports_of(name):
+    def _end_after_failure(self) -> NoReturn:
+        """End this process because another one failed and prints the reason."""
         try:
-            store = dist.TCPStore(host, port, is_master=True, wait_for_workers=False)
-        except dist.DistNetworkError as error:
-            reason = error
-            continue
-        store.set("job", name)
-        return store
-    raise ConnectionError(f"{host}: all ports of job {name} are taken: {ports_of(name)} ({reason})")
+            failed = self.store.get("failure").decode()
+            if self._rank == 0:  # The others still need its store.
+                self._wait_until_left(spared=1)
+                _write(f"{self._describe(0)} ends: {failed} failed. See there\n")
+            self.store.set(f"left/{self._rank}", "")
+
+            # When this process is gone, Slurm and torchrun may kill the one that still has to
+            # print its traceback.
+            time.sleep(HEARTBEAT_SECONDS)
+        except _STORE_ERRORS:
+            name = self._describe(self._rank)
+            _end(f"{name} ends: {self._describe(0)} can no longer be reached\n")
+        _end()
+
+    def _wait_until_left(self, *, spared: int = 0) -> list[int]:
+        """Wait for the other ranks to leave.
+
+        Args:
+            spared: Number of ranks that need not leave.
+
+        Returns:
+            Ranks that neither left nor sent a heartbeat.
+        """
+        before = count_heartbeats(self.store, world_size=self._world_size)
+        others = [rank for rank in range(self._world_size) if rank != self._rank]
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while len(others) > spared and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            others = [rank for rank in others if not self.store.check([f"left/{rank}"])]
+
+        after = count_heartbeats(self.store, world_size=self._world_size)
+        return [rank for rank in others if after[rank] == before[rank]]
+
+    def _set_first(self, key: str, value: str) -> bool:
+        """Set a key that has no value yet. Return whether this process was the first."""
+        return self.store.compare_set(key, "", value).decode() == value
+
+    def _keys(self, name: str) -> list[str]:
+        return [f"{name}/{rank}" for rank in range(self._world_size)]
+
+    def _describe(self, rank: int) -> str:
+        return f"rank {rank} on {self._hosts[rank]}"
 
 
-def _reach_store(host: str, name: str, *, timeout: float) -> dist.Store:
-    """Look behind the ports of the job until one has the job's own store: another's may be behind some."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        for port in ports_of(name):
-            if _is_open(host, port) and (store := _store_of(name, host=host, port=port)):
-                return store
-        time.sleep(0.2 + 0.8 * random.random())
-    raise ConnectionError(
-        f"{host_name()} found no store of job {name} at {host} within {timeout:.0f} s, DIST_TIMEOUT; see the log of "
-        f"rank 0, or whether this machine can reach {host}"
-    )
-
-
-def _is_open(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def _store_of(name: str, *, host: str, port: int) -> dist.Store | None:
-    """The store behind a port if it is that of the job; a stranger that says nothing is waited for in vain."""
-    found: list[dist.Store] = []
-
-    def look() -> None:
-        try:
-            store = dist.TCPStore(
-                host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5)
-            )
-            found.extend([store] if store.get("job").decode() == name else [])
-        except (dist.DistError, RuntimeError):
-            pass
-
-    looker = threading.Thread(target=look, daemon=True)
-    looker.start()
-    looker.join(timeout=LEAVE_SECONDS)
-    return found[0] if found else None
-
-
-def _beats(store: dist.Store, world_size: int) -> list[int]:
-    """How many signs of life each process has given."""
-    return [store.add(f"beat/{rank}", 0) for rank in range(world_size)]
-
-
-def _span(ranks: list[int]) -> str:
-    if len(ranks) > 2 and ranks == list(range(ranks[0], ranks[-1] + 1)):
-        return f"ranks {ranks[0]}-{ranks[-1]}"
-    return f"{'ranks' if len(ranks) > 1 else 'rank'} {', '.join(map(str, ranks))}"
-
-
-def _short(names: list[str], *, most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
 def _end(text: str = "") -> NoReturn:
-    """End this process now: threads of the process group may be stuck, and would keep it from ending."""
-    _say(text)
+    """End this process now. Threads of the process group may be stuck and would keep it alive."""
+    _write(text)
     os._exit(FAILED_STATUS)

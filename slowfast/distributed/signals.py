@@ -1,6 +1,7 @@
-"""Signals that ask a run to stop: a training saves its work first, everything else stops at once, in one line.
+"""Signals that ask a run to stop: training saves a checkpoint first, everything else stops at once.
 
-Only the standard library is imported here, directly or not, so that a tool can listen before its slow imports.
+The handlers of a run are installed here, see the table in docs/training.md. This module imports
+only the standard library, so that a tool can listen to signals before its slow imports.
 """
 
 import contextlib
@@ -17,47 +18,41 @@ from types import FrameType, TracebackType
 from slowfast.utils.cleanup import run_cleanups
 
 FAILED_STATUS = 1
-INTERRUPTED_STATUS = (
-    75  # exit status of a run that the same command continues; EX_TEMPFAIL of sysexits.h
-)
-CTRL_C_STATUS = (
-    130  # exit status after Ctrl-C where there is nothing to continue from, as a shell reports it
-)
+INTERRUPTED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run.
+CTRL_C_STATUS = 130  # After Ctrl-C with nothing to resume, as a shell reports it.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
-ONE_REQUEST = 1.0  # seconds within which several signals are one: a terminal and a launcher both send to all processes
-_MAIN_THREAD_SECONDS = 8.0  # for the main thread to stop the process, before another thread does
+
+# Signals within this time are one request: a terminal and a launcher both signal all processes.
+ONE_REQUEST_SECONDS = 1.0
+
+_MAIN_THREAD_SECONDS = 8.0  # Time for the main thread to stop before another thread does it.
+_NOTHING_SAVED = "nothing to save. Run the same command again"
 
 
-class _Process:
-    """What a signal needs to know of this process."""
+class _StopState:
+    """What a signal handler needs to know about this process."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.phase = "the start"
-        self.outcome = "nothing to save; run the same command again"
-        self.can_continue = False  # whether what the run has done so far is saved
-        self.prints = True  # one process of a job does
-        self.leave_job: Callable[[str], bool] | None = None  # tells the other processes of the job
+        self.outcome = _NOTHING_SAVED
+        self.can_resume = False
+        self.prints = True  # One process of a job prints why they stop.
+        self.leave_job: Callable[[str], bool] | None = None  # Tells the other processes.
         self.stopping_since = 0.0
         self.forced_signal: int | None = None
 
 
-_process = _Process()
+_state = _StopState()
 
 
-def listen() -> dict[int, object]:
-    """Have signals stop this process at once from now on; returns the handlers that were there before."""
-    if _process.pid != os.getpid():
-        _process.__init__()  # type: ignore[misc]  # this is a forked process
-    before = install(_stop_on_signal)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    return before
+# ---- Installing handlers ---------------------------------------------------------------------
 
 
 def install(handler: Callable[[int, FrameType | None], None]) -> dict[int, object]:
-    """Have a function handle the signals; returns the handlers that were there before.
+    """Install a handler for all signals that ask a run to stop, and return the previous ones.
 
-    A SIGHUP that is ignored, as under nohup, stays ignored.
+    An ignored SIGHUP stays ignored, as under nohup.
     """
     before: dict[int, object] = {}
     for number in SIGNALS:
@@ -68,25 +63,30 @@ def install(handler: Callable[[int, FrameType | None], None]) -> dict[int, objec
 
 
 def restore(handlers: dict[int, object]) -> None:
-    """Bring back the handlers that `install` or `listen` has returned."""
+    """Reinstall the handlers that `install` or `listen` returned."""
     for number, handler in handlers.items():
         signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-@contextmanager
-def postponed() -> Iterator[None]:
-    """Keep signals waiting while the block runs; processes started in it keep theirs waiting until they listen."""
-    resource_tracker.ensure_running()  # its start would let signals through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+def ignore(number: int) -> None:
+    """Ignore a signal from now on."""
+    signal.signal(number, signal.SIG_IGN)
+
+
+def listen() -> dict[int, object]:
+    """Stop this process at once on a signal from now on, and return the previous handlers."""
+    global _state
+    if _state.pid != os.getpid():  # This is a forked process.
+        _state = _StopState()
+
+    before = install(_stop_on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return before
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Listen, see `listen`, while the block runs; then handle signals as before it."""
+    """Listen to signals while the block runs, see `listen`, then restore the handlers."""
     before = listen()
     try:
         yield
@@ -94,51 +94,72 @@ def stopping_on_signals() -> Iterator[None]:
         restore(before)
 
 
-def join_job(*, prints: bool, leave_job: Callable[[str], bool] | None = None) -> None:
-    """Make this process one of several that stop together.
-
-    Args:
-        prints: Whether this process prints the line that tells why they stop.
-        leave_job: Called with the name of the signal before this process stops; returns whether it may stop now.
-    """
-    _process.prints, _process.leave_job = prints, leave_job
-
-
 @contextmanager
-def phase(name: str, *, outcome: str = "", can_continue: bool = False) -> Iterator[None]:
-    """Name what the process is doing, for the line that it prints when a signal stops it there.
-
-    Args:
-        name: What is stopped, as in "stopped by SIGTERM during <name>".
-        outcome: What is saved and how to continue; "": nothing is.
-        can_continue: Whether Ctrl-C, too, ends with the exit status of a run that can continue.
-    """
-    before = _process.phase, _process.outcome, _process.can_continue
-    _process.phase, _process.can_continue = name, can_continue
-    _process.outcome = outcome or "nothing to save; run the same command again"
+def postponed() -> Iterator[None]:
+    """Block signals while the block runs. Processes started in it block them until they listen."""
+    resource_tracker.ensure_running()  # Its start would unblock the signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        _process.phase, _process.outcome, _process.can_continue = before
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def stop_from_thread(number: int) -> None:
-    """Stop this process, because another one of its job was stopped, from a thread that is not the main one."""
-    _process.forced_signal = number
-    os.kill(os.getpid(), number)
-    time.sleep(_MAIN_THREAD_SECONDS)
-    stop(number)  # the main thread is stuck in native code, such as a collective
+class SignalForwarding:
+    """Forwards every signal that asks this process to stop to its children.
 
-
-class Interruption:
-    """While it is entered, the first signal to this process sets `signal_name`, and the next one kills the process."""
+    As a context manager, it restores the previous handlers in the end.
+    """
 
     def __init__(self) -> None:
-        self.signal_name = ""  # of the signal that came
-        self._came_at = 0.0
+        self.received: set[int] = set()
+        self._senders: tuple[Callable[[int], None], ...] = ()
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "SignalForwarding":
+        self.install()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        restore(self._before)
+
+    def install(self) -> None:
+        """Start to forward signals, without an end."""
+        self._before = install(self._forward)
+
+    def forward_to(self, *senders: Callable[[int], None]) -> None:
+        """Forward signals to these children, including signals that came before their start.
+
+        Args:
+            senders: One function for each child that sends it a signal.
+        """
+        self._senders = senders
+        for number in tuple(self.received):
+            self._forward(number, None)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.received.add(number)
+        for send in self._senders:
+            send(number)
+
+
+class StopRequest:
+    """Notes the first signal while it is entered, so that the caller can finish its step and save.
+
+    A second signal, at least a second later, kills the process.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name = ""  # Empty until a signal arrives.
+        self._requested_at = 0.0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
         self._before = install(self._note)
         return self
 
@@ -152,57 +173,104 @@ class Interruption:
 
     @property
     def is_requested(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal arrived."""
         return bool(self.signal_name)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if _process.forced_signal is not None:
+        if _state.forced_signal is not None:
             _stop_on_signal(number, frame)
+
         now = time.monotonic()
-        if self.signal_name and now - self._came_at > ONE_REQUEST:
+        if not self.signal_name:
+            self.signal_name = signal.Signals(number).name
+            self._requested_at = now
+        elif now - self._requested_at > ONE_REQUEST_SECONDS:
             _die_of(number)
-        elif not self.signal_name:
-            self.signal_name, self._came_at = signal.Signals(number).name, now
+
+
+# ---- Stopping this process -------------------------------------------------------------------
+
+
+def join_job(*, prints: bool, leave_job: Callable[[str], bool] | None = None) -> None:
+    """Make this process one of several that stop together.
+
+    Args:
+        prints: Whether this process prints the line that says why they stop.
+        leave_job: Function that this process calls with the name of the signal before it stops. It
+            returns whether the process may stop now.
+    """
+    _state.prints = prints
+    _state.leave_job = leave_job
+
+
+@contextmanager
+def phase(name: str, *, outcome: str = "", can_continue: bool = False) -> Iterator[None]:
+    """Name what this process is doing, for the line that it prints when a signal stops it.
+
+    Args:
+        name: Name of the phase, as in "stopped by SIGTERM during <name>".
+        outcome: What is saved and how to resume. "" if nothing is saved.
+        can_continue: Whether Ctrl-C, too, ends with the exit status of a run that can be resumed.
+    """
+    before = _state.phase, _state.outcome, _state.can_resume
+    _state.phase = name
+    _state.outcome = outcome or _NOTHING_SAVED
+    _state.can_resume = can_continue
+    try:
+        yield
+    finally:
+        _state.phase, _state.outcome, _state.can_resume = before
+
+
+def stop_from_thread(number: int) -> None:
+    """Stop this process from a thread, because a signal stopped another process of its job."""
+    _state.forced_signal = number
+    os.kill(os.getpid(), number)
+    time.sleep(_MAIN_THREAD_SECONDS)
+    stop(number)  # The main thread is stuck in native code, such as a collective.
 
 
 def stop(number: int) -> None:
-    """Stop this process as that signal does, unless it is about to fail.
+    """Stop this process as a signal does, unless it is about to fail.
 
-    Threads and native code may be stuck, so an exception would not always end it.
+    Threads and native code may be stuck, so an exception would not always end the process.
     """
     name = signal.Signals(number).name
-    if _process.leave_job is not None and not _process.leave_job(name):
+    if _state.leave_job is not None and not _state.leave_job(name):
         return
-    with contextlib.suppress(ValueError):  # in another thread, where the main one is stuck
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # torch's handler raises an error when a loader worker ends
+
+    # torch's handler raises an error when a loader worker ends. A thread other than the main one
+    # cannot install handlers, but then the main one is stuck.
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in multiprocessing.active_children():
         worker.kill()
     run_cleanups()
 
-    with contextlib.suppress(OSError):  # a terminal that was closed, or a pipe without a reader
+    # The terminal may be closed, or the reader of the pipe gone.
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
-        if _process.prints:
-            os.write(2, f"stopped by {name} during {_process.phase}: {_process.outcome}\n".encode())
-    is_final = number == signal.SIGINT and not _process.can_continue
+        if _state.prints:
+            os.write(2, f"stopped by {name} during {_state.phase}: {_state.outcome}\n".encode())
+
+    is_final = number == signal.SIGINT and not _state.can_resume
     os._exit(CTRL_C_STATUS if is_final else INTERRUPTED_STATUS)
 
 
 def _stop_on_signal(number: int, frame: FrameType | None) -> None:
-    if (
-        _process.pid != os.getpid()
-    ):  # a worker that was forked a moment ago; the main process ends it
+    if _state.pid != os.getpid():  # A worker that was just forked. The main process ends it.
         if number == signal.SIGTERM:
             os._exit(INTERRUPTED_STATUS)
         return
-    if not _process.stopping_since:
-        _process.stopping_since = time.monotonic()
+
+    if not _state.stopping_since:
+        _state.stopping_since = time.monotonic()
         stop(number)
-    elif (
-        time.monotonic() - _process.stopping_since > ONE_REQUEST and _process.forced_signal is None
-    ):
+        return
+
+    is_second_request = time.monotonic() - _state.stopping_since > ONE_REQUEST_SECONDS
+    if is_second_request and _state.forced_signal is None:
         _die_of(number)
 
 

@@ -1,4 +1,4 @@
-"""Locks that real processes hold, lose and fight for, on this host and as if on others."""
+"""Locks that real processes hold, lose and compete for, on this host and as if on others."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from slowfast.distributed.job import Job
 
 NO_JOB = Job(name="", restart=0, starts={})
 
-# Does what it reads from its standard input, a method of its lock per line, and says how it went.
+# Calls the methods of its lock that it reads, one per line, and prints what happens.
 PROCESS = """
 import logging, sys
 from pathlib import Path
@@ -42,12 +42,12 @@ for line in sys.stdin:
         print(f"{type(error).__name__}: {error}", flush=True)
 """
 
-# 20 forked processes want the same stale lock, `rounds` times; prints how many got it each time.
+# 20 forked processes compete for the same stale lock, `rounds` times. Prints how many got it.
 RACE = """
 import json, os, sys, time
 from pathlib import Path
 from slowfast.distributed.folder_lock import FolderLock, FolderLockedError
-from slowfast.distributed.job import Job, own_process
+from slowfast.distributed.job import Job
 
 folder, rounds, links = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if links == "no links":
@@ -92,7 +92,7 @@ for number in range(rounds):
     print(json.dumps([sorted(statuses), os.listdir(folder)]), flush=True)
 """
 
-# Has the kernel refuse hard links to this process and its children, as some file systems do.
+# Makes the kernel refuse hard links to this process and its children, as some file systems do.
 FORBID_LINKS = """
 import ctypes, errno, platform, struct
 
@@ -115,8 +115,8 @@ class Process:
 
     Args:
         path: The lock file.
-        silent: The time in seconds after which it takes a silent holder for dead.
-        variables: Of its environment.
+        silent: Seconds after which it takes a silent holder for dead.
+        variables: Variables of its environment.
     """
 
     def __init__(self, path: Path, *, silent: float = 60, **variables: str) -> None:
@@ -147,8 +147,8 @@ class Process:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start a process with a lock in `run`, which ends with the test."""
+def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start a process with a lock in the folder `run`. It ends with the test."""
     processes: list[Process] = []
 
     def start(**arguments: object) -> Process:
@@ -163,7 +163,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def lock_path(tmp_path: Path) -> Path:
     return tmp_path / "run/train.lock"
 
 
@@ -171,37 +171,39 @@ def lock_here(path: Path, *, silent: float = 60, job: Job = NO_JOB) -> FolderLoc
     return FolderLock(path, purpose="test", job=job, heartbeat_seconds=0.1, silent_seconds=silent)
 
 
-def test_a_second_process_is_refused_by_name(start: Callable[..., Process], path: Path) -> None:
-    first = start()
+def test_a_second_process_is_refused_by_name(
+    start_process: Callable[..., Process], lock_path: Path
+) -> None:
+    first = start_process()
     assert first.tell("acquire") == "done"
     refusal = (
-        rf"^{path.parent}: a training of process {first.popen.pid} on host \S+, "
-        r"started 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \(python tools/run_net\.py\), is writing here; "
-        "wait for it, stop it, or use another OUTPUT_DIR$"
+        rf"^{lock_path.parent}: a training of process {first.popen.pid} on host \S+, "
+        r"started 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \(python tools/run_net\.py\), is writing here. "
+        "Wait for it, stop it, or use another OUTPUT_DIR$"
     )
     with pytest.raises(FolderLockedError, match=refusal):
-        lock_here(path).acquire()
+        lock_here(lock_path).acquire()
     assert first.tell("check") == first.tell("release") == first.tell("release") == "done"
 
-    assert os.listdir(path.parent) == []
-    with lock_here(path) as lock:
+    assert os.listdir(lock_path.parent) == []
+    with lock_here(lock_path) as lock:
         lock.check()
         with pytest.raises(FolderLockedError, match=f"a test of process {os.getpid()} "):
-            lock_here(path).acquire()
-    assert os.listdir(path.parent) == []
+            lock_here(lock_path).acquire()
+    assert os.listdir(lock_path.parent) == []
     with pytest.raises(FolderLockedError, match="this test has released its lock"):
         lock.check()
 
 
 def test_a_killed_holder_is_replaced_at_once(
-    start: Callable[..., Process], path: Path, caplog: pytest.LogCaptureFixture
+    start_process: Callable[..., Process], lock_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = start()
+    first = start_process()
     first.tell("acquire")
     first.popen.kill()  # and it stays a zombie
     os.waitid(os.P_PID, first.popen.pid, os.WEXITED | os.WNOWAIT)
     began = time.monotonic()
-    with caplog.at_level(logging.WARNING), lock_here(path) as lock:
+    with caplog.at_level(logging.WARNING), lock_here(lock_path) as lock:
         lock.check()
     assert time.monotonic() - began < 5
     (line,) = caplog.messages
@@ -219,37 +221,39 @@ def test_exactly_one_of_20_processes_takes_over(tmp_path: Path, links: str) -> N
     assert rounds == [[[0] * 19 + [1], []]] * 3
 
 
-def test_a_live_holder_on_another_host_is_found(start: Callable[..., Process], path: Path) -> None:
-    first = start(SLOWFAST_HOST="gpu7")
+def test_a_live_holder_on_another_host_is_found(
+    start_process: Callable[..., Process], lock_path: Path
+) -> None:
+    first = start_process(SLOWFAST_HOST="gpu7")
     first.tell("acquire")
     with pytest.raises(FolderLockedError, match="on host gpu7, started"):
-        lock_here(path, silent=20).acquire()
+        lock_here(lock_path, silent=20).acquire()
     assert first.tell("check") == "done"
 
 
 def test_a_dead_holder_on_another_host_is_waited_for(
-    start: Callable[..., Process], path: Path, caplog: pytest.LogCaptureFixture
+    start_process: Callable[..., Process], lock_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = start(SLOWFAST_HOST="gpu7")
+    first = start_process(SLOWFAST_HOST="gpu7")
     first.tell("acquire")
     first.popen.kill()
     first.end()
-    with caplog.at_level(logging.WARNING), lock_here(path, silent=1) as lock:
+    with caplog.at_level(logging.WARNING), lock_here(lock_path, silent=1) as lock:
         lock.check()
     wait, takeover = caplog.messages
-    assert wait.endswith(", may be dead; waiting up to 1 s")
-    assert takeover.endswith(", which gave no sign of life for 1 s")
+    assert wait.endswith(", may be dead. Waiting up to 1 s")
+    assert takeover.endswith(", which sent no heartbeat for 1 s")
 
 
 def test_a_requeued_job_does_not_wait_for_its_first_start(
-    start: Callable[..., Process],
-    path: Path,
+    start_process: Callable[..., Process],
+    lock_path: Path,
 ) -> None:
-    first = start(SLOWFAST_HOST="gpu7", SLURM_JOB_ID="12")
+    first = start_process(SLOWFAST_HOST="gpu7", SLURM_JOB_ID="12")
     first.tell("acquire")
-    other = start(SLOWFAST_HOST="gpu8", SLURM_JOB_ID="13", SLURM_RESTART_COUNT="1")
+    other = start_process(SLOWFAST_HOST="gpu8", SLURM_JOB_ID="13", SLURM_RESTART_COUNT="1")
     assert other.tell("acquire").startswith("FolderLockedError")
-    again = start(SLOWFAST_HOST="gpu8", SLURM_JOB_ID="12", SLURM_RESTART_COUNT="1")
+    again = start_process(SLOWFAST_HOST="gpu8", SLURM_JOB_ID="12", SLURM_RESTART_COUNT="1")
     assert again.tell("acquire") == "done"
     assert again.logged[0].endswith(", an earlier start of this job")
 
@@ -258,26 +262,26 @@ def test_a_requeued_job_does_not_wait_for_its_first_start(
 
 
 def test_a_restart_waits_for_its_first_start_to_end(
-    start: Callable[..., Process],
-    path: Path,
+    start_process: Callable[..., Process],
+    lock_path: Path,
 ) -> None:
-    first = start(SLURM_JOB_ID="12")
+    first = start_process(SLURM_JOB_ID="12")
     first.tell("acquire")
-    again = start(SLURM_JOB_ID="12", SLURM_RESTART_COUNT="1", silent=0.5)
+    again = start_process(SLURM_JOB_ID="12", SLURM_RESTART_COUNT="1", silent=0.5)
     assert again.tell("acquire").startswith("FolderLockedError")  # a stuck one, in the end
-    assert "has not ended yet; waiting up to 0.5 s" in again.logged[0]
+    assert "has not ended yet. Waiting up to 0.5 s" in again.logged[0]
     first.tell("release")
     assert again.tell("acquire") == "done"
 
 
 def test_a_holder_that_was_stopped_notices_its_loss(
-    start: Callable[..., Process],
-    path: Path,
+    start_process: Callable[..., Process],
+    lock_path: Path,
 ) -> None:
-    first = start(SLOWFAST_HOST="laptop")
+    first = start_process(SLOWFAST_HOST="laptop")
     first.tell("acquire")
     first.popen.send_signal(signal.SIGSTOP)
-    with lock_here(path, silent=0.5) as lock:
+    with lock_here(lock_path, silent=0.5) as lock:
         first.popen.send_signal(signal.SIGCONT)
         answer = first.tell("check")
         assert answer.startswith("FolderLockedError: ")
@@ -287,64 +291,66 @@ def test_a_holder_that_was_stopped_notices_its_loss(
         lock.check()
 
 
-def test_a_deleted_folder_ends_the_run_clearly(start: Callable[..., Process], path: Path) -> None:
-    first = start()
+def test_a_deleted_folder_ends_the_run_clearly(
+    start_process: Callable[..., Process], lock_path: Path
+) -> None:
+    first = start_process()
     first.tell("acquire")
-    path.unlink()
+    lock_path.unlink()
     assert "train.lock: this file was deleted while the training was" in first.tell("check")
-    shutil.rmtree(path.parent)
+    shutil.rmtree(lock_path.parent)
     time.sleep(0.3)  # some heartbeats
-    assert f"{path.parent}: this folder was deleted or moved while" in first.tell("check")
+    assert f"{lock_path.parent}: this folder was deleted or moved while" in first.tell("check")
     assert first.tell("release") == "done"
     assert first.end() == ""
-    assert not path.parent.exists()
+    assert not lock_path.parent.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"nonce"', b"[]", b'{"process": {}}', b"\xff\0" * 9])
-def test_a_file_that_is_no_lock_is_judged_by_its_age(path: Path, content: bytes) -> None:
-    path.parent.mkdir()
-    path.write_bytes(content)
+def test_a_file_that_is_no_lock_is_judged_by_its_age(lock_path: Path, content: bytes) -> None:
+    lock_path.parent.mkdir()
+    lock_path.write_bytes(content)
     began = time.monotonic()
-    with lock_here(path, silent=0.4):
+    with lock_here(lock_path, silent=0.4):
         assert time.monotonic() - began >= 0.3
-    path.write_bytes(content)
-    os.utime(path, (1, 1))
-    with lock_here(path, silent=600) as lock:
+    lock_path.write_bytes(content)
+    os.utime(lock_path, (1, 1))
+    with lock_here(lock_path, silent=600) as lock:
         lock.check()
 
 
 def test_clocks_that_differ_neither_kill_nor_save_a_holder(
-    start: Callable[..., Process],
-    path: Path,
+    start_process: Callable[..., Process],
+    lock_path: Path,
 ) -> None:
-    first = start(SLOWFAST_HOST="gpu7")
+    first = start_process(SLOWFAST_HOST="gpu7")
     first.tell("acquire")
     first.popen.kill()
     first.end()
     future = time.time() + 3600
-    os.utime(path, (future, future))
-    with lock_here(path, silent=0.5) as lock:
+    os.utime(lock_path, (future, future))
+    with lock_here(lock_path, silent=0.5) as lock:
         lock.check()
 
 
-def test_a_path_that_cannot_be_a_lock_is_named(path: Path) -> None:
-    path.mkdir(parents=True)
+def test_a_path_that_cannot_be_a_lock_is_named(lock_path: Path) -> None:
+    lock_path.mkdir(parents=True)
     with pytest.raises(OSError, match=r"train\.lock: is a folder, not a lock file"):
-        lock_here(path).acquire()
-    path.rmdir()
-    path.symlink_to("nowhere")
+        lock_here(lock_path).acquire()
+    lock_path.rmdir()
+    lock_path.symlink_to("nowhere")
     with pytest.raises(OSError, match=r"train\.lock: is a symbolic link, not a lock file"):
-        lock_here(path).acquire()
-    assert os.listdir(path.parent) == ["train.lock"]
+        lock_here(lock_path).acquire()
+    assert os.listdir(lock_path.parent) == ["train.lock"]
 
-    (path.parent / "file").touch()
+    (lock_path.parent / "file").touch()
     with pytest.raises(OSError, match=r"/file: cannot be created: "):
-        lock_here(path.parent / "file/train.lock").acquire()
+        lock_here(lock_path.parent / "file/train.lock").acquire()
 
 
-def test_a_forked_child_neither_holds_nor_releases(path: Path) -> None:
-    with lock_here(path) as lock:
-        before = path.stat().st_mtime_ns
+def test_a_forked_child_neither_holds_nor_releases(lock_path: Path) -> None:
+    with lock_here(lock_path) as lock:
+        before = lock_path.stat().st_mtime_ns
         child = os.fork()
         if child == 0:
             lock.release()
@@ -352,74 +358,78 @@ def test_a_forked_child_neither_holds_nor_releases(path: Path) -> None:
         os.waitpid(child, 0)
         lock.check()
         deadline = time.monotonic() + 10
-        while path.stat().st_mtime_ns == before:
+        while lock_path.stat().st_mtime_ns == before:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
 
 def test_leftovers_of_killed_processes_are_removed(
-    start: Callable[..., Process],
-    path: Path,
+    start_process: Callable[..., Process],
+    lock_path: Path,
 ) -> None:
-    dead, far, live = start(), start(SLOWFAST_HOST="gpu7"), start()
+    dead, far, live = start_process(), start_process(SLOWFAST_HOST="gpu7"), start_process()
     for process, nonce in ((dead, "1"), (far, "2"), (live, "3")):
         process.tell("acquire")
-        shutil.copy(path, path.with_name(f".train.lock.{nonce * 32}.new"))
-        shutil.copy(path, path.with_name(f".train.lock.{nonce * 32}.claim"))
+        shutil.copy(lock_path, lock_path.with_name(f".train.lock.{nonce * 32}.new"))
+        shutil.copy(lock_path, lock_path.with_name(f".train.lock.{nonce * 32}.claim"))
         process.tell("release")
     dead.popen.kill()
     dead.end()
-    (path.parent / ".train.lock.old.new").touch()
-    os.utime(path.parent / ".train.lock.old.new", (1, 1))
-    (path.parent / "train.lock.backup").touch()
-    with lock_here(path):
+
+    (lock_path.parent / ".train.lock.old.new").touch()
+    os.utime(lock_path.parent / ".train.lock.old.new", (1, 1))
+    (lock_path.parent / "train.lock.backup").touch()
+
+    with lock_here(lock_path):
         pass
     kept = {f".train.lock.{nonce * 32}.{kind}" for nonce in "23" for kind in ("new", "claim")}
-    assert set(os.listdir(path.parent)) == {*kept, "train.lock.backup"}
+    assert set(os.listdir(lock_path.parent)) == {*kept, "train.lock.backup"}
 
 
 def test_a_claim_of_a_killed_process_holds_nobody_up(
-    start: Callable[..., Process],
-    path: Path,
+    start_process: Callable[..., Process],
+    lock_path: Path,
 ) -> None:
     # Two processes died while they took over a lock, the second one from the first as well.
-    dead = start()
+    dead = start_process()
     nonces, contents = [], []
     for _ in range(3):
         dead.tell("acquire")
-        contents.append(path.read_bytes())
+        contents.append(lock_path.read_bytes())
         nonces.append(json.loads(contents[-1])["nonce"])
         dead.tell("release")
     dead.popen.kill()
     dead.end()
 
-    path.write_bytes(contents[0])
+    lock_path.write_bytes(contents[0])
     for number in (1, 2):
         claimed, claimer = nonces[number - 1], nonces[number]
-        path.with_name(f".train.lock.{claimed}.claim").write_bytes(contents[number])
-        path.with_name(f".train.lock.{claimer}.new").write_bytes(contents[number])
-    with lock_here(path) as lock:
+        lock_path.with_name(f".train.lock.{claimed}.claim").write_bytes(contents[number])
+        lock_path.with_name(f".train.lock.{claimer}.new").write_bytes(contents[number])
+    with lock_here(lock_path) as lock:
         lock.check()
-        assert os.listdir(path.parent) == ["train.lock"]
+        assert os.listdir(lock_path.parent) == ["train.lock"]
 
 
-def test_a_claim_of_a_live_process_is_respected(start: Callable[..., Process], path: Path) -> None:
-    dead, claimer = start(), start()
+def test_a_claim_of_a_live_process_is_respected(
+    start_process: Callable[..., Process], lock_path: Path
+) -> None:
+    dead, claimer = start_process(), start_process()
     dead.tell("acquire")
-    stale = path.read_bytes()
+    stale = lock_path.read_bytes()
     dead.tell("release")
     dead.popen.kill()
     dead.end()
     claimer.tell("acquire")
-    claim = path.with_name(f".train.lock.{json.loads(stale)['nonce']}.claim")
-    path.rename(claim)
+    claim = lock_path.with_name(f".train.lock.{json.loads(stale)['nonce']}.claim")
+    lock_path.rename(claim)
     claimer.popen.send_signal(signal.SIGSTOP)
 
-    path.write_bytes(stale)
+    lock_path.write_bytes(stale)
     with pytest.raises(FolderLockedError, match="another process has been taking over this lock"):
-        lock_here(path, silent=0.2).acquire()
-    assert path.read_bytes() == stale
-    assert sorted(os.listdir(path.parent)) == sorted([claim.name, path.name])
+        lock_here(lock_path, silent=0.2).acquire()
+    assert lock_path.read_bytes() == stale
+    assert sorted(os.listdir(lock_path.parent)) == sorted([claim.name, lock_path.name])
 
 
 def test_a_file_size_limit_leaves_no_half_of_a_lock(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""Clusters, and the quiet run that all others are compared with."""
+"""Clusters, and the uninterrupted run that all others are compared with."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.slurm.cluster import EPOCHS, QUICKSTART, Cluster, why_not
 
 @pytest.fixture(scope="session")
 def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cluster]]:
-    """Start a cluster of a kind, once for all tests, or skip the test with the reason."""
+    """Start a cluster of a kind once for all tests, or skip the test with the reason."""
     clusters: dict[str, Cluster] = {}
     outside = {
         name: value
@@ -35,16 +36,17 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Arguments of a training of seconds of the quickstart model, with two processes on one machine or two."""
+    """Arguments of a short training of the quickstart model."""
     data = tmp_path_factory.mktemp("motion")
     make_motion(data, seed=5, videos_per_class={"train": 4, "val": 1, "test": 1})
+
     values = {
         "MODEL.MODEL_NAME": "Patient",
         "DATA.PATH_TO_DATA_DIR": data,
         "DATA.PATH_PREFIX": data,
         "DATA.CLASS_NAMES": data / "classes.txt",
         "TRAIN.EVAL_PERIOD": EPOCHS,
-        "TRAIN.CHECKPOINT_PERIOD": EPOCHS,  # what a job continues from lies in the middle of an epoch
+        "TRAIN.CHECKPOINT_PERIOD": EPOCHS,  # So a job resumes in the middle of an epoch.
         "TRAIN.REHEARSE": False,
         "TEST.ENABLE": False,
         "TEST.BATCH_SIZE": 8,
@@ -54,16 +56,16 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "DIST_BACKEND": "gloo",
         "DIST_TIMEOUT": 60,
     }
-    pairs = [str(part) for pair in values.items() for part in pair]
-    return ["--import", "patient_model", "--cfg", str(QUICKSTART), *pairs]
+    words = [str(word) for word in itertools.chain.from_iterable(values.items())]
+    return ["--import", "patient_model", "--cfg", str(QUICKSTART), *words]
 
 
 @pytest.fixture(scope="session")
-def quiet(
+def uninterrupted(
     settings: list[str], tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., list[int]]
 ) -> Path:
-    """The folder of a run of two processes on this machine, which nothing disturbs."""
-    folder = tmp_path_factory.mktemp("quiet")
+    """Folder of a run of two processes on this machine that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     arguments = [*settings, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2", "OUTPUT_DIR", str(folder)]
     assert serve(arguments, num_processes=2) == [0, 0]
     return folder

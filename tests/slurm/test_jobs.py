@@ -1,4 +1,4 @@
-"""Jobs of tools/submit.py that nothing disturbs, and one that fails for its own reasons."""
+"""Jobs of tools/submit.py that nothing interrupts, and one that fails for its own reasons."""
 
 import os
 import re
@@ -22,19 +22,13 @@ ON_CPU = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "tests/plugins"
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun on two machines"])
 def test_launchers_of_two_processes_train_the_same(
-    launcher: str, settings: list[str], quiet: Path, tmp_path: Path
+    launcher: str, settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     commands = [[sys.executable, RUN_NET, "NUM_GPUS", "2", "TRAIN.BATCH_SIZE", "2"]]
     if launcher != "spawn":
-        meeting = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
-        torchrun = [
-            "-m",
-            "torch.distributed.run",
-            "--nnodes=2",
-            "--nproc-per-node=1",
-            "--rdzv-backend=c10d",
-            meeting,
-        ]
+        endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+        torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+        torchrun += ["--rdzv-backend=c10d", endpoint]
         commands = [[sys.executable, *torchrun, RUN_NET, "TRAIN.BATCH_SIZE", "1"]] * 2
     output = ["OUTPUT_DIR", str(tmp_path)]
     processes = [
@@ -42,18 +36,18 @@ def test_launchers_of_two_processes_train_the_same(
         for command in commands
     ]
     assert [process.wait(timeout=240) for process in processes] == [0] * len(commands)
-    assert losses_in(tmp_path) == losses_in(quiet)
-    assert_same_end(tmp_path, quiet)
+    assert losses_in(tmp_path) == losses_in(uninterrupted)
+    assert_same_end(tmp_path, uninterrupted)
 
 
-def test_a_job_of_two_machines_trains_the_quickstart_model_as_two_processes_do(
-    start_cluster: StartCluster, settings: list[str], quiet: Path, tmp_path: Path
+def test_two_machines_train_as_two_processes_do(
+    start_cluster: StartCluster, settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     cluster = start_cluster("netns")
     status, output, errors = cluster.submit(*settings, output=tmp_path / "run").end()
     assert status == 0, output + errors
-    assert losses_in(tmp_path / "run") == losses_in(quiet)
-    assert_same_end(tmp_path / "run", quiet)
+    assert losses_in(tmp_path / "run") == losses_in(uninterrupted)
+    assert_same_end(tmp_path / "run", uninterrupted)
     assert "node1 (rank 0), node2 (rank 1)" in output
     assert "right sums" in output
     (command,) = tmp_path.glob("jobs/*/command.sh")
@@ -64,16 +58,8 @@ def test_an_array_of_seeds_ends_in_one_table(
     start_cluster: StartCluster, settings: list[str], tmp_path: Path
 ) -> None:
     cluster, run = start_cluster("loopback"), tmp_path / "run"
-    array = [
-        "--array",
-        "RNG_SEED=0,1",
-        "--num_shards",
-        "1",
-        "SOLVER.MAX_EPOCH",
-        "1",
-        "TEST.ENABLE",
-        "True",
-    ]
+    array = ["--array", "RNG_SEED=0,1", "--num_shards", "1"]
+    array += ["SOLVER.MAX_EPOCH", "1", "TEST.ENABLE", "True"]
     status, output, errors = cluster.submit(*settings, *array, output=run).end()
     assert status == 0, output + errors
     table = output[output.index("run         job") :].splitlines()
@@ -85,7 +71,7 @@ def test_an_array_of_seeds_ends_in_one_table(
 
 
 @pytest.mark.parametrize("kind", ["netns", *INSTEAD])
-def test_a_job_that_fails_shows_its_own_traceback_and_is_not_queued_again(
+def test_a_failed_job_shows_its_traceback_and_ends(
     kind: str, start_cluster: StartCluster, settings: list[str], tmp_path: Path
 ) -> None:
     cluster = start_cluster(kind)
@@ -97,10 +83,12 @@ def test_a_job_that_fails_shows_its_own_traceback_and_is_not_queued_again(
         "    return models.build_uniformer(cfg)\n"
         "models.add_model('Broken', models.Model(build))\n"
     )
+
     broken = ["--import", "broken_model", "MODEL.MODEL_NAME", "Broken"]
     status, _, errors = cluster.submit(*settings, *broken, output=tmp_path / "run").end()
     assert status == 1
     assert errors.count("ValueError: broken on purpose") == 1
     assert re.search(r"rank 1 on \S+ failed:", errors)
-    fields = job_in(tmp_path / "jobs").statuses()
-    assert [(field["starts"], field["status"]) for field in fields] == [(1, 1), (1, 1)]
+
+    tasks = job_in(tmp_path / "jobs").statuses()
+    assert [(task.starts, task.status) for task in tasks] == [(1, 1), (1, 1)]
