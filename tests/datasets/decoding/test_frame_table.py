@@ -1,4 +1,4 @@
-"""Frame tables: with one, the same frames are read from less of the file; without a right one, too."""
+"""Frame tables: a right one saves reading the whole file, and a wrong one changes no frame."""
 
 import logging
 import os
@@ -14,12 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from slowfast.config import CfgNode
-from slowfast.datasets import decode, frame_table, manifest
 from slowfast.datasets.build import build_opener
 from slowfast.datasets.decode import VideoFile
-from slowfast.datasets.frame_table import FrameNumbers, read_table, table_path, write_table
-from slowfast.datasets.manifest import probe_video
+from slowfast.datasets.decoding import frame_table, video_file
+from slowfast.datasets.decoding.frame_table import FrameNumbers, read_table, table_path, write_table
 from slowfast.datasets.records import Video
+from slowfast.preparation import probe
+from slowfast.preparation.probe import probe_video
 
 NUM_FRAMES = 90
 H264 = {"g": "15", "bf": "3", "qp": "24", "preset": "ultrafast"}
@@ -28,7 +29,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "open groups.mp4": ("libx264", H264 | {"x264-params": "open-gop=1:scenecut=0"}),
     "fragments.mp4": ("libx264", H264),
     "v.mkv": ("libx264", H264),
-    "v.ts": ("libx264", H264 | {"qp": "10"}),  # of which much is read to find out its streams
+    "v.ts": ("libx264", H264 | {"qp": "10"}),  # large: FFmpeg reads much to find its streams
     "v.flv": ("libx264", H264),
     "v.mpg": ("mpeg2video", {"g": "15", "bf": "2", "b": "20M"}),
     "v.webm": (
@@ -46,17 +47,20 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @pytest.fixture(autouse=True)
-def _tables_of_small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (decode, manifest):
+def _tables_for_small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (video_file, probe):
         monkeypatch.setattr(module, "MIN_VIDEO_BYTES", 1)
     frame_table._warn_about_old_tables.cache_clear()
 
 
 def write_noise(folder: Path, kind: str, *, seed: int = 0) -> Path:
-    """A video of noise, so that each frame takes some bytes, however well it is encoded."""
+    """Encode noise, so that each frame takes many bytes with any codec."""
     codec, options = KINDS[kind]
     rng = np.random.default_rng(seed)
-    container_options = {"movflags": "frag_keyframe+empty_moov"} if "fragments" in kind else {}
+    container_options = {}
+    if "fragments" in kind:
+        container_options["movflags"] = "frag_keyframe+empty_moov"
+
     with av.open(str(folder / kind), "w", options=container_options) as container:
         stream: Any = container.add_stream(codec, rate=25, options={"threads": "1"} | options)
         stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
@@ -67,10 +71,11 @@ def write_noise(folder: Path, kind: str, *, seed: int = 0) -> Path:
     return folder / kind
 
 
-def write_table_of(path: Path) -> Path:
+def write_frame_table(path: Path) -> Path:
     with VideoFile(str(path)) as video:
         table = video.frame_table
     assert table is not None
+
     write_table(path.with_suffix(".npz"), table)
     return path.with_suffix(".npz")
 
@@ -80,7 +85,7 @@ def decode_plainly(path: Path) -> list[NDArray[Any]]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def bytes_read() -> int:
+def count_bytes_read() -> int:
     return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
 
 
@@ -88,57 +93,61 @@ def bytes_read() -> int:
 def test_with_a_table_the_same_frames_take_fewer_bytes(kind: str, tmp_path: Path) -> None:
     path = write_noise(tmp_path, kind)
     expected = decode_plainly(path)
-    table = write_table_of(path)
+    table = write_frame_table(path)
+
     with VideoFile(str(path)) as plain, VideoFile(str(path), table_path=table) as video:
         assert video._table is not None
         assert video.num_frames == plain.num_frames == len(expected)
         assert np.array_equal(video.times, plain.times)
         assert np.array_equal(video.durations, plain.durations)
+
         rng = np.random.default_rng(0)
         for numbers in ([89], [0], [20, 75], *rng.integers(0, len(expected), (12, 3)).tolist()):
             for number, frame in zip(numbers, video.read(numbers), strict=True):
                 assert np.array_equal(frame, expected[number]), f"frame {number} of {numbers}"
-        assert video._can_seek
+        assert video._packets.can_seek
 
     if path.suffix in (".flv", ".mpg"):
-        return  # FFmpeg finds a place in these by reading what precedes it
-    before = bytes_read()
+        return  # FFmpeg reads the file up to a packet to find it
+    before = count_bytes_read()
     with VideoFile(str(path), table_path=table) as video:
         video.read([50])
-    assert bytes_read() - before < path.stat().st_size * 0.8
+    assert count_bytes_read() - before < path.stat().st_size * 0.8
 
 
-def test_a_file_that_has_changed_is_read_whole_and_said_once(
+def test_a_file_that_has_changed_is_read_whole_and_warns_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_noise(tmp_path, "v.mp4")
-    table = write_table_of(path)
+    table = write_frame_table(path)
     stat = path.stat()
     write_noise(tmp_path, "v.mp4", seed=1)
     expected = decode_plainly(path)
+
     with caplog.at_level(logging.WARNING):
         for change in ({"size": 10, "mtime": 0}, {"size": 0, "mtime": 1}):
-            # As far as a table can tell, only the size, or only the time of change differs.
+            # To a table, only the size or only the modification time differs.
             content = path.read_bytes()[: stat.st_size].ljust(stat.st_size + change["size"], b"\0")
             path.write_bytes(content)
             os.utime(path, ns=(0, stat.st_mtime_ns + change["mtime"]))
             with VideoFile(str(path), table_path=table) as video:
                 assert video._table is None
-    assert [record.message.split("; ")[1] for record in caplog.records] == [
-        "run tools/check_data.py again"
-    ]
+    remedies = [record.message.split(". ")[1] for record in caplog.records]
+    assert remedies == ["Run tools/check_data.py again"]
+
     write_noise(tmp_path, "v.mp4", seed=1)
     with VideoFile(str(path), table_path=table) as video:
         assert np.array_equal(video.read([7, 80]), np.stack([expected[7], expected[80]]))
 
 
 @pytest.mark.parametrize("column", [0, 1, 3], ids=["position", "time", "size"])
-def test_packets_that_are_not_those_of_the_table_are_not_used(column: int, tmp_path: Path) -> None:
+def test_packets_that_differ_from_the_table_are_not_used(column: int, tmp_path: Path) -> None:
     path = write_noise(tmp_path, "v.mkv")
     expected = decode_plainly(path)
     with VideoFile(str(path)) as video:
         table = video.frame_table
     assert table is not None
+
     for packet in (int(table.starts[3, 1]), int(table.starts[3, 1]) + 4):
         packets = table.packets.copy()
         packets[packet, column] += 1
@@ -146,18 +155,28 @@ def test_packets_that_are_not_those_of_the_table_are_not_used(column: int, tmp_p
         with VideoFile(str(path), table_path=tmp_path / "wrong.npz") as video:
             number = int(table.starts[3, 0]) + 9
             assert np.array_equal(video.read([number])[0], expected[number])
-            assert not video._can_seek
+            assert not video._packets.can_seek
 
 
 def test_a_file_that_is_no_table_is_ignored(tmp_path: Path) -> None:
     path = write_noise(tmp_path, "v.mp4")
-    whole = write_table_of(path).read_bytes()
+    whole = write_frame_table(path).read_bytes()
     for content in (b"", b"no table", whole[: len(whole) // 2]):
         (tmp_path / "odd.npz").write_bytes(content)
         with VideoFile(str(path), table_path=tmp_path / "odd.npz") as video:
             assert video.num_frames == NUM_FRAMES
     with VideoFile(str(path), table_path=tmp_path / "none.npz") as video:
         assert video.num_frames == NUM_FRAMES
+
+
+def test_a_table_of_another_version_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_noise(tmp_path, "v.mp4")
+    table = write_frame_table(path)
+    monkeypatch.setattr(frame_table, "VERSION", frame_table.VERSION + 1)
+    with VideoFile(str(path), table_path=table) as video:
+        assert video._table is None
 
 
 def test_a_check_writes_the_tables_that_training_opens(
@@ -167,10 +186,9 @@ def test_a_check_writes_the_tables_that_training_opens(
     tables = tmp_path / "manifest.csv.tables"
     video = Video("v.mp4", 0, None)
     open_video = partial(open_without_table, folder=tmp_path)
-    assert (
-        probe_video(video, open_video=open_video, folder=str(tmp_path), tables=tables).status
-        == "ok"
-    )
+    entry = probe_video(video, open_video=open_video, folder=str(tmp_path), tables=tables)
+    assert entry.status == "ok"
+
     stamp = frame_table.file_stamp(str(path))
     table = read_table(table_path(tables, "v.mp4"), stamp=stamp)
     assert table is not None
@@ -188,7 +206,7 @@ def open_without_table(video: Video, *, folder: Path) -> VideoFile:
     return VideoFile(str(folder / video.path))
 
 
-def test_numbers_of_frames_are_found_by_their_times() -> None:
+def test_frame_numbers_are_found_by_time() -> None:
     numbers = FrameNumbers(np.array([-3, 0, 4, 1 << 40]))
     assert [numbers.get(time, -1) for time in (-3, 0, 4, 1 << 40)] == [0, 1, 2, 3]
     assert [numbers.get(time, -1) for time in (None, -4, 1, 5, 1 << 41)] == [-1] * 5
