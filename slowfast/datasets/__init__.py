@@ -1,4 +1,4 @@
-"""Videos to batches: lists, decoding, sampling, transforms and the loader."""
+"""Data pipeline: annotation lists, decoding, sampling, transforms and the loader."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `build_loader` on first use: a module of this package alone needs less."""
+    """Import `build_loader` on first use, because single modules of the package need less."""
     if name == "build_loader":
         from slowfast.datasets.build import build_loader
 

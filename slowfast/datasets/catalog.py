@@ -1,64 +1,64 @@
-"""The data sets we know: where their lists lie, who reads them, and how clips are taken from their videos."""
+"""Catalog of the known datasets: where their lists are, who reads them, and how clips are taken."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os.path import join
 from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from slowfast.datasets import published_lists
-from slowfast.datasets.annotations import Annotations, read_frame_list, read_path_list
+from slowfast.datasets import published_class_names, published_lists
+from slowfast.datasets.annotation_lists import Source, read_frame_list, read_path_list
+from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.class_name_files import read_class_names
-
-
-class Source(NamedTuple):
-    """All that a reader of lists may ask for."""
-
-    list_path: str
-    part: str  # what the files call the split
-    num_classes: int
-    class_names: Sequence[str]  # in the order of the labels; empty where the list has numbers
-    separator: str  # DATA.PATH_LABEL_SEPARATOR
-    video_template: str  # path of a video, from the fields of its row
-    prefix: str  # DATA.PATH_PREFIX
+from slowfast.datasets.list_cache import read_once
+from slowfast.datasets.text_files import first_existing
 
 
 class Format(NamedTuple):
-    """How one kind of data set lies on disk and how clips are taken from it."""
+    """Format of a dataset on disk, and how clips are taken from its videos.
 
-    list_templates: tuple[
-        str, ...
-    ]  # file names of a list, {} stands for the split; the first one there is read
-    split_names: Mapping[str, tuple[str, ...]]  # what the files call our splits
+    Attributes:
+        list_templates: File names of a list, in which {} stands for the name of the split. The
+            first one that exists is read.
+        split_names: Names that the files may use for each of our splits.
+        read: Reader of a list.
+        class_names: Reader of the class names. It takes the path of the training list and the
+            number of classes. None if lists hold labels instead of class names.
+        video_template: Default of DATA.VIDEO_TEMPLATE.
+        is_frames: Whether videos are folders of JPEG files instead of video files.
+        is_bgr: Whether the model sees the channels in the order BGR instead of RGB.
+        is_segmented: Whether a clip has one frame from each segment of the whole video instead of
+            densely sampled frames.
+        target_fps: Frame rate of the videos that published models were trained on. 0 stands for the
+            frame rate of each video.
+    """
+
+    list_templates: tuple[str, ...]
+    split_names: Mapping[str, tuple[str, ...]]
     read: Callable[[Source], Annotations]
-    class_names: Callable[[str, int], list[str]] | None = (
-        None  # from the list for training and the number of classes
-    )
-    video_template: str = ""  # DATA.VIDEO_TEMPLATE, where that is ""
-    is_frames: bool = False  # folders of JPEG files, not video files
-    is_bgr: bool = False  # channels of the frames that the model sees; else RGB
-    is_segmented: bool = False  # one frame per segment of the whole video, not a dense clip
-    target_fps: float = 0.0  # frames/s that published models saw; 0: the video's own
+    class_names: Callable[[str, int], list[str]] | None = None
+    video_template: str = ""
+    is_frames: bool = False
+    is_bgr: bool = False
+    is_segmented: bool = False
+    target_fps: float = 0.0
 
 
-_SAME = {"train": ("train",), "val": ("val",), "test": ("test",)}
-_VALIDATION = {
-    "train": ("train",),
-    "val": ("validation",),
-    "test": ("validation",),
-}  # tests are published on it
+_SAME_NAMES = {"train": ("train",), "val": ("val",), "test": ("test",)}
+# Results on Something-Something are published for the validation split.
+_SOMETHING_NAMES = {"train": ("train",), "val": ("validation",), "test": ("validation",)}
+
 _KINETICS = Format(
-    ("{}.csv",),
-    # The published lists of UCF101 have no test.csv, and Kinetics is tested on the videos for validation.
-    {"train": ("train",), "val": ("val",), "test": ("test", "val")},
-    lambda source: read_path_list(
-        source.list_path, separator=source.separator, num_classes=source.num_classes
-    ),
+    list_templates=("{}.csv",),
+    # Kinetics is tested on its validation videos. The lists of UCF101 have no test.csv either.
+    split_names={"train": ("train",), "val": ("val",), "test": ("test", "val")},
+    read=read_path_list,
 )
-_SSV1 = Format(
-    ("somesomev1_rgb_{}_split.txt",),
-    _VALIDATION,
-    lambda source: read_frame_list(source.list_path, num_classes=source.num_classes),
+
+_SOMETHING_V1_FRAMES = Format(
+    list_templates=("somesomev1_rgb_{}_split.txt",),
+    split_names=_SOMETHING_NAMES,
+    read=read_frame_list,
     is_frames=True,
     is_bgr=True,
     is_segmented=True,
@@ -68,160 +68,173 @@ DATASETS = {
     "kinetics": _KINETICS,
     "kinetics_sparse": _KINETICS._replace(is_segmented=True),
     "kinetics_official": Format(
-        ("{}.csv",),
-        # Some distributions have no labels for the test, and results are published on the list for validation.
-        {"train": ("train",), "val": ("val", "validate"), "test": ("test", "val", "validate")},
-        lambda source: published_lists.read_kinetics(
-            source.list_path,
-            part=source.part,
-            video_template=source.video_template,
-            class_names=source.class_names,
-        ),
-        published_lists.published_names,
+        list_templates=("{}.csv",),
+        # Some distributions have test lists without labels.
+        split_names={
+            "train": ("train",),
+            "val": ("val", "validate"),
+            "test": ("test", "val", "validate"),
+        },
+        read=published_lists.read_kinetics,
+        class_names=published_class_names.read_kinetics_names,
         video_template="{youtube_id}_{time_start:06d}_{time_end:06d}.mp4",
     ),
-    "ssv1": _SSV1,
-    "ssv2": _SSV1._replace(list_templates=("somesomev2_rgb_{}_split.txt",)),
-    "sth": _SSV1,
-    "ssv1_official": _SSV1._replace(
+    "ssv1": _SOMETHING_V1_FRAMES,
+    "ssv2": _SOMETHING_V1_FRAMES._replace(list_templates=("somesomev2_rgb_{}_split.txt",)),
+    "sth": _SOMETHING_V1_FRAMES,
+    "ssv1_official": _SOMETHING_V1_FRAMES._replace(
         list_templates=("something-something-v1-{}.csv",),
-        read=lambda source: published_lists.read_something_v1(
-            source.list_path, video_template=source.video_template, class_names=source.class_names
-        ),
-        class_names=published_lists.something_v1_names,
+        read=published_lists.read_something_v1,
+        class_names=published_class_names.read_something_v1_names,
         video_template="{id}",
     ),
     "ssv2_official": Format(
-        ("something-something-v2-{}.json", "{}.json"),
-        _VALIDATION,
-        lambda source: published_lists.read_something_v2(
-            source.list_path, video_template=source.video_template, class_names=source.class_names
-        ),
-        published_lists.something_v2_names,
+        list_templates=("something-something-v2-{}.json", "{}.json"),
+        split_names=_SOMETHING_NAMES,
+        read=published_lists.read_something_v2,
+        class_names=published_class_names.read_something_v2_names,
         video_template="{id}.webm",
         is_bgr=True,
         is_segmented=True,
-        target_fps=30.0,  # they were trained on frames that `ffmpeg -r 30` wrote
+        target_fps=30.0,  # published models were trained on the frames of `ffmpeg -r 30`
     ),
     "ucf101": Format(
-        ("{}list01.txt",),
-        {"train": ("train",), "val": ("test",), "test": ("test",)},
-        lambda source: published_lists.read_ucf101(
-            source.list_path, class_names=source.class_names
-        ),
-        published_lists.ucf101_names,
+        list_templates=("{}list01.txt",),
+        split_names={"train": ("train",), "val": ("test",), "test": ("test",)},
+        read=published_lists.read_ucf101,
+        class_names=published_class_names.read_ucf101_names,
     ),
     "hmdb": Format(
-        ("{}.txt",),
-        {"train": ("train",), "val": ("val",), "test": ("val",)},
-        lambda source: read_frame_list(source.list_path, num_classes=source.num_classes),
+        list_templates=("{}.txt",),
+        split_names={"train": ("train",), "val": ("val",), "test": ("val",)},
+        read=read_frame_list,
         is_frames=True,
         is_bgr=True,
     ),
     "hmdb51": Format(
-        ("*_test_split1.txt",),
-        _SAME,
-        lambda source: published_lists.read_hmdb51(
-            source.list_path, part=source.part, class_names=source.class_names
-        ),
-        published_lists.hmdb51_names,
+        list_templates=("*_test_split1.txt",),
+        split_names=_SAME_NAMES,
+        read=published_lists.read_hmdb51,
+        class_names=published_class_names.read_hmdb51_names,
     ),
     "folders": Format(
-        ("{}",),
-        _SAME,
-        lambda source: published_lists.read_class_folders(
-            source.list_path, prefix=source.prefix, class_names=source.class_names
-        ),
-        published_lists.folder_names,
+        list_templates=("{}",),
+        split_names=_SAME_NAMES,
+        read=published_lists.read_class_folders,
+        class_names=published_class_names.read_folder_names,
     ),
 }
 
 
-def add_dataset(name: str, form: Format) -> None:
-    """Make a data set of one's own known to TRAIN.DATASET and TEST.DATASET.
+def add_dataset(name: str, dataset_format: Format) -> None:
+    """Add a dataset of your own to the names that TRAIN.DATASET and TEST.DATASET accept.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: If the name is taken.
     """
     if name in DATASETS:
-        raise ValueError(f"there is a data set {name!r} already; choose another name")
-    DATASETS[name] = form
+        raise ValueError(f"there is already a dataset {name!r}. Choose another name")
+    DATASETS[name] = dataset_format
 
 
-def format_of(cfg: CfgNode, split: str) -> Format:
-    """Return the format of the data set that a split (train | val | test) is of."""
+def build_format(cfg: CfgNode, split: str) -> Format:
+    """Return the format of the dataset that a split (train | val | test) belongs to."""
     return DATASETS[cfg.TRAIN.DATASET if split == "train" else cfg.TEST.DATASET]
 
 
-def list_path(cfg: CfgNode, split: str) -> str:
-    """Return where the list of a split (train | val | test) lies: a file, or a folder or pattern of several."""
-    return _find_list(cfg, format_of(cfg, split), split=split)[0]
+def build_source(cfg: CfgNode, split: str) -> Source:
+    """Return what a reader needs to parse the list of a split (train | val | test).
+
+    Raises:
+        FileNotFoundError: If the class names that the list needs are missing.
+        ValueError: If there is not exactly one name for each class.
+    """
+    dataset_format = build_format(cfg, split)
+    list_path, split_name = _find_list(cfg, dataset_format, split=split)
+
+    class_names: list[str] = []
+    if dataset_format.class_names:
+        class_names = _build_class_names(cfg, dataset_format)
+
+    return Source(
+        list_path,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        split_name=split_name,
+        class_names=tuple(class_names),
+        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+        video_template=cfg.DATA.VIDEO_TEMPLATE or dataset_format.video_template,
+        path_prefix=cfg.DATA.PATH_PREFIX,
+    )
 
 
 def build_annotations(cfg: CfgNode, split: str) -> Annotations:
-    """Return the list of a split (train | val | test).
+    """Return the annotations of a split (train | val | test).
+
+    A process parses a list once, unless its files change.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: the list is empty or has bad rows, or its classes are unknown.
+        FileNotFoundError: If the list does not exist.
+        ValueError: If the list is empty, has invalid rows, or its class names are unknown.
     """
-    form = format_of(cfg, split)
-    path, part = _find_list(cfg, form, split=split)
-    return form.read(
-        Source(
-            path,
-            part,
-            num_classes=cfg.MODEL.NUM_CLASSES,
-            class_names=_class_names(cfg, form) if form.class_names else [],
-            separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-            video_template=cfg.DATA.VIDEO_TEMPLATE or form.video_template,
-            prefix=cfg.DATA.PATH_PREFIX,
-        )
-    )
+    source = build_source(cfg, split)
+    return read_once(build_format(cfg, split).read, source, list_path=source.list_path)
 
 
 def build_class_names(cfg: CfgNode) -> list[str]:
-    """Return the names of the classes in the order of their labels, as `known_class_names`, or numbers."""
-    return known_class_names(cfg) or [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
-
-
-def known_class_names(cfg: CfgNode) -> list[str]:
-    """Return the names of the classes in the order of their labels: of DATA.CLASS_NAMES or of the data set, or [].
+    """Return the class names in the order of the labels, or the labels if there are no names.
 
     Raises:
-        FileNotFoundError: the file of names is missing.
-        ValueError: there is not one name for each of MODEL.NUM_CLASSES.
+        FileNotFoundError: If the file of class names does not exist.
+        ValueError: If there is not exactly one name for each class.
     """
-    return _class_names(cfg, format_of(cfg, "test"))
+    names = build_known_class_names(cfg)
+    return names or [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
 
-def _class_names(cfg: CfgNode, form: Format) -> list[str]:
+def build_known_class_names(cfg: CfgNode) -> list[str]:
+    """Return the class names in the order of the labels, [] if there are none.
+
+    They come from DATA.CLASS_NAMES, or else from the dataset.
+
+    Raises:
+        FileNotFoundError: If the file of class names does not exist.
+        ValueError: If there is not exactly one name for each class.
+    """
+    return _build_class_names(cfg, build_format(cfg, "test"))
+
+
+def _build_class_names(cfg: CfgNode, dataset_format: Format) -> list[str]:
     num_classes = cfg.MODEL.NUM_CLASSES
     if cfg.DATA.CLASS_NAMES:
-        origin, names = cfg.DATA.CLASS_NAMES, read_class_names(cfg.DATA.CLASS_NAMES)
-    elif form.class_names:
-        train_list, _ = _find_list(cfg, form, split="train")
-        origin, names = f"the data set of {train_list}", form.class_names(train_list, num_classes)
+        origin = cfg.DATA.CLASS_NAMES
+        names = read_once(read_class_names, origin, list_path=origin)
+    elif dataset_format.class_names:
+        train_list, _ = _find_list(cfg, dataset_format, split="train")
+        origin = f"the dataset of {train_list}"
+        read = dataset_format.class_names
+        names = read_once(read, train_list, num_classes, list_path=train_list, with_siblings=True)
     else:
         return []
+
     if len(set(names)) < len(names):
-        raise ValueError(
-            f"{origin}: the class {next(name for name in names if names.count(name) > 1)!r} is there twice"
-        )
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{origin}: the class {repeated!r} occurs more than once")
     if len(names) != num_classes:
         raise ValueError(f"{origin} has {len(names)} names, but MODEL.NUM_CLASSES is {num_classes}")
-    return names
+    return [*names]
 
 
-def _find_list(cfg: CfgNode, form: Format, *, split: str) -> tuple[str, str]:
-    """Where a list lies, and what its files call the split."""
-    templates = (
-        (cfg.DATA.LABEL_PATH_TEMPLATE,) if cfg.DATA.LABEL_PATH_TEMPLATE else form.list_templates
-    )
-    places = [
-        (join(cfg.DATA.PATH_TO_DATA_DIR, template.format(part)), part)
-        for part in form.split_names[split]
-        for template in templates
-    ]
-    path = published_lists.first_existing([path for path, _ in places])
-    return next(place for place in places if place[0] == path)
+def _find_list(cfg: CfgNode, dataset_format: Format, *, split: str) -> tuple[str, str]:
+    """Return the path of a list, and the name of the split in the files."""
+    templates = dataset_format.list_templates
+    if cfg.DATA.LABEL_PATH_TEMPLATE:
+        templates = (cfg.DATA.LABEL_PATH_TEMPLATE,)
+
+    split_names: dict[str, str] = {}  # by path, in the order of preference
+    for split_name in dataset_format.split_names[split]:
+        for template in templates:
+            path = join(cfg.DATA.PATH_TO_DATA_DIR, template.format(split_name))
+            split_names.setdefault(path, split_name)
+
+    path = first_existing([*split_names])
+    return path, split_names[path]

@@ -1,4 +1,4 @@
-"""Videos that are listed more than once: in two splits, or in one with two labels."""
+"""Checks of annotation lists: repeated videos, and classes without videos."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,25 +6,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.annotations import Annotations, system_memory_pool
 from slowfast.utils.text import count, some
+
+MAX_NAMED = 5  # videos that a warning names, the others are counted
 
 
 def find_repeats(
     lists: Mapping[str, Annotations], *, checksums: Mapping[int, int] | None = None
 ) -> list[str]:
-    """Return a sentence for each kind of repeat that makes a training or its accuracies doubtful.
+    """Return one sentence for each kind of repeated video that puts an accuracy in doubt.
 
-    These are videos of train that are in val or test, too, and videos with two labels in one list.
-    Videos are the same if they have the same path or, where checksums are given, the same content.
+    These are training videos that are also in val or test, and videos with two labels in the same
+    list. Two videos are the same if they have the same path or, as far as checksums are given, the
+    same content.
 
     Args:
-        lists: The lists by split.
-        checksums: From the hash of a name to that of the checksum of its file, see
+        lists: Annotations by split.
+        checksums: Hash of a file's checksum by the hash of the video's name, see
             `slowfast.datasets.manifest.read_checksums`.
     """
     if not lists:
         return []
+
     videos = _number_videos(lists, checksums=checksums or {})
     warnings = []
     for split in ("val", "test"):
@@ -39,16 +43,17 @@ def find_repeats(
 def describe_empty_classes(
     labels: NDArray[np.int32], class_names: Sequence[str], *, purpose: str
 ) -> str:
-    """Return which classes have no videos, as a sentence; "" if all have some.
+    """Return one sentence about the classes without videos, "" if every class has some.
 
     Args:
-        labels: The labels of the videos.
-        class_names: The names of the classes, in the order of the labels.
-        purpose: What the videos are for: training | validation.
+        labels: Labels of the videos, shape (N,).
+        class_names: Class names in the order of the labels.
+        purpose: Purpose of the videos: training | validation.
     """
     empty = np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)
     if not len(empty):
         return ""
+
     verb = "has" if len(empty) == 1 else "have"
     names = some([class_names[label] for label in empty.tolist()])
     return f"{len(empty)} of {count(len(class_names), 'class')} {verb} no {purpose} videos: {names}"
@@ -57,23 +62,31 @@ def describe_empty_classes(
 def _number_videos(
     lists: Mapping[str, Annotations], *, checksums: Mapping[int, int]
 ) -> dict[str, NDArray[np.int64]]:
-    """A number for each row of each list, the same for the same video."""
+    """Return a number for each row of each list, equal for equal videos."""
     chunks = [chunk for annotations in lists.values() for chunk in annotations.names.chunks]
-    names = pa.chunked_array(chunks, pa.string()).cast(pa.large_string())
-    encoded = names.dictionary_encode().combine_chunks()
-    codes = encoded.indices.to_numpy().astype(np.int64)
+    with system_memory_pool():
+        names = pa.chunked_array(chunks, pa.string()).cast(pa.large_string())
+        encoded = names.dictionary_encode().combine_chunks()
+        codes = encoded.indices.to_numpy().astype(np.int64)
+
     if checksums:
-        # From the content of a file, and the span of it, to the first video that has it.
-        first_with: dict[tuple[int, str], int] = {}
-        number_of = np.arange(len(encoded.dictionary))
-        for code, name in enumerate(encoded.dictionary):
-            content = checksums.get(hash(name.as_py()))
-            if content is not None:
-                span = name.as_py().rpartition("#t=")[2] if "#t=" in name.as_py() else ""
-                number_of[code] = first_with.setdefault((content, span), code)
-        codes = number_of[codes]
+        codes = _merge_equal_content(encoded.dictionary, checksums)[codes]
     ends = np.cumsum([len(annotations) for annotations in lists.values()])
     return dict(zip(lists, np.split(codes, ends[:-1]), strict=True))
+
+
+def _merge_equal_content(names: pa.Array, checksums: Mapping[int, int]) -> NDArray[np.int64]:
+    """Return a number for each name, equal for names with the same content and the same span."""
+    first_with: dict[tuple[int, str], int] = {}
+    numbers = np.arange(len(names))
+    for index, scalar in enumerate(names):
+        name = scalar.as_py()
+        content = checksums.get(hash(name))
+        if content is not None:
+            _, marker, span = name.rpartition("#t=")
+            key = (content, span if marker else "")
+            numbers[index] = first_with.setdefault(key, index)
+    return numbers
 
 
 def _describe_shared(
@@ -83,34 +96,45 @@ def _describe_shared(
     *,
     split: str,
 ) -> list[str]:
+    """Return the videos of train in a split as one sentence, if there are any."""
     if not len(rows):
         return []
+
     names = []
-    for row in rows[:5]:
+    for row in rows[:MAX_NAMED]:
         name = lists[split][row].name
-        twin = lists["train"][int(np.argmax(videos["train"] == videos[split][row]))].name
-        names.append(name if name == twin else f"{name} (there {twin})")
-    names += [""] * (len(rows) - len(names))  # only counted
+        train_row = int(np.argmax(videos["train"] == videos[split][row]))
+        train_name = lists["train"][train_row].name
+        names.append(name if name == train_name else f"{name} (as {train_name})")
+
     verb = "is" if len(rows) == 1 else "are"
-    number = count(len(lists[split]), "video")
-    return [f"{len(rows)} of {number} of {split} {verb} in train, too: {some(names)}"]
+    listed = count(len(lists[split]), "video")
+    shown = _name_some(names, total=len(rows))
+    return [f"{len(rows)} of {listed} of {split} {verb} also in train: {shown}"]
 
 
 def _describe_two_labels(
     annotations: Annotations, videos: NDArray[np.int64], *, split: str
 ) -> list[str]:
-    """The videos of a list with two labels, as one sentence, if there are any."""
+    """Return the videos of a list with two labels as one sentence, if there are any."""
     order = np.lexsort((annotations.labels, videos))
     is_same = videos[order[1:]] == videos[order[:-1]]
     differs = annotations.labels[order[1:]] != annotations.labels[order[:-1]]
     pairs = np.flatnonzero(is_same & differs)
     if not len(pairs):
         return []
+
     names = []
-    for pair in pairs[:5]:
+    for pair in pairs[:MAX_NAMED]:
         one, other = annotations[order[pair]], annotations[order[pair + 1]]
-        twin = "" if one.name == other.name else f" as {other.name}"
-        names.append(f"{one.name} ({one.label}, and{twin} {other.label})")
-    names += [""] * (len(pairs) - len(names))  # only counted
+        alias = "" if one.name == other.name else f" as {other.name}"
+        names.append(f"{one.name} ({one.label} and {other.label}{alias})")
+
     verb = "has" if len(pairs) == 1 else "have"
-    return [f"{count(len(pairs), 'video')} of {split} {verb} two labels: {some(names)}"]
+    shown = _name_some(names, total=len(pairs))
+    return [f"{count(len(pairs), 'video')} of {split} {verb} two labels: {shown}"]
+
+
+def _name_some(names: Sequence[str], *, total: int) -> str:
+    """Return the first of `total` names as a list that counts the others."""
+    return some([*names, *[""] * (total - len(names))], most=MAX_NAMED)

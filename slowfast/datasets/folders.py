@@ -1,13 +1,14 @@
-"""Videos in folders: which files are taken for videos, at any depth, and which are left out.
+"""Video files and frame folders below a folder.
 
-All tools and data sets find files with these functions. Hidden files and folders are passed over,
-and linked folders are followed.
+All tools and datasets find files with these functions. Hidden files and folders are ignored, and
+symbolic links are followed.
 """
 
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from os.path import dirname, join, realpath, splitext
 from typing import NamedTuple
@@ -15,81 +16,90 @@ from typing import NamedTuple
 from slowfast.utils.paths import pathmgr
 from slowfast.utils.text import count, some
 
-# Suffixes of files with pictures that FFmpeg reads, but for those of raw streams and of stills.
-VIDEO_SUFFIXES = (
-    *(
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".dv",
-        ".f4v",
-        ".flv",
-        ".gif",
-        ".ivf",
-        ".m1v",
-        ".m2t",
-    ),
-    *(".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg"),
-    *(".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob"),
-    *(".webm", ".wmv", ".wtv", ".y4m"),
+# Suffixes of the files with moving pictures that FFmpeg reads, except for raw streams.
+_SUFFIXES = (
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .ivf .m1v .m2t .m2ts .m2v .m4v .mj2 .mjpeg .mjpg "
+    ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv "
+    ".wtv .y4m"
 )
+VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
 
 logger = logging.getLogger(__name__)
 
 
 class FolderVideos(NamedTuple):
-    """The files of a folder and of the folders below it."""
+    """Files at any depth below a folder."""
 
-    paths: list[str]  # of the videos, relative to the folder, sorted by name at each level
-    left_out: Counter[str]  # number of other files by suffix
+    paths: list[str]  # videos, relative to the folder, sorted by name at each level
+    other_files: Counter[str]  # number of files that are not videos by suffix
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file of this name is taken for a video."""
+    """Return whether a file name has the suffix of a video."""
     return splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
 def find_videos(folder: str) -> FolderVideos:
-    """Return the videos at any depth below a folder, and how many other files there are.
+    """Return the videos at any depth below a folder, and count the other files.
 
     Raises:
-        OSError: The folder, or one below it, does not exist or cannot be listed.
+        OSError: If the folder, or one below it, does not exist or cannot be listed.
     """
     found = FolderVideos([], Counter())
-    for path in _files_below(folder):
+    for path in _walk_files(folder):
         if is_video_name(path):
             found.paths.append(path)
         else:
-            found.left_out[splitext(path)[1].lower()] += 1
+            found.other_files[splitext(path)[1].lower()] += 1
     return found
 
 
 def find_frame_folders(folder: str) -> list[str]:
-    """Return the folders at any depth below a folder that hold files, relative to it, sorted."""
-    holders = {dirname(path) for path in _files_below(folder)}
-    return sorted(holders - {""}, key=lambda path: path.split("/"))
+    """Return the sorted relative paths of all folders below a folder that contain files."""
+    parents = {dirname(path) for path in _walk_files(folder)}
+    return sorted(parents - {""}, key=lambda path: path.split("/"))
 
 
 def list_folders(folder: str) -> list[str]:
-    """Return the names of the folders directly in a folder, sorted."""
-    return [name for name, is_folder in _entries(folder) if is_folder]
+    """Return the sorted names of the folders directly in a folder."""
+    return [name for name, is_folder in _list_entries(folder) if is_folder]
 
 
-def warn_about_left_out(folder: str, left_out: Counter[str]) -> None:
-    """Name, once, how many files of which suffix were not taken for videos, if there are any."""
-    if left_out:
-        kinds = [
-            f"{number} {suffix or 'without suffix'}" for suffix, number in left_out.most_common()
-        ]
-        verb = "is" if left_out.total() == 1 else "are"
-        number = count(left_out.total(), "file")
-        _warn_once(f"{folder}: {number} {verb} left out, as no video by the suffix: {some(kinds)}")
+def list_names(folder: str) -> list[str]:
+    """Return the sorted names of all files and folders directly in a folder."""
+    return sorted(name for name in pathmgr.ls(folder) if not name.startswith("."))
 
 
-def warn_about_no_videos(folder: str, class_folders: list[str]) -> None:
-    """Name, once, the class folders that hold no videos, if there are any."""
+@contextmanager
+def explain_folder_errors(folder: str) -> Iterator[None]:
+    """Name the folder of a dataset, and a remedy, in errors about listing it."""
+    try:
+        yield
+    except NotImplementedError as error:  # a web server does not list its folders
+        raise OSError(f"{folder}: its files cannot be listed. Use a local folder") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{folder}: no such folder. Check DATA.PATH_TO_DATA_DIR") from error
+
+
+def warn_about_other_files(folder: str, other_files: Counter[str]) -> None:
+    """Log once how many files of a folder are not videos by their suffix, if there are any.
+
+    Args:
+        folder: Path of the folder.
+        other_files: Number of such files by suffix.
+    """
+    if not other_files:
+        return
+
+    kinds = []
+    for suffix, number in other_files.most_common():
+        kinds.append(f"{number} {suffix or 'without suffix'}")
+    total = count(other_files.total(), "file")
+    _warn_once(f"{folder}: skipped {total} without the suffix of a video: {some(kinds)}")
+
+
+def warn_about_empty_classes(folder: str, class_folders: list[str]) -> None:
+    """Log once which class folders of a folder have no videos, if there are any."""
     if class_folders:
         verb = "has" if len(class_folders) == 1 else "have"
         number = count(len(class_folders), "class folder")
@@ -101,24 +111,25 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _files_below(
-    folder: str, *, path: str = "", above: frozenset[str] = frozenset()
+def _walk_files(
+    folder: str, *, path: str = "", parents: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """The files at any depth, relative to the folder; a linked folder that holds itself, once."""
-    place = join(folder, path) if path else folder
-    real = place if "://" in place else realpath(place)
-    if real in above:
+    """Yield all files relative to the folder. A link to a parent folder is not followed again."""
+    current = join(folder, path) if path else folder
+    resolved = current if "://" in current else realpath(current)
+    if resolved in parents:
         return
-    for name, is_folder in _entries(place):
-        below = join(path, name)
+
+    for name, is_folder in _list_entries(current):
+        child = join(path, name)
         if is_folder:
-            yield from _files_below(folder, path=below, above=above | {real})
+            yield from _walk_files(folder, path=child, parents=parents | {resolved})
         else:
-            yield below
+            yield child
 
 
-def _entries(folder: str) -> list[tuple[str, bool]]:
-    """The names in a folder that are not hidden, sorted, and whether each is a folder."""
+def _list_entries(folder: str) -> list[tuple[str, bool]]:
+    """Return the sorted names in a folder that are not hidden, and whether each is a folder."""
     if "://" in folder:
         entries = [(name, pathmgr.isdir(join(folder, name))) for name in pathmgr.ls(folder)]
     else:

@@ -1,4 +1,4 @@
-"""The loader of one process: batches from worker processes, and errors that say which worker was at which file."""
+"""Data loader of one process. Its errors name the worker and the file it was reading."""
 
 import ctypes
 import logging
@@ -13,44 +13,44 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from slowfast.datasets import shared_memory
 from slowfast.datasets.dataset import VideoDataset
 from slowfast.datasets.records import Batch
-from slowfast.datasets.samplers import AllViews, RandomViews
+from slowfast.datasets.samplers import EvalSampler, TrainSampler
 from slowfast.distributed.collectives import rank
-from slowfast.distributed.launch import find_started
+from slowfast.distributed.launchers import find_launched
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
 
-SHARED_MEMORY = "/dev/shm"  # through which workers hand over batches; torch takes no other
-SECONDS_TO_DIE = 1.0  # of a worker whose connection was lost
-SECONDS_TO_LIVE = 20  # of a worker that was told to end, while the main process ends its step
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names in malloc.h
+DEATH_SECONDS = 1.0  # time for a worker to die after its connection is lost
+GRACE_SECONDS = 20  # time for the main process to finish its step after a worker gets SIGTERM
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 
 
 class LoaderError(OSError):
-    """A worker that died or got stuck; the message names rank, worker and file."""
+    """Raised if a worker dies or hangs. The message names the rank, the worker and the file."""
 
 
 class VideoLoader(DataLoader[Batch]):
-    """Batches of the views that a sampler asks for.
+    """Loads the batches that a sampler requests.
 
     Args:
-        dataset: where clips come from.
-        views: which are asked for, batch by batch.
-        num_workers: loader processes; 0: load in this process.
-        timeout: seconds to wait for a batch of a worker; 0: forever.
-        pin_memory: whether batches lie in page-locked memory.
-        keep_workers: whether the workers outlive a pass over the data.
+        dataset: Dataset that makes the batches.
+        sampler: Sampler of batches of requests.
+        num_workers: Number of worker processes. With 0, this process loads the batches.
+        timeout: Seconds to wait for a batch of a worker, 0 to wait forever.
+        pin_memory: Whether to place batches in page-locked memory.
+        keep_workers: Whether the workers outlive a pass over the data.
     """
 
     dataset: VideoDataset
-    batch_sampler: RandomViews | AllViews
+    batch_sampler: TrainSampler | EvalSampler
 
     def __init__(
         self,
         dataset: VideoDataset,
-        views: RandomViews | AllViews,
+        sampler: TrainSampler | EvalSampler,
         *,
         num_workers: int,
         timeout: float,
@@ -59,236 +59,231 @@ class VideoLoader(DataLoader[Batch]):
     ) -> None:
         super().__init__(
             dataset,
-            batch_sampler=views,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
+            batch_sampler=sampler,
+            collate_fn=_identity,  # type: ignore[arg-type]  # the dataset returns whole batches
             num_workers=num_workers,
             timeout=timeout if num_workers else 0,
             pin_memory=pin_memory,
             worker_init_fn=lambda worker: _set_up_worker(),
             persistent_workers=keep_workers and num_workers > 0,
-            # Forked workers share the columns of the list.
+            # Forked workers share the memory of the annotations.
             multiprocessing_context="fork" if num_workers else None,
         )
 
     def check_worker_number_rationality(self) -> None:
-        """Say nothing, where torch would at each pass: `warn_about_many_workers` says it once, and in our words."""
+        """Silence the warning that torch repeats for each pass, see `warn_about_many_workers`."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Iterate over the batches.
 
         Raises:
-            LoaderError: a worker died, or gave no batch in time, or shared memory is too small.
+            LoaderError: If a worker dies or hangs, or shared memory is too small.
         """
         self._check_shared_memory()
         batches = super().__iter__()
-        with self.explained():  # around the ending as well: torch may notice the same death again
+
+        # This includes the end of the pass, where torch may notice the same death again.
+        with self.explain_worker_errors():
             try:
                 yield from batches
             except (RuntimeError, ConnectionResetError, EOFError) as error:
-                is_bus_error = _has_died_of_bus_error(batches)
-                if self._is_about_workers(error) or _is_about_shared_memory(error):
-                    _end_workers(batches)
-                if is_bus_error:  # where the lost connection was noticed first
+                is_bus_error = _has_bus_error(batches)
+                if self._concerns_workers(error) or shared_memory.is_out_of_memory(error):
+                    _kill_workers(batches)
+                if is_bus_error:  # torch noticed the lost connection first
                     raise self._shared_memory_error() from None
                 raise
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Say of which worker, and at which file, an error within tells; torch raises that of a death anywhere.
+    def steps(self) -> Iterator[tuple[Batch, ...]]:
+        """Iterate over the rest of a training epoch, one tuple of micro-batches per step.
 
         Raises:
-            LoaderError: a worker died, or gave no batch in time, or shared memory is too small.
+            LoaderError: If a worker dies or hangs, or shared memory is too small.
         """
-        try:
-            yield
-        except (RuntimeError, ConnectionResetError, EOFError) as error:
-            if _is_about_shared_memory(error):
-                # Torch's message is the traceback of the worker, which says no more.
-                raise self._shared_memory_error() from None
-            if not self._is_about_workers(error):
-                raise
-            message = (
-                str(error) if isinstance(error, RuntimeError) else "DataLoader worker was killed"
-            )
-            raise LoaderError(f"rank {rank()}: {self._what_happened(message)}") from error
+        batches = iter(self)
+        num_micro_batches = self._train_sampler.micro_batches_per_step
+        while micro_batches := tuple(islice(batches, num_micro_batches)):
+            yield micro_batches
 
-    def _is_about_workers(self, error: Exception) -> bool:
-        """Torch says so; a connection is lost where a worker dies while it hands over a batch."""
-        return (
-            str(error).startswith("DataLoader ")
-            if isinstance(error, RuntimeError)
-            else self.num_workers > 0
-        )
+    def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
+        """Set the 0-based epoch of the next pass over training data, and its first step."""
+        self._train_sampler.set_epoch(epoch, first_step=first_step)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps in a whole training epoch."""
+        return self._train_sampler.num_steps
 
     @property
     def num_views(self) -> int:
-        """Views asked for of each video."""
+        """Number of views of each video."""
         return len(self.batch_sampler.views)
 
     @property
     def labels(self) -> Tensor:
-        """The labels of all videos of the list, (N,), int64."""
+        """Labels of all videos of the list, shape (N,), int64."""
         return torch.from_numpy(self.dataset.annotations.labels).long()
 
-    def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
-        """Choose the epoch, from 0, of the next pass over training views, and the step with which it begins."""
-        assert isinstance(self.batch_sampler, RandomViews), (
-            "only random views differ from epoch to epoch"
-        )
-        self.batch_sampler.set_epoch(epoch, first_step=first_step)
+    @contextmanager
+    def explain_worker_errors(self) -> Iterator[None]:
+        """Turn torch's errors about workers into errors that name the worker and its file.
+
+        Torch may raise the death of a worker anywhere in the main process.
+
+        Raises:
+            LoaderError: If a worker dies or hangs, or shared memory is too small.
+        """
+        try:
+            yield
+        except (RuntimeError, ConnectionResetError, EOFError) as error:
+            if shared_memory.is_out_of_memory(error):
+                # The message of torch is only the traceback of the worker.
+                raise self._shared_memory_error() from None
+            if not self._concerns_workers(error):
+                raise
+
+            message = "DataLoader worker was killed"
+            if isinstance(error, RuntimeError):
+                message = str(error)
+            raise LoaderError(f"rank {rank()}: {self._explain(message)}") from error
 
     @property
-    def num_steps(self) -> int:
-        """Steps of a whole training epoch."""
-        assert isinstance(self.batch_sampler, RandomViews), "only training goes by steps"
-        return self.batch_sampler.num_steps
+    def _train_sampler(self) -> TrainSampler:
+        assert isinstance(self.batch_sampler, TrainSampler), "only training has epochs and steps"
+        return self.batch_sampler
 
-    def steps(self) -> Iterator[tuple[Batch, ...]]:
-        """Iterate over the rest of a training epoch, step by step: the batches that this process takes for each."""
-        assert isinstance(self.batch_sampler, RandomViews), "only training goes by steps"
-        batches = iter(self)
-        while parts := tuple(islice(batches, self.batch_sampler.parts_per_step)):
-            yield parts
+    def _concerns_workers(self, error: Exception) -> bool:
+        if isinstance(error, RuntimeError):
+            return str(error).startswith("DataLoader ")
+        return self.num_workers > 0  # the connection to a worker that died was lost
+
+    def _explain(self, message: str) -> str:
+        workers = []
+        for worker, video in self.dataset.current_videos().items():
+            workers.append(f"worker {worker} at {video.path}")
+        where = f"; {', '.join(workers)}" if workers else ""
+
+        if "timed out" in message:
+            return (
+                f"no batch came within {self.timeout:.0f} s{where}. If the storage is slow, raise "
+                "DATA_LOADER.TIMEOUT, otherwise check that file with tools/check_data.py"
+            )
+        return (
+            f"{message.strip()}{where}. Workers are usually killed because memory runs out: lower "
+            "DATA_LOADER.NUM_WORKERS or TRAIN.BATCH_SIZE, or give the job more memory"
+        )
 
     def _check_shared_memory(self) -> None:
         """Raise an error if there is no room for the locks of new workers, a page each."""
         if self.num_workers == 0 or self._iterator is not None:
             return
+
         num_locks = 3 * self.num_workers + 8  # in the queues and events of torch's loader
-        if _free_bytes() < num_locks * os.sysconf("SC_PAGE_SIZE"):
+        if shared_memory.free_bytes() < num_locks * os.sysconf("SC_PAGE_SIZE"):
             raise self._shared_memory_error()
 
     def _shared_memory_error(self) -> LoaderError:
-        views = self.batch_sampler
-        key = "TRAIN.BATCH_SIZE" if isinstance(views, RandomViews) else "TEST.BATCH_SIZE"
+        is_training = isinstance(self.batch_sampler, TrainSampler)
+        key = "TRAIN.BATCH_SIZE" if is_training else "TEST.BATCH_SIZE"
         num_batches = self.num_workers * (self.prefetch_factor or 1)
+        free = _format_mebibytes(shared_memory.free_bytes())
+        total = _format_mebibytes(shared_memory.total_bytes())
+
         return LoaderError(
-            f"rank {rank()}: {SHARED_MEMORY} is too small for the batches of the loader workers: "
-            f"{_mebibytes(_free_bytes())} of {_mebibytes(_total_bytes())} are free, and "
-            f"{count(self.num_workers, 'worker')} may fill it with {count(num_batches, 'batch')} of "
-            f"{_mebibytes(self._batch_bytes)}; enlarge it (docker run --shm-size=8g), lower "
+            f"rank {rank()}: {shared_memory.SHARED_MEMORY} is too small for the batches of the "
+            f"loader workers: {free} of {total} are free, and {count(self.num_workers, 'worker')} "
+            f"may fill it with {count(num_batches, 'batch')} of "
+            f"{_format_mebibytes(self._batch_bytes)}. Enlarge it (docker run --shm-size=8g), lower "
             f"DATA_LOADER.NUM_WORKERS (0 needs none of it), or lower {key}"
         )
 
     @property
     def _batch_bytes(self) -> int:
-        """Bytes of the frames of a whole batch."""
-        dataset, views = self.dataset, self.batch_sampler
-        num_values = 3 * dataset.clips.num_frames * dataset.transform.crop_size**2
-        return views.batch_size * len(views.views) * num_values * dataset.dtype.itemsize
-
-    def _what_happened(self, message: str) -> str:
-        at_work = [
-            f"worker {worker} at {video.path}" for worker, video in self.dataset.in_work().items()
-        ]
-        where = f"; {', '.join(at_work)}" if at_work else ""
-        if "timed out" in message:
-            return (
-                f"no batch came within {self.timeout:.0f} s{where}; if the storage is slow, raise DATA_LOADER.TIMEOUT, "
-                "else look at that file with tools/check_data.py"
-            )
-        return (
-            f"{message.strip()}{where}; a worker that is killed has mostly run out of memory: lower "
-            "DATA_LOADER.NUM_WORKERS or TRAIN.BATCH_SIZE, or give the job more"
-        )
+        """Bytes of the frames of a full batch."""
+        num_clips = self.batch_sampler.batch_size * self.num_views
+        clip_values = torch.Size(self.dataset.reader.clip_shape).numel()
+        return num_clips * clip_values * self.dataset.dtype.itemsize
 
 
 def warn_about_many_workers(num_workers: int, *, num_processes: int) -> None:
     """Log one warning if the loader workers of this machine have to share cores.
 
     Args:
-        num_workers: The number of workers per process, DATA_LOADER.NUM_WORKERS.
-        num_processes: The number of processes on this machine.
+        num_workers: Number of workers per process, DATA_LOADER.NUM_WORKERS.
+        num_processes: Number of processes on this machine.
     """
     num_cores = len(os.sched_getaffinity(0))
-    started = find_started()
-    if started and started.place.local_world_size > 1 and num_cores <= started.num_cores:
+    started = find_launched()
+    if started and started.ranks.local_world_size > 1 and num_cores <= started.num_cores:
         num_processes = 1  # Slurm has given this process cores of its own
+    if num_workers * num_processes <= num_cores:
+        return
 
-    if num_workers * num_processes > num_cores:
-        logger.warning(
-            "DATA_LOADER.NUM_WORKERS is %d: %s on %s; lower it to %d%s",
-            num_workers,
-            count(num_workers * num_processes, "loader worker"),
-            count(num_cores, "core"),
-            num_cores // num_processes,
-            "" if num_cores >= num_processes else ", so that each process loads its own batches",
-        )
+    remedy = f"Lower it to {num_cores // num_processes}"
+    if num_cores < num_processes:
+        remedy += ", which lets each process load its own batches"
+    logger.warning(
+        "DATA_LOADER.NUM_WORKERS is %d: %s on %s. %s",
+        num_workers,
+        count(num_workers * num_processes, "loader worker"),
+        count(num_cores, "core"),
+        remedy,
+    )
 
 
-def _has_died_of_bus_error(batches: Iterator[Batch]) -> bool:
-    """Whether a worker of a pass was ended by writing to shared memory that is full."""
+def set_up_loading() -> None:
+    """Tune this process for nothing but loading: one thread, and memory that is reused.
+
+    The workers are the parallelism already, so more threads would only compete with them. By
+    default, the C library returns large blocks to the system and asks for them again for the next
+    clip, which costs a tenth of the time.
+    """
+    torch.set_num_threads(1)
+
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc only
+        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # bytes, the maximum
+        library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # bytes
+
+
+def _set_up_worker() -> None:
+    """Set up loading, and ignore the signals that all processes of a job get.
+
+    Ctrl-C and the signals of a scheduler are for the main process. It may need more batches to
+    finish its step, and ends its workers itself. If it does not, an alarm ends them.
+    """
+    set_up_loading()
+    for number in (signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _exit_after_grace)
+
+
+def _exit_after_grace(number: int, frame: object) -> None:
+    signal.alarm(GRACE_SECONDS)
+
+
+def _has_bus_error(batches: Iterator[Batch]) -> bool:
+    """Return whether a worker died from writing to full shared memory."""
     workers = getattr(batches, "_workers", ())
     if workers:
-        wait([worker.sentinel for worker in workers], timeout=SECONDS_TO_DIE)
+        wait([worker.sentinel for worker in workers], timeout=DEATH_SECONDS)
     return any(worker.exitcode == -signal.SIGBUS for worker in workers)
 
 
-def _is_about_shared_memory(error: BaseException | None) -> bool:
-    """Whether torch reports that shared memory is full, or that writing to it killed a worker."""
-    while error is not None:
-        message = str(error)
-        if "shared memory" in message and "No space left on device" in message:
-            return True
-        if "killed by signal: Bus error" in message:
-            return True
-        error = error.__cause__  # torch may report a death again, without the signal
-    return False
-
-
-def _total_bytes() -> int:
-    facts = os.statvfs(SHARED_MEMORY)
-    return facts.f_blocks * facts.f_frsize
-
-
-def _free_bytes() -> int:
-    facts = os.statvfs(SHARED_MEMORY)
-    return facts.f_bavail * facts.f_frsize
-
-
-def _mebibytes(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB"
-
-
-def _end_workers(batches: Iterator[Batch]) -> None:
-    """End the workers of a pass, also one that is stuck, which torch would leave alone."""
+def _kill_workers(batches: Iterator[Batch]) -> None:
+    """End the workers of a pass, including one that hangs, which torch would leave running."""
     workers = getattr(batches, "_workers", ())
     if workers:
-        with suppress(
-            RuntimeError
-        ):  # at a death that torch notices meanwhile; it gives up its watch nevertheless
+        # Torch may raise another death here. It stops watching the workers nevertheless.
+        with suppress(RuntimeError):
             batches._shutdown_workers()  # type: ignore[attr-defined]
     for worker in workers:
         worker.kill()
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch
 
 
-def _set_up_worker() -> None:
-    """Set up loading, and leave signals that all processes of a job get (Ctrl-C, a scheduler's) to the main process.
-
-    That one may need further batches to end its step. It ends its workers itself; if it does not, they end by alarm.
-    """
-    set_up_loading()
-    for number in (signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_soon)
-
-
-def _end_soon(number: int, frame: object) -> None:
-    signal.alarm(SECONDS_TO_LIVE)
-
-
-def set_up_loading() -> None:
-    """Make this process one that does nothing but load: one thread, and memory that is used again.
-
-    Other workers are the parallelism, so more threads would only get in their way. A C library that gives large blocks
-    back to the system, to be asked for them again at the next clip, costs a tenth of the time.
-    """
-    torch.set_num_threads(1)
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):  # of glibc
-        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # bytes, the most that it takes
-        library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+def _format_mebibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"

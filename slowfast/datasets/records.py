@@ -1,4 +1,4 @@
-"""The records that flow from a list file to the model, and the error of one that cannot be read."""
+"""Records that flow from an annotation list to the model, and the errors of unreadable videos."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,33 +9,33 @@ from slowfast.datasets.boxes import Box
 
 
 class DecodeError(ValueError):
-    """A video or a frame that cannot be read; the message names the file and the reason."""
+    """Raised for an unreadable video or frame. The message names the file and the reason."""
 
 
 class TruncatedError(DecodeError):
-    """A video that lacks a part of what its container promises."""
+    """Raised for a video file that ends before the data its container promises."""
 
 
 class Span(NamedTuple):
-    """A part of a video, in seconds from its first frame."""
+    """A section of a video file, in seconds from its first frame."""
 
     start: float
     end: float
 
 
 class Video(NamedTuple):
-    """One annotated line."""
+    """One row of an annotation list."""
 
-    path: str
+    path: str  # relative to DATA.PATH_PREFIX
     label: int
-    num_frames: int | None  # None where the list does not say
-    span: Span | None = None  # the part of the file that it is; None: all of it
+    num_frames: int | None  # None if the list does not say
+    span: Span | None = None  # section of the file to use, None for the whole file
 
     @property
     def name(self) -> str:
-        """What tells it from other videos, in a manifest and in messages.
+        """Name that identifies the video in manifests and messages.
 
-        It is the path, for a span with a fragment as in W3C Media Fragments: `a.mp4#t=12.5,20`.
+        It is the path. A span is appended as a W3C media fragment: `a.mp4#t=12.5,20`.
         """
         if self.span is None:
             return self.path
@@ -43,47 +43,48 @@ class Video(NamedTuple):
 
 
 class View(NamedTuple):
-    """One look at a video."""
+    """One temporal clip and one spatial crop of a video."""
 
-    number: int  # of the view among those of its video, from 0
-    clip: int  # which temporal clip, from 0
-    crop: int  # which spatial crop: 0 left or top, 1 center, 2 right or bottom
+    number: int  # 0-based, among the views of the video
+    clip: int  # 0-based index of the temporal clip
+    crop: int  # spatial crop: 0 for left or top, 1 for center, 2 for right or bottom
 
 
 class Request(NamedTuple):
-    """A video and the views that are wanted of it.
+    """A video and the views to load from it.
 
-    The seed of a training request is (run seed, epoch, video), so that its sample is the same in whatever worker or
-    process, after a resume, and in a bug report. Where an epoch shows a video again, the number of
-    the repetition, from 1, follows. A request without a seed draws nothing at random.
+    The seed of a training request is `(run seed, epoch, video index)`, so its sample is the same in
+    any worker or process, after a resume, and in a bug report. If an epoch shows a video more than
+    once, the number of the repetition (from 1) is appended. A request without a seed is
+    deterministic.
     """
 
-    video: int  # row of the list
+    video_index: int  # row of the annotation list
     views: tuple[View, ...]
     seed: tuple[int, ...] | None
 
 
 class UnreadableVideo(NamedTuple):
-    """A video that was asked for and cannot be read."""
+    """A requested video that could not be read."""
 
-    video: int  # row of the list
-    reason: str  # names the file
+    video_index: int  # row of the annotation list
+    reason: str  # includes the path of the file
 
 
 class Unfilled(NamedTuple):
-    """Boxes of a clip of a uint8 batch, the same in all frames, that are filled once it is normalized."""
+    """Boxes of a uint8 clip to fill with noise after normalization, the same in all its frames."""
 
-    clip: int  # number in the batch
+    clip: int  # index of the clip in the batch
     boxes: Sequence[Box]
-    seed: int  # of the noise
+    seed: int  # seed of the noise
 
 
 class Batch(NamedTuple):
-    """What the model sees of several views, one clip each, and the videos that cannot be seen."""
+    """Clips of several views, and the requested videos that could not be read."""
 
-    frames: Tensor  # (B, C, T, H, W), float32 and normalized; or uint8 (DATA.UINT8)
-    label: Tensor  # (B,), int64, as the others
-    video: Tensor
-    view: Tensor
+    frames: Tensor  # (B, C, T, H, W), normalized float32, or uint8 with DATA.UINT8
+    labels: Tensor  # (B,), int64
+    video_indices: Tensor  # (B,), int64, rows of the annotation list
+    view_indices: Tensor  # (B,), int64, see `View.number`
     unreadable: Sequence[UnreadableVideo]
-    unfilled: Sequence[Unfilled] = ()  # of uint8 frames
+    unfilled: Sequence[Unfilled] = ()  # empty unless the frames are uint8

@@ -1,15 +1,14 @@
-"""From uint8 frames to the clip of the model in one pass: resize, crop, flip and normalize, compiled by numba.
+"""Bilinear resize of uint8 frames with crop, flip and normalization in one pass, compiled by numba.
 
-With torch's own functions, most of the time goes into writing whole frames in float32, to be read again by the next
-step. Here each pixel of the result is made once.
+Separate passes spend most of their time on writing whole float32 frames that the next pass reads
+again. Here, each output pixel is computed once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numba import njit, types
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,10 +16,17 @@ from slowfast.datasets.boxes import Box, Planes
 
 
 class Placement(NamedTuple):
-    """Which frames become which frames of a clip: number for number, (N,) each."""
+    """Which decoded frames become which frames of a clip. Both arrays have shape (N,)."""
 
-    sources: NDArray[np.int64]  # frames at hand, repeats included
-    targets: NDArray[np.int64]  # frames of the clip
+    sources: NDArray[np.int64]  # indices of the decoded frames, may repeat
+    targets: NDArray[np.int64]  # indices of the frames of the clip
+
+
+class PixelScaling(NamedTuple):
+    """Linear map from pixel values, 0 to 255, to stored values: scale * pixel + shift."""
+
+    scale: NDArray[np.float32]  # (C,)
+    shift: NDArray[np.float32]  # (C,)
 
 
 def resize_into(
@@ -29,111 +35,119 @@ def resize_into(
     *,
     size: tuple[int, int],
     window: Box,
+    scaling: PixelScaling,
     flipped: bool = False,
-    mean: Sequence[float],
-    std: Sequence[float],
     placement: Placement | None = None,
 ) -> None:
-    """Write a window of the resized frames to `out`, with zero mean and unit deviation, or rounded where it is uint8.
+    """Resize frames, cut a window out of them, and write its scaled pixels to `out`.
 
-    Bilinear, without antialiasing, pixel centres aligned: to rounding, what torch's `interpolate` gives with
-    `align_corners=False`, as the published models saw it.
+    The resize is bilinear, without antialiasing, and aligns pixel centers. Up to rounding, it
+    equals torch's `interpolate` with `align_corners=False`, as the published models use it.
 
     Args:
-        out: (C, T, window.height, window.width), float32 or uint8.
-        planes: (C, T, H, W), values from 0 to 255; fast where the pixels of a row are neighbors in memory.
-        size: height and width to which the frames are resized.
-        window: the part of the resized frame that is wanted.
-        flipped: whether the window is written left-right.
-        mean: of each channel, on [0, 1]; unused for uint8.
-        std: of each channel, on [0, 1]; unused for uint8.
-        placement: The frames that are written, and where; None: all of them, in their order.
+        out: Destination of shape (C, T, window.height, window.width), float32 or uint8.
+        planes: Frames of shape (C, T, H, W). The fastest layout has contiguous rows.
+        size: Height and width of the resized frames in pixels.
+        window: Region of the resized frames to write.
+        scaling: Map from pixel values to the values in `out`. A uint8 `out` truncates them.
+        flipped: Whether to mirror the window left to right.
+        placement: Frames to write and their indices in `out`, None for all frames in order.
     """
-    rows = _neighbors(planes.shape[2], size[0], window.top, window.height)
-    columns = _neighbors(planes.shape[3], size[1], window.left, window.width)
+    rows = _find_neighbors(planes.shape[2], size[0], start=window.top, count=window.height)
+    columns = _find_neighbors(planes.shape[3], size[1], start=window.left, count=window.width)
+
+    # Pass only the columns that the window needs.
     first, last = columns.before[0], columns.after[-1]
     planes = planes[..., first : last + 1]
     order = slice(None, None, -1 if flipped else 1)
     columns = _Neighbors(
         before=np.ascontiguousarray(columns.before[order] - first),
         after=np.ascontiguousarray(columns.after[order] - first),
-        share=np.ascontiguousarray(columns.share[order]),
+        weight=np.ascontiguousarray(columns.weight[order]),
     )
-    scale: NDArray[Any]
-    shift: NDArray[Any]
-    if out.dtype == torch.uint8:
-        scale = np.ones(len(planes), dtype=np.float32)
-        shift = np.full(len(planes), 0.5, dtype=np.float32)  # what follows the point is cut off
-    else:
-        scale = 1 / (255 * np.array(std, dtype=np.float32))
-        shift = np.array(mean, dtype=np.float32) / -np.array(std, dtype=np.float32)
+
     if placement is None:
-        placement = Placement(np.arange(planes.shape[1]), np.arange(planes.shape[1]))
-    _resize(planes, *placement, *rows, *columns, scale, shift, out.numpy())
+        every_frame = np.arange(planes.shape[1])
+        placement = Placement(every_frame, every_frame)
+    compile_resize()(planes, *placement, *rows, *columns, *scaling, out.numpy())
 
 
 class _Neighbors(NamedTuple):
-    """The two rows (or columns) between which each one of the result lies: (N,) each."""
+    """The two source rows or columns around each output row or column. Each has shape (N,)."""
 
     before: NDArray[np.uint32]
     after: NDArray[np.uint32]
-    share: NDArray[np.float32]  # of the second, from 0 to 1
+    weight: NDArray[np.float32]  # weight of `after`, from 0 to 1
 
 
-def _neighbors(length: int, resized: int, start: int, count: int) -> _Neighbors:
-    """For `count` pixels from `start` on, of `length` pixels that become `resized`; in float32, as torch has it."""
+def _find_neighbors(length: int, resized: int, *, start: int, count: int) -> _Neighbors:
+    """Return the neighbors of `count` pixels from `start` on, after `length` becomes `resized`.
+
+    The positions are computed in float32, as in torch.
+    """
     step = np.float32(length) / np.float32(resized)
     half = np.float32(0.5)
-    centres = np.maximum(
-        (np.arange(start, start + count, dtype=np.float32) + half) * step - half, np.float32(0)
-    )
-    before = np.minimum(centres.astype(np.uint32), np.uint32(length - 1))
+    pixels = np.arange(start, start + count, dtype=np.float32)
+    centers = np.maximum((pixels + half) * step - half, np.float32(0))
+
+    before = np.minimum(centers.astype(np.uint32), np.uint32(length - 1))
     after = np.minimum(before + np.uint32(1), np.uint32(length - 1))
-    return _Neighbors(before, after, (centres - before).astype(np.float32))
+    return _Neighbors(before, after, (centers - before).astype(np.float32))
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile at import, so that forked workers find it there; after the first time, numba reads it from its cache."""
-    numbers, indices, floats = types.int64[::1], types.uint32[::1], types.float32[::1]
+@cache
+def compile_resize() -> Callable[..., None]:
+    """Return the compiled resize kernel.
+
+    The first call in a process imports numba and compiles the kernel, or reads it from numba's
+    cache on disk. Call it before you fork workers, so that they inherit the result.
+    """
+    from numba import njit, types
+
+    indices, neighbors = types.int64[::1], types.uint32[::1]
+    floats = types.float32[::1]
     planes = types.Array(types.uint8, 4, "A", readonly=True)
-    rows_and_columns = (indices, indices, floats) * 2
-    signatures = [
-        types.void(planes, numbers, numbers, *rows_and_columns, floats, floats, number[:, :, :, :])
-        for number in (types.float32, types.uint8)
-    ]
+    axis = (neighbors, neighbors, floats)
+
+    signatures = []
+    for element in (types.float32, types.uint8):
+        out = element[:, :, :, :]
+        signatures.append(types.void(planes, indices, indices, *axis, *axis, floats, floats, out))
+
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(signatures, cache=True, **options)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
-        return njit(signatures, **options)(function)
+        return njit(signatures, cache=True, **options)(_resize)
+    except RuntimeError:  # neither the package nor the user's cache directory is writable
+        return njit(signatures, **options)(_resize)
 
 
-@_compiled
 def _resize(
     planes: Planes,
     sources: NDArray[np.int64],
     targets: NDArray[np.int64],
     above: NDArray[np.uint32],
     below: NDArray[np.uint32],
-    share_below: NDArray[np.float32],
+    weight_below: NDArray[np.float32],
     left: NDArray[np.uint32],
     right: NDArray[np.uint32],
-    share_right: NDArray[np.float32],
+    weight_right: NDArray[np.float32],
     scale: NDArray[np.float32],
     shift: NDArray[np.float32],
     out: NDArray[np.float32] | NDArray[np.uint8],
 ) -> None:
     num_channels, _, _, width = planes.shape
     mixed = np.empty(width, np.float32)
+
     for c in range(num_channels):
-        for source, target in zip(sources, targets):  # noqa: B905  numba knows no `strict`
+        for source, target in zip(sources, targets):  # noqa: B905  numba does not know `strict`
             for y in range(len(above)):
                 upper, lower = planes[c, source, above[y]], planes[c, source, below[y]]
-                lower_weight = share_below[y] * scale[c]
+                lower_weight = weight_below[y] * scale[c]
                 upper_weight = scale[c] - lower_weight
                 for x in range(width):
                     mixed[x] = upper_weight * upper[x] + lower_weight * lower[x] + shift[c]
+
                 line = out[c, target, y]
                 for x in range(len(left)):
                     start = mixed[left[x]]
-                    line[x] = start + share_right[x] * (mixed[right[x]] - start)
+                    line[x] = start + weight_right[x] * (mixed[right[x]] - start)

@@ -1,63 +1,56 @@
-"""Which views of which videos a process loads: samplers of batches of requests."""
+"""Batch samplers: the views of videos that a process loads, batch by batch."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from slowfast.datasets.epoch_draws import BalancedDraws, Draws, UniformDraws, padding
+from slowfast.datasets.epoch_order import BalancedOrder, EpochOrder, UniformOrder, draw_padding
 from slowfast.datasets.records import Request, View
 from slowfast.utils.text import count
 
-CENTRE_CROP = 1
+CENTER_CROP = 1
 
 
-class RandomViews(Sampler[list[Request]]):
-    """Batches for one epoch of training: its draws in random order, divided into equal parts.
+class TrainSampler(Sampler[list[Request]]):
+    """Micro-batches of one training epoch, in random order.
 
-    What is drawn is a function of the seed and the epoch, and step s of all processes together
-    takes the same videos however many processes share them, and in however many parts each process
-    takes its share. If the last step is incomplete, it is left out, or its videos are divided over
-    all parts: each takes as many, and the first videos of the epoch fill up what is missing.
+    The order is a function of the seed and the epoch. Step s of all processes together takes the
+    same videos for any number of processes and any number of micro-batches. An incomplete last step
+    is either dropped or divided equally over all micro-batches. The first videos of the epoch fill
+    up what is missing then.
 
     Args:
-        draws: The videos of an epoch.
-        batch_size: Number of videos per part of a step.
-        parts_per_step: Number of batches that this process takes for one step.
+        order: Order of the videos of an epoch.
+        batch_size: Number of videos in a micro-batch.
+        micro_batches_per_step: Number of micro-batches that this process takes for one step.
         views_per_video: Number of augmented copies of each video.
         seed: Seed of the run.
         rank: Rank of this process.
         world_size: Number of processes.
-        drop_last: Whether the last incomplete step of an epoch is left out.
+        drop_last: Whether to drop the last step of an epoch if it is incomplete.
 
     Raises:
-        ValueError: The videos do not fill one step, and an incomplete one is left out.
+        ValueError: If the videos do not fill one step and `drop_last` is set.
     """
 
     def __init__(
         self,
-        draws: UniformDraws | BalancedDraws,
+        order: UniformOrder | BalancedOrder,
         *,
         batch_size: int,
-        parts_per_step: int = 1,
+        micro_batches_per_step: int = 1,
         views_per_video: int,
         seed: int,
         rank: int,
         world_size: int,
         drop_last: bool = True,
     ) -> None:
-        num_videos, per_step = draws.num_videos, batch_size * parts_per_step
-        if drop_last and num_videos < per_step * world_size:
-            raise ValueError(
-                f"{count(num_videos, 'video')} cannot be shared by {count(world_size, 'process')} with "
-                f"{count(per_step, 'video')} per step each; use at least {per_step * world_size} "
-                "videos, a smaller TRAIN.BATCH_SIZE, or TRAIN.DROP_LAST False"
-            )
-        self.draws = draws
+        self.order = order
         self.batch_size = batch_size
-        self.parts_per_step = parts_per_step
+        self.micro_batches_per_step = micro_batches_per_step
         self.views = tuple(
-            View(number, clip=0, crop=CENTRE_CROP) for number in range(views_per_video)
+            View(number, clip=0, crop=CENTER_CROP) for number in range(views_per_video)
         )
         self.seed = seed
         self.rank = rank
@@ -66,81 +59,99 @@ class RandomViews(Sampler[list[Request]]):
         self.epoch = 0
         self.first_step = 0
 
+        if drop_last and order.num_videos < self.videos_per_step:
+            raise ValueError(
+                f"{count(order.num_videos, 'video')} cannot be shared by "
+                f"{count(world_size, 'process')} with "
+                f"{count(batch_size * micro_batches_per_step, 'video')} per step each. Use at "
+                f"least {self.videos_per_step} videos, a smaller TRAIN.BATCH_SIZE, or "
+                "TRAIN.DROP_LAST False"
+            )
+
     def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
-        """Choose the epoch, from 0, of the next iteration, and the step with which it begins."""
+        """Set the 0-based epoch of the next iteration, and the step at which it starts."""
         self.epoch = epoch
         self.first_step = first_step
 
     @property
     def videos_per_step(self) -> int:
-        """Videos of a whole step, over all processes."""
-        return self.batch_size * self.parts_per_step * self.world_size
+        """Number of videos in a complete step over all processes."""
+        return self.batch_size * self._num_micro_batches
 
     @property
     def num_steps(self) -> int:
-        """Steps of a whole epoch."""
-        num_whole, num_left = divmod(self.draws.num_videos, self.videos_per_step)
-        return num_whole if self.drop_last or not num_left else num_whole + 1
+        """Number of steps in a whole epoch."""
+        num_complete, num_left = divmod(self.order.num_videos, self.videos_per_step)
+        return num_complete if self.drop_last or not num_left else num_complete + 1
 
     @property
     def num_dropped(self) -> int:
-        """Draws of each epoch that no step takes."""
-        return max(self.draws.num_videos - self.num_steps * self.videos_per_step, 0)
+        """Number of draws of each epoch that no step takes."""
+        return max(self.order.num_videos - self.num_steps * self.videos_per_step, 0)
 
     def __len__(self) -> int:
-        return (self.num_steps - self.first_step) * self.parts_per_step
+        return (self.num_steps - self.first_step) * self.micro_batches_per_step
 
     def __iter__(self) -> Iterator[list[Request]]:
-        drawn = self.draws(np.random.default_rng((self.seed, self.epoch)))
-        for step in range(self.first_step, self.num_steps):
-            videos, repetitions = self._draws_of(step, drawn)
+        epoch_order = self.order(np.random.default_rng((self.seed, self.epoch)))
+        first_index = self.rank * self.micro_batches_per_step
 
-            part_size = len(videos) // (self.parts_per_step * self.world_size)
-            first_part = self.rank * self.parts_per_step
-            for part in range(first_part, first_part + self.parts_per_step):
-                own = slice(part * part_size, (part + 1) * part_size)
+        for step in range(self.first_step, self.num_steps):
+            videos, repetitions = self._select_step(step, epoch_order)
+            size = len(videos) // self._num_micro_batches
+
+            for index in range(first_index, first_index + self.micro_batches_per_step):
+                own = slice(index * size, (index + 1) * size)
                 pairs = zip(videos[own].tolist(), repetitions[own].tolist(), strict=True)
                 yield [self.request(video, repetition) for video, repetition in pairs]
 
-    def request(self, video: int, repetition: int = 0) -> Request:
-        """Return what is asked of a video in the epoch that was chosen.
+    def request(self, video_index: int, repetition: int = 0) -> Request:
+        """Return the request for a video in the current epoch.
 
         Args:
-            video: The row of the list.
-            repetition: The number of other draws of the video in this epoch that count before this
-                one. Each of them has a seed, and so a clip, of its own.
+            video_index: Row of the annotation list.
+            repetition: How often the epoch has shown the video before. Each repetition has a seed,
+                and thus a clip, of its own.
         """
-        seed = (self.seed, self.epoch, video)
-        return Request(video, self.views, seed=(*seed, repetition) if repetition else seed)
+        seed: tuple[int, ...] = (self.seed, self.epoch, video_index)
+        if repetition:
+            seed += (repetition,)
+        return Request(video_index, self.views, seed)
 
-    def _draws_of(self, step: int, drawn: Draws) -> Draws:
-        """Return the draws of a step, a multiple of the number of its parts."""
+    @property
+    def _num_micro_batches(self) -> int:
+        """Number of micro-batches in a step over all processes."""
+        return self.micro_batches_per_step * self.world_size
+
+    def _select_step(self, step: int, epoch_order: EpochOrder) -> EpochOrder:
+        """Return the draws of a step, a multiple of the number of its micro-batches."""
         own = slice(step * self.videos_per_step, (step + 1) * self.videos_per_step)
-        taken = Draws(drawn.videos[own], drawn.repetitions[own])
+        selected = EpochOrder(epoch_order.videos[own], epoch_order.repetitions[own])
 
-        num_missing = -len(taken.videos) % (self.parts_per_step * self.world_size)
+        num_missing = -len(selected.videos) % self._num_micro_batches
         if num_missing == 0:
-            return taken
-        added = padding(drawn, num_missing)
-        return Draws(
-            np.concatenate([taken.videos, added.videos]),
-            np.concatenate([taken.repetitions, added.repetitions]),
+            return selected
+
+        padding = draw_padding(epoch_order, num_missing)
+        return EpochOrder(
+            np.concatenate([selected.videos, padding.videos]),
+            np.concatenate([selected.repetitions, padding.repetitions]),
         )
 
 
-class AllViews(Sampler[list[Request]]):
-    """Batches that ask for all views of every video, each once over all processes.
+class EvalSampler(Sampler[list[Request]]):
+    """Batches of all views of every video, each of them on exactly one process.
 
-    Batches are made in the order of the list before they are dealt out, so that the videos that share a forward pass
-    are the same on any number of processes with this batch size.
+    The list is cut into batches before the processes share them, so the videos of a forward pass
+    are the same for any number of processes with this batch size.
 
     Args:
-        num_videos: in the list.
-        num_clips: temporal clips per video.
-        num_crops: spatial crops per clip: 1 (the center) or 3.
-        videos_per_batch: of this process.
-        rank: of this process.
-        world_size: processes.
+        num_videos: Length of the annotation list.
+        num_clips: Number of temporal clips per video.
+        num_crops: Number of spatial crops per clip, 1 for the center or 3.
+        videos_per_batch: Number of videos in a batch.
+        rank: Rank of this process.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -153,22 +164,23 @@ class AllViews(Sampler[list[Request]]):
         rank: int,
         world_size: int,
     ) -> None:
-        crops = [CENTRE_CROP] if num_crops == 1 else list(range(num_crops))
-        looks = [(clip, crop) for clip in range(num_clips) for crop in crops]
-        self.views = tuple(View(number, clip, crop) for number, (clip, crop) in enumerate(looks))
+        crops = [CENTER_CROP] if num_crops == 1 else list(range(num_crops))
+        views: list[View] = []
+        for clip in range(num_clips):
+            views += [View(len(views) + index, clip, crop) for index, crop in enumerate(crops)]
+        self.views = tuple(views)
+
         self.batch_size = min(videos_per_batch, num_videos)
-        self.batches = [
-            range(start, min(start + videos_per_batch, num_videos))
-            for start in range(rank * videos_per_batch, num_videos, world_size * videos_per_batch)
-        ]
+        starts = range(rank * videos_per_batch, num_videos, world_size * videos_per_batch)
+        self.batches = [range(start, min(start + videos_per_batch, num_videos)) for start in starts]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Request]]:
         for videos in self.batches:
-            yield [self.request(video) for video in videos]
+            yield [self.request(video_index) for video_index in videos]
 
-    def request(self, video: int) -> Request:
-        """Return what is asked of a video."""
-        return Request(video, self.views, seed=None)
+    def request(self, video_index: int) -> Request:
+        """Return the request for all views of a video."""
+        return Request(video_index, self.views, seed=None)

@@ -1,1 +1,1 @@
-"""What a run shows beyond its lines of text."""
+"""TensorBoard scalars and contact sheets of what a model sees."""

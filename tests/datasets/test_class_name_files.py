@@ -1,3 +1,5 @@
+"""Files of class names: every layout in circulation, and what cannot be one of them."""
+
 import json
 import random
 from importlib.resources import files
@@ -19,12 +21,16 @@ LAYOUTS = {
     "numbers from 1": "1 zumba\n2 abseiling\n3 arm wrestling\n",
     "numbers with zeros": "000 zumba\n001 abseiling\n002 arm wrestling\n",
     "csv": "id,name\n1,abseiling\n2,arm wrestling\n0,zumba\n",
-    "csv, name first, quoted": 'class_name,label_id\n"abseiling","1"\n"arm wrestling","2"\n"zumba","0"\n',
+    "csv, name first, quoted": (
+        'class_name,label_id\n"abseiling","1"\n"arm wrestling","2"\n"zumba","0"\n'
+    ),
     "csv without header": "abseiling, 1\narm wrestling, 2\nzumba, 0",
     "semicolons": "Index;Class\n0;zumba\n1;abseiling\n2;arm wrestling\n",
     "json list": '["zumba", "abseiling", "arm wrestling"]',
     "json number by name": ' {"abseiling": 1, "arm wrestling": 2, "zumba": 0}',
-    "json text of number by quoted name": r'{"\"abseiling\"": "1", "\"arm wrestling\"": "2", "zumba": "0"}',
+    "json text of number by quoted name": (
+        r'{"\"abseiling\"": "1", "\"arm wrestling\"": "2", "zumba": "0"}'
+    ),
     "json name by number": '{"1": "abseiling", "2": "arm wrestling", "0": "zumba"}',
 }
 
@@ -52,13 +58,13 @@ def test_names_come_in_the_order_of_the_labels(tmp_path: Path, layout: str) -> N
         ["it's", "'n' rock", "d'"],
     ],
 )
-def test_numbers_and_signs_in_names_stay_there(tmp_path: Path, names: list[str]) -> None:
+def test_numbers_and_signs_in_names_are_kept(tmp_path: Path, names: list[str]) -> None:
     assert read_class_names(write(tmp_path / "names.txt", "\n".join(names))) == names
 
 
 @pytest.mark.parametrize("number", [400, 600])
 def test_the_published_tables_are_one_per_line(number: int) -> None:
-    path = files("slowfast.datasets") / f"class_names/kinetics{number}.txt"
+    path = files("slowfast.utils") / f"class_tables/kinetics{number}.txt"
     assert read_class_names(str(path)) == path.read_text().splitlines()
 
 
@@ -66,61 +72,42 @@ def test_the_published_tables_are_one_per_line(number: int) -> None:
     ("text", "message"),
     [
         ("a\t0\nb\t2\nc\t3", "has 3 numbers up to 3, but not 1"),
-        ("0,a\n1,b\n1,c", "the number 1 is there twice"),
+        ("0,a\n1,b\n1,c", "the number 1 occurs more than once"),
         ("2 a\n3 b\n4 c", "has 3 numbers up to 4, but not 1"),
         ("a\t0\nb\t1\nc", "has no number in 'c', unlike most lines"),
         ("Nr, what\n0,a\n1,b", "has no number in 'Nr, what', unlike most lines"),
         ("0 left 1\n1 right 0", "the first or the last number of '0 left 1' could be the label"),
-        ('{"0": 1, "1": 0}', "of the JSON object, both keys and values are numbers"),
-        ('{"a": "b"}', "of the JSON object, neither keys nor values are all numbers"),
+        ('{"0": 1, "1": 0}', "both keys and values of the JSON object are numbers"),
+        ('{"a": "b"}', "neither the keys nor the values of the JSON object are all numbers"),
         ('{"a": 0, "b": 2}', "has 2 numbers up to 2, but not 1"),
         ('{"0": "a", "1": ["b"]}', "the JSON object has values that are neither numbers nor names"),
         ('{"a": 0,', "not JSON: "),
         ('["a", 3]', "the JSON list holds more than names"),
     ],
 )
-def test_what_is_no_list_of_names_is_an_error_that_says_why(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_an_ambiguous_or_invalid_file_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"names: {message}.*; write one name per line in the order of the labels"
+        ValueError, match=rf"names: {message}.*. Write one name per line in the order of the labels"
     ):
         read_class_names(write(tmp_path / "names", text))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"none\.txt: no such file; check DATA\.CLASS_NAMES"
+        FileNotFoundError, match=r"none\.txt: no such file. Check DATA\.CLASS_NAMES"
     ):
         read_class_names(str(tmp_path / "none.txt"))
 
 
 PIECES = ["0", "1", "2", "10", "walk", "run", "a", "é", "世界", "id", "name", "class", "label"]
-PIECES += [
-    " ",
-    "  ",
-    ",",
-    ";",
-    "\t",
-    ":",
-    "'",
-    '"',
-    "[",
-    "]",
-    "{",
-    "}",
-    "[bg] none",
-    "\ufeff",
-    "\u2028",
-    "\x0c",
-]
+PIECES += [" ", "  ", ",", ";", "\t", ":", "'", '"', "[", "]", "{", "}", "[bg] none"]
+PIECES += ["\ufeff", "\u2028", "\x0c"]
 
 
 def draw_names(rng: random.Random) -> list[str]:
-    """Distinct class names of pieces that mean something to the reader, often numbered."""
-    style = rng.choice(
-        ["{n} {word}", "{word} {n}", "{word},{n}", "{n};{word}", "'{word}'", "{word}"]
-    )
+    """Draw distinct class names of pieces that mean something to the reader, often numbered."""
+    styles = ["{n} {word}", "{word} {n}", "{word},{n}", "{n};{word}", "'{word}'", "{word}"]
+    style = rng.choice(styles)
     words = {"".join(rng.choices(PIECES, k=rng.randint(1, 4))) for _ in range(rng.randint(1, 12))}
     first = rng.randint(0, 2)
     return sorted({style.format(n=number, word=word) for number, word in enumerate(words, first)})

@@ -1,7 +1,8 @@
-"""Colors as their tags say, before and after resizing: patches against the formulas of the standards."""
+"""Colors follow their tags, before and after resizing, by the formulas of the standards."""
 
 import os
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.preparation.convert import resize_videos
 
-# AVColorSpace -> the weights of red and blue in luma (ITU-T H.273, table 4). Untagged video is BT.601.
+# Weights of red and blue in the luma of each AVColorSpace (ITU-T H.273, table 4). Untagged video is
+# BT.601.
 LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709
     2: (0.299, 0.114),  # untagged
@@ -26,15 +28,17 @@ LUMA_WEIGHTS = {
 PATCHES = np.array(
     [[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 120, 40], [30, 90, 180], [128, 128, 128]]
 )
-PATCH = 32  # pixels, its width
+PATCH = 32  # pixels, width of a patch
 
 
 def yuv(matrix: int, *, full: bool) -> NDArray[np.uint8]:
-    """Y, Cb and Cr of the patches in 8 bits (ITU-T H.273, 8.3), (3, patches)."""
+    """8-bit Y, Cb and Cr of the patches (ITU-T H.273, 8.3), shape (3, num_patches)."""
     red, blue = LUMA_WEIGHTS[matrix]
     rgb = PATCHES / 255
+
     y = rgb @ [red, 1 - red - blue, blue]
     cb, cr = (rgb[:, 2] - y) / (2 * (1 - blue)), (rgb[:, 0] - y) / (2 * (1 - red))
+
     if full:
         values = np.stack([255 * y, 255 * cb + 128, 255 * cr + 128])
     else:
@@ -43,23 +47,31 @@ def yuv(matrix: int, *, full: bool) -> NDArray[np.uint8]:
 
 
 def write_patches(
-    path: Path, matrix: int = 6, *, full: bool = False, height: int = 96, **tags: Any
+    path: Path,
+    matrix: int = 6,
+    *,
+    full: bool = False,
+    height: int = 96,
+    codec: str = "libx264",
+    **tags: Any,
 ) -> Path:
-    """A lossless H.264 file of the patches side by side, with tags as attributes of the encoder."""
+    """A lossless video of the patches side by side, with tags as attributes of the encoder."""
     width = PATCH * len(PATCHES)
     frame = av.VideoFrame(width, height, "yuv420p")
-    for plane, values, step in zip(
-        frame.planes, yuv(matrix, full=full), (PATCH, PATCH // 2, PATCH // 2), strict=True
-    ):
+    widths = (PATCH, PATCH // 2, PATCH // 2)
+    for plane, values, step in zip(frame.planes, yuv(matrix, full=full), widths, strict=True):
         row = np.zeros(plane.line_size, np.uint8)
         row[: plane.width] = np.repeat(values, step)
         plane.update(np.tile(row, plane.height).tobytes())
 
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"qp": "0", "threads": "1"})
+        options = {"qp": "0", "threads": "1"} if codec == "libx264" else {}
+        stream: Any = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for name, value in {"colorspace": matrix, "color_range": 2 if full else 1, **tags}.items():
+        attributes = {"colorspace": matrix, "color_range": 2 if full else 1, **tags}
+        for name, value in attributes.items():
             setattr(stream.codec_context, name, value)
+
         for number in range(3):
             frame.pts, frame.time_base = number, Fraction(1, 25)
             container.mux(stream.encode(frame))
@@ -68,16 +80,15 @@ def write_patches(
 
 
 def read_patches(path: Path) -> NDArray[np.int64]:
-    """The color in the middle of each patch."""
+    """The color at the center of each patch."""
     with VideoFile(str(path)) as video:
         frame = video.read([0])[0]
     height, width = frame.shape[:2]
-    return frame[
-        height // 2, (2 * np.arange(len(PATCHES)) + 1) * width // (2 * len(PATCHES))
-    ].astype(int)
+    columns = (2 * np.arange(len(PATCHES)) + 1) * width // (2 * len(PATCHES))
+    return frame[height // 2, columns].astype(int)
 
 
-def tags_of(path: Path) -> tuple[int, ...]:
+def read_tags(path: Path) -> tuple[int, ...]:
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         return frame.colorspace, frame.color_primaries, frame.color_trc
@@ -91,27 +102,25 @@ def test_colors_are_read_as_tagged(matrix: int, full: bool, tmp_path: Path) -> N
 
 
 def test_resized_videos_keep_colors_and_tags(tmp_path: Path) -> None:
-    # Of 96 rows a video becomes smaller, of 48 it is only encoded again.
     videos = tmp_path / "videos"
     videos.mkdir()
-    kinds = [
-        (matrix, full, height)
-        for matrix in LUMA_WEIGHTS
-        for full in (False, True)
-        for height in (48, 96)
-    ]
+
+    # Videos of 96 rows shrink, and videos of 48 rows are only re-encoded.
+    kinds = list(product(LUMA_WEIGHTS, (False, True), (48, 96)))
     for matrix, full, height in kinds:
         write_patches(videos / f"{matrix} {full} {height}.mkv", matrix, full=full, height=height)
     write_patches(videos / "pq.mkv", 9, color_primaries=9, color_trc=16)
     write_patches(videos / "tagged.mkv", 1, color_primaries=1, color_trc=1)
+    write_patches(videos / "ffv1.mkv", 1, full=True, codec="ffv1")  # format without a range
+
     counts = resize_videos(videos, tmp_path / "out", short_side=48, num_workers=1).counts
-    assert counts == {"resized": len(kinds) + 2}
+    assert counts == {"resized": len(kinds) + 3}
 
     for path in videos.iterdir():
         resized = tmp_path / "out" / f"{path.stem}.mp4"
         assert np.abs(read_patches(resized) - read_patches(path)).max() <= 4, path
-        assert tags_of(resized) == tags_of(path)
-    assert tags_of(tmp_path / "out/pq.mp4") == (9, 9, 16)
+        assert read_tags(resized) == read_tags(path)
+    assert read_tags(tmp_path / "out/pq.mp4") == (9, 9, 16)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +137,7 @@ def test_resized_rgb_and_gray_keep_their_colors(
         stream.pix_fmt = pixel_format
         container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
+
     resize_videos(tmp_path / "videos", tmp_path / "out", short_side=96, num_workers=1)
     difference = read_patches(tmp_path / "out/v.mp4") - read_patches(tmp_path / "videos/v.avi")
     assert np.abs(difference).max() <= 4
@@ -136,14 +146,10 @@ def test_resized_rgb_and_gray_keep_their_colors(
 @pytest.mark.parametrize(
     ("matrix", "name"), [(8, "YCgCo"), (10, "BT.2020 with constant"), (14, "ICtCp")]
 )
-def test_colors_that_ffmpeg_cannot_convert_are_named(
-    matrix: int, name: str, tmp_path: Path
-) -> None:
+def test_colors_ffmpeg_cannot_convert_are_named(matrix: int, name: str, tmp_path: Path) -> None:
     path = write_patches(tmp_path / "v.mp4", colorspace=matrix)
-    with (
-        VideoFile(str(path)) as video,
-        pytest.raises(DecodeError, match=rf"v\.mp4: its colors are {name}"),
-    ):
+    message = rf"v\.mp4: its colors are {name}"
+    with VideoFile(str(path)) as video, pytest.raises(DecodeError, match=message):
         video.read([0])
 
 

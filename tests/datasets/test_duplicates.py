@@ -1,4 +1,4 @@
-"""Videos that are listed more than once."""
+"""Videos that are listed more than once, and classes without videos."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.duplicates import describe_empty_classes, find_repeats
 
 
-def test_videos_of_train_in_other_splits_are_named() -> None:
+def test_training_videos_in_other_splits_are_named() -> None:
     lists = {
         "train": Annotations(["a", "b", "c"], [0, 1, 1]),
         "val": Annotations(["d", "b", "c"], [0, 1, 0]),
         "test": Annotations(["d"], [0]),  # as in val, which is common
     }
-    assert find_repeats(lists) == ["2 of 3 videos of val are in train, too: b, c"]
+    assert find_repeats(lists) == ["2 of 3 videos of val are also in train: b, c"]
     assert find_repeats({"val": lists["val"], "test": lists["test"]}) == []
 
 
@@ -23,16 +23,16 @@ def test_the_same_content_is_the_same_video() -> None:
     }
     checksums = {hash("a"): 1, hash("b"): 2, hash("x"): 3, hash("y"): 2}
     assert find_repeats(lists, checksums=checksums) == [
-        "1 of 2 videos of test is in train, too: y (there b)"
+        "1 of 2 videos of test is also in train: y (as b)"
     ]
 
 
 def test_a_video_with_two_labels_is_named() -> None:
     rows = Annotations(["a", "b", "a", "c", "b", "d"], [0, 1, 2, 2, 1, 0])
-    assert find_repeats({"train": rows}) == ["1 video of train has two labels: a (0, and 2)"]
+    assert find_repeats({"train": rows}) == ["1 video of train has two labels: a (0 and 2)"]
     checksums = {hash("c"): 1, hash("d"): 1}
     assert find_repeats({"train": rows}, checksums=checksums) == [
-        "2 videos of train have two labels: a (0, and 2), d (0, and as c 2)"
+        "2 videos of train have two labels: a (0 and 2), d (0 and 2 as c)"
     ]
 
 
@@ -40,7 +40,7 @@ def test_many_repeats_are_counted() -> None:
     paths = [str(number) for number in range(9)]
     lists = {"train": Annotations(paths, [0] * 9), "val": Annotations(paths, [0] * 9)}
     assert find_repeats(lists) == [
-        "9 of 9 videos of val are in train, too: 0, 1, 2, 3, 4 and 4 more"
+        "9 of 9 videos of val are also in train: 0, 1, 2, 3, 4 and 4 more"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Workers that die or get stuck, and many videos in one process: an error that says where, no freeze, no leak."""
+"""Data loader: workers that die or hang are explained, and nothing leaks."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from slowfast.config import CfgNode
-from slowfast.datasets.build import build_loader
+from slowfast.datasets.build import VideoLoader, build_loader
 from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.datasets.loader import LoaderError, warn_about_many_workers
 from tests.resources import left_since, resources
@@ -25,12 +25,12 @@ QUICKSTART = Path(__file__).parents[2] / "exp/quickstart/config.yaml"
 
 @pytest.fixture
 def silent_address() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
+    """Address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_worker_that_is_stuck_is_named_with_its_file(
+def test_a_worker_that_hangs_is_named_with_its_file(
     tiny_cfg: Callable[..., CfgNode], silent_address: str, tmp_path: Path
 ) -> None:
     (tmp_path / "val.csv").write_text(f"{silent_address}/a.mp4,0\n")
@@ -40,37 +40,32 @@ def test_a_worker_that_is_stuck_is_named_with_its_file(
         DATA_LOADER__NUM_WORKERS=1,
         DATA_LOADER__TIMEOUT=2,
     )
-    message = rf"rank 0: no batch came within 2 s; worker 0 at {silent_address}/a\.mp4; .* raise DATA_LOADER\.TIMEOUT"
+    where = rf"worker 0 at {silent_address}/a\.mp4"
+    message = rf"rank 0: no batch came within 2 s; {where}. .* raise DATA_LOADER\.TIMEOUT"
     with pytest.raises(LoaderError, match=message):
         list(build_loader(cfg, "val"))
 
 
-def test_a_worker_that_is_killed_ends_the_pass_with_an_error(
+def kill_worker(loader: VideoLoader, number: signal.Signals) -> None:
+    """Send a signal to a worker after the second step of a pass."""
+    for step, _ in enumerate(loader):
+        if step == 1:
+            os.kill(loader._iterator._workers[0].pid, number)  # type: ignore[union-attr]
+
+
+def test_a_killed_worker_ends_the_pass_with_an_error(
     tiny_cfg: Callable[..., CfgNode],
 ) -> None:
     loader = build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2, TRAIN__BATCH_SIZE=1), "train")
-
-    def kill_a_worker_on_the_way() -> None:
-        for step, _ in enumerate(loader):
-            if step == 1:
-                os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
-
-    with pytest.raises(
-        LoaderError, match=r"rank 0: DataLoader worker .* killed.*lower DATA_LOADER\.NUM_WORKERS"
-    ):
-        kill_a_worker_on_the_way()
+    message = r"rank 0: DataLoader worker .* killed.*lower DATA_LOADER\.NUM_WORKERS"
+    with pytest.raises(LoaderError, match=message):
+        kill_worker(loader, signal.SIGKILL)
 
 
 def test_a_bus_error_is_blamed_on_shared_memory(tiny_cfg: Callable[..., CfgNode]) -> None:
     loader = build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2, TRAIN__BATCH_SIZE=1), "train")
-
-    def let_a_worker_die_on_the_way() -> None:
-        for step, _ in enumerate(loader):
-            if step == 1:
-                os.kill(loader._iterator._workers[0].pid, signal.SIGBUS)  # type: ignore[union-attr]
-
     with pytest.raises(LoaderError, match=r"^rank 0: /dev/shm is too small .* --shm-size=8g"):
-        let_a_worker_die_on_the_way()
+        kill_worker(loader, signal.SIGBUS)
 
 
 LOAD_IN_SMALL_SHARED_MEMORY = """
@@ -101,20 +96,14 @@ load("val", "DATA_LOADER.NUM_WORKERS", "0")
 def test_shared_memory_too_small_is_one_sentence(
     tiny_settings: Callable[..., list[str]], repository: Path
 ) -> None:
-    small = [
-        "unshare",
-        "-m",
-        "sh",
-        "-c",
-        'mount -t tmpfs -o size=2m none /dev/shm && exec "$@"',
-        "-",
-    ]
-    if subprocess.run([*small, "true"], capture_output=True).returncode:
+    mount = 'mount -t tmpfs -o size=2m none /dev/shm && exec "$@"'
+    on_small = ["unshare", "-m", "sh", "-c", mount, "-"]
+    if subprocess.run([*on_small, "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a small /dev/shm (unshare -m, mount)")
 
     settings = tiny_settings(DATA__TRAIN_CROP_SIZE=64, DATA_LOADER__TIMEOUT=60)
     done = subprocess.run(
-        [*small, sys.executable, "-c", LOAD_IN_SMALL_SHARED_MEMORY, str(QUICKSTART), *settings],
+        [*on_small, sys.executable, "-c", LOAD_IN_SMALL_SHARED_MEMORY, str(QUICKSTART), *settings],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(repository)},
@@ -124,7 +113,7 @@ def test_shared_memory_too_small_is_one_sentence(
     # A batch is 8 videos * 3 channels * 4 frames * 64 * 64 pixels * 4 bytes: 1.5 MiB.
     pattern = (
         r"rank 0: /dev/shm is too small for the batches of the loader workers: [012]\.\d MiB of "
-        r"2\.0 MiB are free, and 2 workers may fill it with 4 batches of 1\.5 MiB; enlarge it "
+        r"2\.0 MiB are free, and 2 workers may fill it with 4 batches of 1\.5 MiB. Enlarge it "
         r"\(docker run --shm-size=8g\), lower DATA_LOADER\.NUM_WORKERS \(0 needs none of it\), or "
         r"lower TRAIN\.BATCH_SIZE"
     )
@@ -139,7 +128,7 @@ def test_shared_memory_too_small_is_one_sentence(
 
 @pytest.fixture
 def on_one_core() -> Iterator[None]:
-    """Leave one core to this process."""
+    """Restrict this process to one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     yield
@@ -155,7 +144,7 @@ def test_more_workers_than_cores_are_reported_once(
     cfg = tiny_cfg(DATA_LOADER__NUM_WORKERS=3)
     for split in ("train", "val", "test"):
         build_loader(cfg, split)
-    lines = ["DATA_LOADER.NUM_WORKERS is 3: 3 loader workers on 1 core; lower it to 1"]
+    lines = ["DATA_LOADER.NUM_WORKERS is 3: 3 loader workers on 1 core. Lower it to 1"]
     assert caplog.messages == lines
     assert len(recwarn) == 0
 
@@ -166,8 +155,8 @@ def test_more_workers_than_cores_are_reported_once(
     caplog.clear()
     warn_about_many_workers(8, num_processes=2)
     assert caplog.messages == [
-        "DATA_LOADER.NUM_WORKERS is 8: 16 loader workers on 1 core; lower it to 0, so that each "
-        "process loads its own batches"
+        "DATA_LOADER.NUM_WORKERS is 8: 16 loader workers on 1 core. Lower it to 0, which lets "
+        "each process load its own batches"
     ]
 
 
@@ -177,33 +166,32 @@ def test_workers_that_have_cores_are_not_reported(
 ) -> None:
     warn_about_many_workers(1, num_processes=1)
     # Two tasks of Slurm on this machine, with one core each.
-    facts = {
-        "STEP_NUM_TASKS": 2,
-        "STEP_NUM_NODES": 1,
-        "PROCID": 0,
-        "LOCALID": 0,
-        "CPUS_PER_TASK": 1,
+    variables = {
+        "STEP_NUM_TASKS": "2",
+        "STEP_NUM_NODES": "1",
+        "PROCID": "0",
+        "LOCALID": "0",
+        "CPUS_PER_TASK": "1",
+        "JOB_ID": "7",
+        "STEP_ID": "0",
+        "STEP_NODELIST": "a1",
     }
-    facts |= {"JOB_ID": 7, "STEP_ID": 0}
-    for name, value in facts.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "a1")
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     warn_about_many_workers(1, num_processes=2)
     assert caplog.messages == []
 
 
-def test_an_error_of_the_data_set_is_not_taken_for_the_death_of_a_worker(
+def test_an_error_of_the_dataset_is_not_blamed_on_a_worker(
     tiny_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
     (tmp_path / "train.csv").write_text("".join(f"{name}.mp4,0\n" for name in "abcdefgh"))
-    loader = build_loader(
-        tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path, DATA_LOADER__NUM_WORKERS=1), "train"
-    )
-    with pytest.raises(DecodeError, match="10 videos in a row cannot be read"):
-        list(loader)
+    cfg = tiny_cfg(DATA__PATH_TO_DATA_DIR=tmp_path, DATA_LOADER__NUM_WORKERS=1)
+    with pytest.raises(DecodeError, match="10 videos in a row are unreadable"):
+        list(build_loader(cfg, "train"))
 
 
-def test_leaving_a_pass_early_a_thousand_times_neither_hangs_nor_leaks(
+def test_leaving_a_pass_early_neither_hangs_nor_leaks(
     tiny_cfg: Callable[..., CfgNode], motion_folder: Path
 ) -> None:
     path = str(next(motion_folder.glob("test/*.mp4")))
@@ -211,22 +199,20 @@ def test_leaving_a_pass_early_a_thousand_times_neither_hangs_nor_leaks(
     def leave_early(num_passes: int) -> None:
         with VideoFile(path) as video:
             for number in range(num_passes):
-                for _ in video._decode([number % 20, 20 + number % 10]):
-                    break  # with the decoder full of frames
+                next(iter(video._decode([number % 20, 20 + number % 10])))  # the decoder stays full
             assert video.read([3]).shape[0] == 1
         for _ in range(3):
             next(iter(build_loader(tiny_cfg(DATA_LOADER__NUM_WORKERS=2), "test")))
 
-    leave_early(
-        1
-    )  # the first data set with workers has this process keep two descriptors of shared memory for all
+    # The first dataset with workers leaves two descriptors of shared memory open for all others.
+    leave_early(1)
     before = resources()
     leave_early(1000)
     assert left_since(before) == Counter()
 
 
 @pytest.mark.parametrize("num_opens", [1000, pytest.param(20_000, marks=pytest.mark.soak)])
-def test_opens_of_good_and_bad_files_leave_nothing_behind(
+def test_opening_files_of_all_kinds_leaves_nothing_behind(
     num_opens: int, broken_folder: Path, motion_folder: Path, tmp_path: Path
 ) -> None:
     garbage = tmp_path / "garbage.mp4"
@@ -241,7 +227,7 @@ def test_opens_of_good_and_bad_files_leave_nothing_behind(
                 num_read += len(video.read([number % video.num_frames]))
         return num_read
 
-    open_many(500)  # what libraries set up once
+    open_many(500)  # lets libraries set up what they keep
     before = resources()
     assert open_many(num_opens) >= 2 * num_opens // len(paths)
     assert left_since(before) == Counter()

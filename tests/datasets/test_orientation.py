@@ -1,4 +1,4 @@
-"""Display matrices: frames are turned and mirrored as players show them; pixels need not be squares."""
+"""Display matrices turn and mirror frames as players do, with square pixels or not."""
 
 import gc
 import io
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from slowfast.datasets.decode import DecodeError, VideoFile
-from slowfast.datasets.frame_metadata import orientation_of
+from slowfast.datasets.frame_metadata import read_orientation
 from slowfast.preparation.convert import resize_videos
 
 QUARTERS = {"r": (230, 20, 20), "g": (20, 230, 20), "b": (20, 20, 230), "w": (200, 200, 200)}
-# a, b, c, d: a pixel at (x, y) is shown at (a x + c y, b x + d y), to the right and down (ISO/IEC 14496-12, 6.2.2).
-# -> the quarters that a player shows: top left, top right, bottom left, bottom right
+
+# A pixel at (x, y) is shown at (a x + c y, b x + d y), to the right and down (ISO/IEC 14496-12,
+# 6.2.2). Keys are (a, b, c, d). Values are the quarters that a player shows: top left, top right,
+# bottom left, bottom right.
 SHOWN: dict[tuple[float, ...], str] = {
     (1, 0, 0, 1): "rgbw",
     (0, 1, -1, 0): "brwg",  # a quarter turn clockwise
@@ -31,9 +33,9 @@ SHOWN: dict[tuple[float, ...], str] = {
     (0, -1, -1, 0): "wgbr",
 }
 OTHER_MATRICES: dict[tuple[float, ...], str] = {
-    (0, 0, 0, 0): "rgbw",  # says nothing
-    (2, 0, 0, 2): "rgbw",  # the size is up to the player
-    (0.0001, 1, -1, 0.0001): "brwg",  # rounded by some editor
+    (0, 0, 0, 0): "rgbw",  # left empty
+    (2, 0, 0, 2): "rgbw",  # the player chooses the size
+    (0.0001, 1, -1, 0.0001): "brwg",  # rounded by an editor
 }
 
 
@@ -51,7 +53,7 @@ def quarters(image: NDArray[np.uint8]) -> str:
     return "".join(list(QUARTERS)[number] for number in distance.argmin(axis=1))
 
 
-def write(
+def write_quarters(
     path: Path,
     matrix: tuple[float, ...] = (1, 0, 0, 1),
     *,
@@ -59,20 +61,21 @@ def write(
     height: int = 64,
     sample_aspect_ratio: Fraction = Fraction(1),
 ) -> Path:
+    """A video of the four quarters with a display matrix."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"crf": "5", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
-        for _ in range(3):
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(paint(width, height), format="rgb24"))
-            )
+        frame = av.VideoFrame.from_ndarray(paint(width, height), format="rgb24")
+        for number in range(3):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+    # Write the matrix into the track header, a box of version 0 (ISO/IEC 14496-12, 8.3.2).
     content = bytearray(path.read_bytes())
     a, b, c, d = (round(value * (1 << 16)) for value in matrix)
-    start = (
-        content.index(b"tkhd") + 4 + 40
-    )  # of the matrix, in a box of version 0 (ISO/IEC 14496-12, 8.3.2)
+    start = content.index(b"tkhd") + 4 + 40
     content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     return path
@@ -84,10 +87,8 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("matrix", SHOWN | OTHER_MATRICES)
-def test_frames_are_shown_as_the_display_matrix_says(
-    matrix: tuple[float, ...], tmp_path: Path
-) -> None:
-    frame = read(write(tmp_path / "v.mp4", matrix))
+def test_frames_follow_the_display_matrix(matrix: tuple[float, ...], tmp_path: Path) -> None:
+    frame = read(write_quarters(tmp_path / "v.mp4", matrix))
     assert quarters(frame) == (SHOWN | OTHER_MATRICES)[matrix]
     is_turned = abs(matrix[1]) > abs(matrix[0])
     assert frame.shape == ((96, 64, 3) if is_turned else (64, 96, 3))
@@ -105,7 +106,7 @@ def test_other_display_matrices_are_refused(
     matrix: tuple[float, ...], name: str, tmp_path: Path
 ) -> None:
     (tmp_path / "videos").mkdir()
-    path = write(tmp_path / "videos/v.mp4", matrix)
+    path = write_quarters(tmp_path / "videos/v.mp4", matrix)
     with pytest.raises(DecodeError, match=rf"v\.mp4: its display matrix .*{name}"):
         read(path)
     result = resize_videos(tmp_path / "videos", tmp_path / "out", num_workers=1)
@@ -116,12 +117,11 @@ def test_other_display_matrices_are_refused(
 def test_resized_videos_are_upright(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for number, matrix in enumerate(SHOWN):
-        write(tmp_path / f"videos/small {number}.mp4", matrix)
-        write(tmp_path / f"videos/large {number}.mp4", matrix, width=192, height=128)
-    counts = resize_videos(
-        tmp_path / "videos", tmp_path / "out", short_side=64, num_workers=1
-    ).counts
-    assert counts == {"copied": 1, "resized": 15}  # the one that is small and upright
+        write_quarters(tmp_path / f"videos/small {number}.mp4", matrix)
+        write_quarters(tmp_path / f"videos/large {number}.mp4", matrix, width=192, height=128)
+
+    result = resize_videos(tmp_path / "videos", tmp_path / "out", short_side=64, num_workers=1)
+    assert result.counts == {"copied": 1, "resized": 15}  # one is already small and upright
     for number, (matrix, shown) in enumerate(SHOWN.items()):
         for name in ("small", "large"):
             frame = read(tmp_path / f"out/{name} {number}.mp4")
@@ -157,14 +157,14 @@ def test_pixels_stay_as_wide_as_they_are_shown(
 ) -> None:
     (tmp_path / "videos").mkdir()
     width, height = size
-    path = write(
+    path = write_quarters(
         tmp_path / "videos/v.mp4",
         matrix,
         width=width,
         height=height,
         sample_aspect_ratio=Fraction(ratio),
     )
-    assert sorted(read(path).shape[:2]) == sorted(size)  # pixels as they are stored
+    assert sorted(read(path).shape[:2]) == sorted(size)  # the stored pixels
     resize_videos(tmp_path / "videos", tmp_path / "out", short_side=50, num_workers=1)
 
     shape = Fraction(width, height) * Fraction(ratio)
@@ -179,8 +179,8 @@ def test_a_frame_is_freed_once_it_is_turned() -> None:
     gc.collect()
     gc.disable()
     try:
-        orientation_of(frame)
+        read_orientation(frame)
         del frame
-        assert gc.collect() == 0  # no frame waits in a cycle of references, with its picture
+        assert gc.collect() == 0  # no frame is kept alive by a reference cycle
     finally:
         gc.enable()

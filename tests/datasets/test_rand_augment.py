@@ -1,3 +1,5 @@
+"""RandAugment on clips against timm's draws and Pillow's results."""
+
 import random
 from collections import Counter
 from typing import Any
@@ -19,30 +21,45 @@ PILLOW = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+
+def operations(name: str, *arguments: float) -> list[Operation]:
+    """The operation with each of some arguments."""
+    return [Operation(name, argument) for argument in arguments]
+
+
+FACTORS = (0.1, 0.37, 1.0, 1.63, 1.9)
 COLORS = [
     Operation("Invert"),
     Operation("AutoContrast"),
     Operation("Equalize"),
-    *(Operation("Posterize", bits) for bits in (1, 3, 4, 8)),
-    *(Operation("Solarize", level) for level in (0, 77, 256)),
-    *(Operation("SolarizeAdd", added) for added in (0, 77, 110)),
-    *(
-        Operation(name, factor)
-        for name in ("Brightness", "Contrast", "Color", "Sharpness")
-        for factor in (0.1, 0.37, 1.0, 1.63, 1.9)
-    ),
-    *(Operation("Desaturate", share) for share in (0.5, 0.93)),
-    *(Operation("GaussianBlur", radius) for radius in (0.3, 1.3, 2.0)),
+    *operations("Posterize", 1, 3, 4, 8),
+    *operations("Solarize", 0, 77, 256),
+    *operations("SolarizeAdd", 0, 77, 110),
+    *operations("Brightness", *FACTORS),
+    *operations("Contrast", *FACTORS),
+    *operations("Color", *FACTORS),
+    *operations("Sharpness", *FACTORS),
+    *operations("Desaturate", 0.5, 0.93),
+    *operations("GaussianBlur", 0.3, 1.3, 2.0),
 ]
 MOVES = [
-    *(Operation("Rotate", degrees) for degrees in (-30.0, -7.1, 0.0, 21.3)),
-    *(Operation(name, factor) for name in ("ShearX", "ShearY") for factor in (-0.3, 0.0, 0.21)),
-    *(
-        Operation(name, share)
-        for name in ("TranslateXRel", "TranslateYRel")
-        for share in (-0.45, -0.1234, 0.3)
-    ),
+    *operations("Rotate", -30.0, -7.1, 0.0, 21.3),
+    *operations("ShearX", -0.3, 0.0, 0.21),
+    *operations("ShearY", -0.3, 0.0, 0.21),
+    *operations("TranslateXRel", -0.45, -0.1234, 0.3),
+    *operations("TranslateYRel", -0.45, -0.1234, 0.3),
 ]
+
+
+def published_rand_augment() -> RandAugment:
+    return RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+
+
+def augment(operation: Operation, *, interpolation: str = "bicubic") -> np.ndarray:
+    """What our operation makes of the whole frames, as planes (3, T, H, W)."""
+    rand_augment = RandAugment(PUBLISHED_POLICY, interpolation=interpolation)
+    return rand_augment.apply(FRAMES, (operation,), box=WHOLE)
 
 
 def noise_and_scenes() -> np.ndarray:
@@ -72,154 +89,151 @@ def by_timm(operation: Operation, *, interpolation: str = "bicubic") -> np.ndarr
 
 
 @pytest.mark.parametrize("operation", COLORS, ids=str)
-def test_colors_equal_those_of_timm_in_every_bit(operation: Operation) -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(
-        FRAMES, (operation,), box=WHOLE
-    )
-    assert np.array_equal(result, by_timm(operation))
+def test_colors_are_bit_identical_to_timm(operation: Operation) -> None:
+    assert np.array_equal(augment(operation), by_timm(operation))
 
 
 @pytest.mark.parametrize("operation", MOVES, ids=str)
-def test_moves_equal_those_of_timm_but_for_one_level_in_a_thousandth_of_the_values(
-    operation: Operation,
-) -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(
-        FRAMES, (operation,), box=WHOLE
-    )
-    difference = np.abs(result.astype(int) - by_timm(operation))
+def test_few_values_of_moves_differ_from_timm(operation: Operation) -> None:
+    difference = np.abs(augment(operation).astype(int) - by_timm(operation))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize("operation", MOVES, ids=str)
-def test_bilinear_moves_differ_from_those_of_timm_by_one_level_at_most(
-    operation: Operation,
-) -> None:
-    # More often than bicubic ones: where the exact sum is a whole number, float64 falls just below it and is cut off.
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bilinear").apply(
-        FRAMES, (operation,), box=WHOLE
-    )
+def test_bilinear_moves_differ_from_timm_by_one_level(operation: Operation) -> None:
+    # They differ more often than bicubic moves. If the exact sum is an integer, float64 can end up
+    # just below it and is truncated.
+    result = augment(operation, interpolation="bilinear")
     difference = np.abs(result.astype(int) - by_timm(operation, interpolation="bilinear"))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.03
 
 
 @pytest.mark.parametrize("operation", MOVES, ids=str)
-def test_moves_to_the_nearest_pixel_take_that_of_timm_but_for_ties(operation: Operation) -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="nearest").apply(
-        FRAMES, (operation,), box=WHOLE
-    )
+def test_nearest_moves_equal_timm_except_for_ties(operation: Operation) -> None:
+    result = augment(operation, interpolation="nearest")
     assert (result != by_timm(operation, interpolation="nearest")).mean() < 5e-3
 
 
 @pytest.mark.parametrize("operation", COLORS + MOVES, ids=str)
-def test_a_region_is_the_part_of_the_whole(operation: Operation) -> None:
-    augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
-    whole = augment.apply(FRAMES, (operation,), box=WHOLE)
+def test_a_region_equals_that_of_the_whole_frame(operation: Operation) -> None:
+    rand_augment = published_rand_augment()
+    whole = rand_augment.apply(FRAMES, (operation,), box=WHOLE)
     for region in REGIONS:
         rows, columns = region.slices
-        assert np.array_equal(
-            augment.apply(FRAMES, (operation,), box=region), whole[:, :, rows, columns]
-        )
+        result = rand_augment.apply(FRAMES, (operation,), box=region)
+        assert np.array_equal(result, whole[:, :, rows, columns])
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_region_after_several_operations_is_the_part_of_one_operation_after_the_other(
-    seed: int,
-) -> None:
-    augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+def test_a_region_after_several_operations_is_exact(seed: int) -> None:
+    rand_augment = published_rand_augment()
     rng = np.random.default_rng(seed)
     everything = COLORS + MOVES
-    operations = tuple(everything[number] for number in rng.choice(len(everything), 4))
-    step_by_step = FRAMES
-    for operation in operations:
-        step_by_step = augment.apply(step_by_step, (operation,), box=WHOLE).transpose(1, 2, 3, 0)
+    drawn = tuple(everything[index] for index in rng.choice(len(everything), 4))
+
+    whole = FRAMES
+    for operation in drawn:
+        whole = rand_augment.apply(whole, (operation,), box=WHOLE).transpose(1, 2, 3, 0)
+
     for region in REGIONS:
         rows, columns = region.slices
-        expected = step_by_step[:, rows, columns].transpose(3, 0, 1, 2)
-        assert np.array_equal(augment.apply(FRAMES, operations, box=region), expected)
+        expected = whole[:, rows, columns].transpose(3, 0, 1, 2)
+        assert np.array_equal(rand_augment.apply(FRAMES, drawn, box=region), expected)
 
 
 def test_no_operation_makes_no_copy() -> None:
-    result = RandAugment(PUBLISHED_POLICY, interpolation="bicubic").apply(
-        FRAMES, (), box=REGIONS[0]
-    )
+    result = published_rand_augment().apply(FRAMES, (), box=REGIONS[0])
     assert np.shares_memory(result, FRAMES)
     assert np.array_equal(result, FRAMES[:, 37:97, 61:131].transpose(3, 0, 1, 2))
 
 
-def test_all_frames_are_treated_alike() -> None:
-    augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
+def test_all_frames_get_the_same_augmentation() -> None:
+    rand_augment = published_rand_augment()
     frames = np.repeat(FRAMES[1:2], 3, axis=0)
     for seed in range(20):
-        result = augment.apply(frames, augment.draw(np.random.default_rng(seed)), box=WHOLE)
+        drawn = rand_augment.draw(np.random.default_rng(seed))
+        result = rand_augment.apply(frames, drawn, box=WHOLE)
         assert (result == result[:, :1]).all()
 
 
-def test_draws_are_a_function_of_the_generator_and_leave_the_global_ones_alone() -> None:
-    augment = RandAugment(PUBLISHED_POLICY, interpolation="bicubic")
-    random.seed(3)
-    np.random.seed(3)
+def seed_global_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def test_draws_depend_on_their_generator_alone() -> None:
+    rand_augment = published_rand_augment()
+    seed_global_generators(3)
     expected_next = random.random(), np.random.random()
-    random.seed(3)
-    np.random.seed(3)
-    first = [augment.draw(np.random.default_rng(seed)) for seed in range(10)]
+
+    seed_global_generators(3)
+    first = [rand_augment.draw(np.random.default_rng(seed)) for seed in range(10)]
     assert (random.random(), np.random.random()) == expected_next
+
     random.seed(4)
-    assert [augment.draw(np.random.default_rng(seed)) for seed in range(10)] == first
+    assert [rand_augment.draw(np.random.default_rng(seed)) for seed in range(10)] == first
     assert len(set(first)) > 5
 
 
-def drawn_by_timm(policy: str, count: int) -> list[Operation]:
-    """What timm itself calls its functions with, over `count` images."""
+def drawn_by_timm(policy: str, *, num_images: int) -> list[Operation]:
+    """The operations that timm calls over some images."""
     transform = rand_augment_transform(policy, {"interpolation": None})
     calls: list[Operation] = []
     for operation in transform.ops:
         name = operation.name.removesuffix("Increasing")
 
-        def note(image: object, *arguments: float, called: str = name, **options: object) -> object:
+        def record(
+            image: object, *arguments: float, called: str = name, **options: object
+        ) -> object:
             calls.append(Operation(called, *arguments))
             return image
 
-        operation.aug_fn = note
-    random.seed(0)
-    np.random.seed(0)
-    for _ in range(count):
+        operation.aug_fn = record
+
+    seed_global_generators(0)
+    for _ in range(num_images):
         transform(object())
     return calls
 
 
-def arguments_of(operations: list[Operation], name: str) -> np.ndarray:
-    return np.sort([operation.argument for operation in operations if operation.name == name])
+def sorted_arguments(drawn: list[Operation], name: str) -> np.ndarray:
+    return np.sort([operation.argument for operation in drawn if operation.name == name])
 
 
 def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
-    """The largest difference of the shares of two sorted samples that lie below a value."""
+    """The largest difference between the empirical distributions of two sorted samples."""
     values = np.concatenate([first, second])
-    below = [
-        np.searchsorted(sample, values, side="right") / len(sample) for sample in (first, second)
-    ]
-    return float(np.abs(below[0] - below[1]).max())
+    below_first = np.searchsorted(first, values, side="right") / len(first)
+    below_second = np.searchsorted(second, values, side="right") / len(second)
+    return float(np.abs(below_first - below_second).max())
 
 
 @pytest.mark.parametrize(
     "policy", [PUBLISHED_POLICY, "rand-m9-n2-mstd101-p0.7", "rand-m5-n3-mstd1-inc1-tweights"]
 )
-def test_operations_and_arguments_are_drawn_as_timm_draws_them(policy: str) -> None:
-    count = 6000
-    theirs = drawn_by_timm(policy, count)
-    augment, rng = RandAugment(policy, interpolation="bicubic"), np.random.default_rng(1)
-    ours = [operation for _ in range(count) for operation in augment.draw(rng)]
-    assert len(ours) == pytest.approx(len(theirs), rel=0.03)
-    expected, actual = (Counter(operation.name for operation in drawn) for drawn in (theirs, ours))
-    assert set(actual) == set(expected)
-    for name, times in expected.items():
-        assert actual[name] == pytest.approx(
-            times, abs=5 * (2 * times) ** 0.5
-        )  # five standard deviations
-        # Samples of one distribution are further apart once in ten thousand times.
-        distance = kolmogorov_smirnov(arguments_of(theirs, name), arguments_of(ours, name))
-        assert distance < 2.23 * (2 / times) ** 0.5
+def test_draws_have_the_distribution_of_timm(policy: str) -> None:
+    num_images = 6000
+    expected = drawn_by_timm(policy, num_images=num_images)
+    rand_augment, rng = RandAugment(policy, interpolation="bicubic"), np.random.default_rng(1)
+    actual: list[Operation] = []
+    for _ in range(num_images):
+        actual += rand_augment.draw(rng)
+    assert len(actual) == pytest.approx(len(expected), rel=0.03)
+
+    expected_counts = Counter(operation.name for operation in expected)
+    actual_counts = Counter(operation.name for operation in actual)
+    assert set(actual_counts) == set(expected_counts)
+    for name, count in expected_counts.items():
+        five_deviations = 5 * (2 * count) ** 0.5
+        assert actual_counts[name] == pytest.approx(count, abs=five_deviations)
+
+        # Samples of one distribution exceed this distance once in ten thousand times.
+        distance = kolmogorov_smirnov(
+            sorted_arguments(expected, name), sorted_arguments(actual, name)
+        )
+        assert distance < 2.23 * (2 / count) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -232,21 +246,20 @@ def test_operations_and_arguments_are_drawn_as_timm_draws_them(policy: str) -> N
         "rand-m15-mmax20-inc1",
     ],
 )
-def test_policies_of_timm_are_understood(policy: str) -> None:
-    augment, rng = RandAugment(policy, interpolation="bicubic"), np.random.default_rng(0)
+def test_the_policies_of_timm_are_supported(policy: str) -> None:
+    rand_augment, rng = RandAugment(policy, interpolation="bicubic"), np.random.default_rng(0)
     for _ in range(20):
-        result = augment.apply(FRAMES[:1], augment.draw(rng), box=REGIONS[0])
+        result = rand_augment.apply(FRAMES[:1], rand_augment.draw(rng), box=REGIONS[0])
         assert result.shape == (3, 1, 60, 70)
 
 
 @pytest.mark.parametrize("policy", ["random", "rand-x9", "m7-n4"])
-def test_a_policy_that_timm_does_not_know_is_refused(policy: str) -> None:
+def test_a_policy_unknown_to_timm_is_refused(policy: str) -> None:
     with pytest.raises(ValueError, match=f"'{policy}' is not a RandAugment policy"):
         RandAugment(policy, interpolation="bicubic")
 
 
 def test_an_unknown_interpolation_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="'cubic' is not an interpolation; choose from nearest, bilinear, bicubic"
-    ):
+    message = "'cubic' is not an interpolation. Choose from nearest, bilinear, bicubic"
+    with pytest.raises(ValueError, match=message):
         RandAugment(PUBLISHED_POLICY, interpolation="cubic")

@@ -1,0 +1,130 @@
+"""Lists in the formats of this project: readers, and the writer of their rows."""
+
+import re
+from dataclasses import dataclass
+
+from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.list_columns import (
+    NUMBER,
+    RowLayout,
+    field_gap,
+    read_columns,
+    spanned_row,
+)
+from slowfast.datasets.text_files import open_text
+
+
+@dataclass(frozen=True)
+class Source:
+    """Annotation list of one split, with everything a reader needs to parse it.
+
+    Attributes:
+        list_path: Path of the list: a file, a folder, or a pattern that matches several files.
+        num_classes: Number of classes. Every label of the list is below it.
+        split_name: Name of the split in the files of the dataset, such as `validation`.
+        class_names: Class names in the order of the labels. Empty if the list holds the labels.
+        separator: Text between the fields of a row (DATA.PATH_LABEL_SEPARATOR). "" detects it.
+        video_template: Format string that turns the fields of a row into the path of the video.
+        path_prefix: Folder that the paths of videos are relative to (DATA.PATH_PREFIX).
+    """
+
+    list_path: str
+    num_classes: int = 0
+    split_name: str = ""
+    class_names: tuple[str, ...] = ()
+    separator: str = ""
+    video_template: str = ""
+    path_prefix: str = ""
+
+
+def read_path_list(source: Source) -> Annotations:
+    """Return the rows of a list of `path<separator>label` lines.
+
+    The path may contain the separator. It may be quoted as in RFC 4180, which keeps leading and
+    trailing blanks and doubles the quotes inside. The label of a quoted path may be quoted too.
+
+    A line `path<separator>label<separator>start<separator>end` describes a span of a video file in
+    seconds. Its path must end in a file suffix.
+
+    Args:
+        source: The list. Without a separator, the first row that ends in a number tells whether it
+            is a comma, a semicolon, or white space.
+
+    Raises:
+        FileNotFoundError: If the list does not exist.
+        ValueError: If the list is empty or has invalid rows, which the message names by line.
+    """
+    separator = source.separator or _detect_separator(source.list_path)
+    between = repr(separator) if separator else "tabs or spaces"
+    layout = RowLayout(
+        separator=separator,
+        num_numbers=1,
+        ending=rf"\S{field_gap(separator)}{NUMBER}",
+        expected=f"a path and a class number with {between} between (DATA.PATH_LABEL_SEPARATOR)",
+    )
+
+    columns = read_columns(source.list_path, layout, num_classes=source.num_classes)
+    return Annotations(columns.paths, columns.numbers[0], spans=columns.spans)
+
+
+def read_frame_list(source: Source) -> Annotations:
+    """Return the rows of a list of `folder num_frames label` lines.
+
+    The folder may contain spaces, and may be quoted as in `read_path_list`.
+
+    Raises:
+        FileNotFoundError: If the list does not exist.
+        ValueError: If the list is empty or has invalid rows, which the message names by line.
+    """
+    layout = RowLayout(
+        separator=None,
+        num_numbers=2,
+        ending=rf"\S\s+0{{0,8}}[1-9]\d{{0,8}}\s+{NUMBER}",
+        expected="a folder, its number of frames and a class number",
+    )
+
+    columns = read_columns(source.list_path, layout, num_classes=source.num_classes)
+    num_frames, labels = columns.numbers
+    return Annotations(columns.paths, labels, num_frames=num_frames)
+
+
+def format_row(path: str, *numbers: float, separator: str) -> str:
+    """Return the line of a list that is read back as this path and these numbers.
+
+    The path is quoted if it would be misread otherwise.
+
+    Raises:
+        ValueError: If no list can hold the path because it has a line break or is not UTF-8.
+    """
+    _check_path(path)
+
+    fields = [f"{number:.12g}" for number in numbers]
+    row = separator.join([path, *fields])
+    is_misread = path.startswith(('"', "\ufeff")) or path != path.strip()
+    if is_misread or re.fullmatch(spanned_row(separator if separator.strip() else None), row):
+        quoted = '"{}"'.format(path.replace('"', '""'))
+        row = separator.join([quoted, *fields])
+    return row + "\n"
+
+
+def _check_path(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{path!r}: the name is not UTF-8, as a list must be. Rename the file"
+        ) from error
+
+    if "\n" in path or "\r" in path:
+        raise ValueError(
+            f"{path!r}: the name has a line break, which a list cannot hold. Rename it"
+        )
+
+
+def _detect_separator(list_path: str) -> str | None:
+    """Return what precedes the label in the first row that has one, None for white space."""
+    with open_text(list_path) as file:
+        for line in file:
+            if found := re.search(r"([,;\t ])[\t ]*(\d+\.?\d*|\"\d+\.?\d*\")\s*$", line):
+                return None if found[1].isspace() else found[1]
+    return ","
