@@ -1,4 +1,4 @@
-"""Work on many files in processes that may die or hang: a lost file never loses the run."""
+"""A process pool that survives workers that crash or hang."""
 
 import os
 import signal
@@ -6,13 +6,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from slowfast.utils.plugins import import_again, imported_plugins
+from slowfast.utils.progress_bar import progress_bar
+
+__all__ = ["Failure", "map_in_processes", "progress_bar"]
+
+EXIT_SECONDS = 5  # a process that waits for an unresponsive file server cannot be killed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,32 +32,36 @@ class Failure(NamedTuple):
 def map_in_processes(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, timeout: float
 ) -> Generator[tuple[Item, Result | Failure], None, None]:
-    """Yield each item with its result, or with its Failure, in the order in which they are done.
+    """Yield each item with its result or its `Failure`, in the order in which they finish.
 
-    A process holds one item at a time, so that the item that killed it is known, and a new process takes its place.
-    The pools of `concurrent.futures` break as a whole when a process dies, and cannot stop one that hangs.
+    Each process works on one item at a time, so the item that crashed it is known. A process that
+    crashes or hangs is replaced. The pools of `concurrent.futures` break as a whole if a process
+    dies, and they cannot stop one that hangs.
 
     Args:
-        function: picklable; if it raises, the item's Failure is `crashed`.
-        items: taken one by one, as processes become free.
-        num_workers: processes.
-        timeout: seconds that one item may take.
+        function: A picklable function. If it raises, the item is reported as `crashed`.
+        items: The items, taken one by one as processes become free.
+        num_workers: The number of processes.
+        timeout: The time limit for one item, in seconds.
 
     Raises:
-        ValueError: there are to be no processes.
+        ValueError: If `num_workers` is less than 1.
     """
     if num_workers < 1:
-        raise ValueError(f"{num_workers} processes are to do the work; use 1 or more")
+        raise ValueError(f"the number of processes is {num_workers}. Use 1 or more")
+
     waiting = iter(items)
     workers = [_Worker(function, timeout=timeout) for _ in range(num_workers)]
     try:
-        busy = [worker for worker in workers if worker.take_from(waiting)]
+        busy = [worker for worker in workers if worker.start_next(waiting)]
+
         while busy:
             first_deadline = min(worker.deadline for worker in busy)
             wait([worker.connection for worker in busy], max(first_deadline - time.monotonic(), 0))
+
             for worker in [worker for worker in busy if worker.is_done()]:
-                item, outcome = worker.item, worker.outcome()
-                if not worker.take_from(waiting):
+                item, outcome = worker.item, worker.take_outcome()
+                if not worker.start_next(waiting):
                     busy.remove(worker)
                 yield item, outcome
     finally:
@@ -61,14 +69,8 @@ def map_in_processes(
             worker.kill()
 
 
-def progress_bar(title: str, *, total: int, unit: str) -> tqdm:
-    """Return a bar on the standard error, redrawn at once on a terminal and every half minute in a log file."""
-    interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(desc=title, total=total, unit=unit, mininterval=interval, smoothing=0.05)
-
-
 class _Worker(Generic[Item, Result]):
-    """A process and the item that it works on; a new process after each that died or hung."""
+    """A process and the item it works on. A process that crashes or hangs is replaced."""
 
     item: Item
     deadline: float
@@ -79,11 +81,12 @@ class _Worker(Generic[Item, Result]):
         self._start()
 
     def _start(self) -> None:
-        # A server that has done the imports forks the process: it starts at once, and has no other's pipe open, so that
-        # a dead end is seen on both sides.
+        # Processes are forked from a server that has done the imports. They start at once and
+        # inherit no pipe of another worker, so both ends notice when the other one dies.
         context = get_context("forkserver")
         context.set_forkserver_preload([getattr(self._function, "func", self._function).__module__])
         _start_server()
+
         self.connection, far_end = context.Pipe()
         arguments = (self._function, far_end, os.getcwd(), imported_plugins())
         self._process = context.Process(target=_work, args=arguments, daemon=True)
@@ -91,12 +94,13 @@ class _Worker(Generic[Item, Result]):
         far_end.close()
         self._is_ready = False
 
-    def take_from(self, items: Iterator[Item]) -> bool:
-        """Start on the next item; return whether there is one."""
+    def start_next(self, items: Iterator[Item]) -> bool:
+        """Send the next item to the process and return whether there was one."""
         for self.item in items:
-            if not self._is_ready:  # the start is not counted in the time of an item
+            if not self._is_ready:  # the time limit does not include starting the process
                 self.connection.recv()
                 self._is_ready = True
+
             self.connection.send(self.item)
             self.deadline = time.monotonic() + self._timeout
             return True
@@ -105,45 +109,69 @@ class _Worker(Generic[Item, Result]):
     def is_done(self) -> bool:
         return self.connection.poll() or time.monotonic() > self.deadline
 
-    def outcome(self) -> Result | Failure:
-        """Return what came out of the item, which must be done."""
+    def take_outcome(self) -> Result | Failure:
+        """Return the outcome of the item, for which `is_done` must be true."""
         failure = Failure("timeout", f"not done after {self._timeout:g} s")
         if self.connection.poll():
             try:
                 return self.connection.recv()
             except (EOFError, ConnectionResetError):
                 self._process.join()
-                failure = Failure("crashed", _cause_of_death(self._process.exitcode))
+                failure = Failure("crashed", _describe_exit(self._process.exitcode))
+
         self.kill()
         self._start()
         return failure
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join(5)  # one that waits for a dead file server cannot be ended
+        self._process.join(EXIT_SECONDS)
         self.connection.close()
 
 
 def _start_server() -> None:
-    """Start the server of processes, unless it runs; Ctrl-C reaches neither it nor them, not even while they import."""
-    resource_tracker.ensure_running()  # else the server starts it, which would let Ctrl-C through again
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT}
-    )  # as the new process will have it
+    """Start the server that forks the workers, unless it is running.
+
+    Ctrl-C must reach neither the server nor the workers, not even while they import. They inherit
+    the signal mask of this thread.
+    """
+    resource_tracker.ensure_running()  # the server would start it with SIGINT unblocked
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        with _exported_sys_path():
+            forkserver.ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+
+
+@contextmanager
+def _exported_sys_path() -> Iterator[None]:
+    """Let the processes started in this block import from where this process does.
+
+    The server does not receive `sys.path` before it imports, and would search its folder first.
+    """
+    exported = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    previous = {name: os.environ.get(name) for name in exported}
+    os.environ.update(exported)
+    try:
+        yield
+    finally:
+        for name, value in previous.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _work(
     function: Callable[[Any], Any], connection: Connection, folder: str, plugins: tuple[str, ...]
 ) -> None:
-    """Answer items with results, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.chdir(folder)  # multiprocessing goes where the parent started, not where it is
+    """Answer items with results until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    os.chdir(folder)  # multiprocessing uses the folder in which the parent was started
     import_again(plugins)
+
     try:
         connection.send(None)
         while True:
@@ -157,15 +185,18 @@ def _work(
         pass
 
 
-def _end_with_parent() -> None:
-    """Stop at once when the parent is gone: it may have been started anew, and be at work on the same file."""
+def _exit_with_parent() -> None:
+    """Exit as soon as the parent is gone.
+
+    The same command may have been started again and may be working on the same file.
+    """
     parent = parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _cause_of_death(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return f"its process was ended by {signal.Signals(-exit_code).name}"
     return f"its process ended with status {exit_code}"

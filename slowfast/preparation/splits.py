@@ -1,7 +1,7 @@
-"""Which videos are for training, validation or the test, and which are in which fold.
+"""Assignment of videos to training, validation and test, and to the folds of a cross-validation.
 
-An assignment is a function of the names of the videos and of what was assigned before, so that
-adding videos moves none. Videos of one group are never torn apart.
+An assignment is a function of the names of the videos and of earlier assignments, so adding videos
+moves no others. Videos of a group stay together.
 """
 
 import hashlib
@@ -13,30 +13,36 @@ from typing import TypeVar
 
 from slowfast.utils.text import count, some
 
-FEWEST_HELD_OUT = 3  # validation or test videos of a class, if that is at most a fifth of it
+SPLITS = ("train", "val", "test")
+# The least number of validation and test videos of a class, unless that is over a fifth of it.
+MIN_HELD_OUT = 3
 
 GroupOf = Callable[[str], str]
-Side = TypeVar("Side", str, int)  # a split or a fold
+Subset = TypeVar("Subset", str, int)  # a split or a fold
 
 
 def split_sizes(num_videos: int, *, shares: Mapping[str, float]) -> dict[str, int]:
     """Return how many videos of a class each split gets.
 
-    Validation and test get their shares, but at least 3 videos each, or a fifth of the class where
-    that is less, and at least 1. Of 2 videos, one is held out; a single one is for training. A
+    Validation and test get their shares, but at least 3 videos each, or a fifth of the class if
+    that is less, and at least 1. Of 2 videos, one is held out. A single video is for training. A
     share of 0 means none.
 
     Args:
-        num_videos: Number of videos of the class.
-        shares: Shares for val and test.
+        num_videos: The number of videos of the class.
+        shares: The shares for val and test.
     """
-    floor = max(min(FEWEST_HELD_OUT, num_videos // 5), 1)
+    least = max(min(MIN_HELD_OUT, num_videos // 5), 1)
     sizes = {"train": num_videos}
     for split in ("val", "test"):
-        # One video is left for training, and one for the test if that is still to come.
-        num_reserved = 1 + (split == "val" and shares["test"] > 0 and num_videos > 2)
-        wanted = max(round(num_videos * shares[split]), floor) if shares[split] else 0
-        sizes[split] = max(min(wanted, sizes["train"] - num_reserved), 0)
+        num_reserved = 1  # training gets one
+        if split == "val" and shares["test"] > 0 and num_videos > 2:
+            num_reserved += 1  # the test comes next
+
+        num_wanted = 0
+        if shares[split]:
+            num_wanted = max(round(num_videos * shares[split]), least)
+        sizes[split] = max(min(num_wanted, sizes["train"] - num_reserved), 0)
         sizes["train"] -= sizes[split]
     return sizes
 
@@ -51,38 +57,45 @@ def assign_splits(
 ) -> dict[str, str]:
     """Return the split of each video: train, val or test.
 
-    Without groups, each class is divided into `split_sizes`. A group goes to val or test if that
-    brings the classes in it nearer to these sizes, and leaves videos of them for training.
+    Without groups, each class is divided according to `split_sizes`. A group goes to val or test if
+    that brings its classes closer to these sizes and leaves some of their videos for training.
 
     Args:
-        classes: Videos of each class.
-        shares: Shares of each class for val and test.
-        seed: Seed of the order in which groups are taken.
-        group_of: From a video to its group; the video itself if there are no groups.
-        kept: Splits that were assigned before.
+        classes: The videos of each class.
+        shares: The shares of each class for val and test.
+        seed: The seed of the order in which groups are assigned.
+        group_of: A function from a video to its group, see `group_by`.
+        kept: The splits of earlier assignments.
 
     Raises:
-        ValueError: A group is in two splits already.
+        ValueError: If a group is in two splits already.
     """
-    class_of = {video: name for name, videos in classes.items() for video in videos}
-    assigned, groups = _follow_kept(class_of, group_of=group_of, kept=kept)
+    class_of = _class_of_each(classes)
+    assigned, groups = _assign_kept_groups(class_of, group_of=group_of, kept=kept)
     sizes = {name: split_sizes(len(videos), shares=shares) for name, videos in classes.items()}
     num_assigned = Counter((split, class_of[video]) for video, split in assigned.items())
-    num_free = Counter(name for videos in groups.values() for name in {class_of[v] for v in videos})
-    num_free.update(class_of[video] for video, split in assigned.items() if split == "train")
+
+    # The number of groups of each class that training may get.
+    num_free = Counter(class_of[video] for video, split in assigned.items() if split == "train")
+    for videos in groups.values():
+        num_free.update({class_of[video] for video in videos})
 
     for split in ("val", "test"):
         missing = {name: sizes[name][split] - num_assigned[split, name] for name in classes}
-        for group in _in_order(groups, seed=seed):
-            held = Counter(class_of[video] for video in groups[group])
-            gain = sum(abs(missing[n]) - abs(missing[n] - number) for n, number in held.items())
-            if gain > 0 and all(num_free[name] > 1 for name in held):
+        for group in _shuffle(groups, seed=seed):
+            group_sizes = Counter(class_of[video] for video in groups[group])
+            gain = sum(
+                abs(missing[name]) - abs(missing[name] - size) for name, size in group_sizes.items()
+            )
+            if gain > 0 and all(num_free[name] > 1 for name in group_sizes):
                 assigned |= dict.fromkeys(groups.pop(group), split)
-                num_free.subtract(held.keys())
-                for name, number in held.items():
-                    missing[name] -= number
-    rest = [video for videos in groups.values() for video in videos]
-    return assigned | dict.fromkeys(rest, "train")
+                num_free.subtract(group_sizes.keys())
+                for name, size in group_sizes.items():
+                    missing[name] -= size
+
+    for videos in groups.values():
+        assigned |= dict.fromkeys(videos, "train")
+    return assigned
 
 
 def assign_folds(
@@ -93,50 +106,52 @@ def assign_folds(
     group_of: GroupOf,
     kept: Mapping[str, int],
 ) -> dict[str, int]:
-    """Return the fold of each video, from 1; every class is spread over the folds evenly.
+    """Return the fold of each video, from 1. Every class is spread evenly over the folds.
 
     Args:
-        classes: Videos of each class.
-        num_folds: Number of folds.
-        seed: Seed of the order in which groups of one size are taken.
-        group_of: From a video to its group, as in `assign_splits`.
-        kept: Folds that were assigned before.
+        classes: The videos of each class.
+        num_folds: The number of folds.
+        seed: The seed of the order in which groups of the same size are assigned.
+        group_of: A function from a video to its group, see `group_by`.
+        kept: The folds of earlier assignments.
 
     Raises:
-        ValueError: A group is in two folds already.
+        ValueError: If a group is in two folds already.
     """
-    class_of = {video: name for name, videos in classes.items() for video in videos}
-    assigned, groups = _follow_kept(class_of, group_of=group_of, kept=kept)
+    class_of = _class_of_each(classes)
+    assigned, groups = _assign_kept_groups(class_of, group_of=group_of, kept=kept)
     num_assigned = Counter((fold, class_of[video]) for video, fold in assigned.items())
     totals = Counter(assigned.values())
 
-    # Large groups come first, as small ones can even out what they leave.
-    for group in sorted(_in_order(groups, seed=seed), key=lambda group: -len(groups[group])):
-        held = Counter(class_of[video] for video in groups[group])
-        loads = {
-            fold: sum(number * num_assigned[fold, name] for name, number in held.items())
-            for fold in range(1, num_folds + 1)
-        }
-        best = min(loads, key=lambda fold: (loads[fold], totals[fold], fold))
+    # Large groups come first, as small ones can even out the difference they leave.
+    for group in sorted(_shuffle(groups, seed=seed), key=lambda group: -len(groups[group])):
+        group_sizes = Counter(class_of[video] for video in groups[group])
+
+        def load(fold: int, group_sizes: Counter[str] = group_sizes) -> tuple[int, int, int]:
+            overlap = sum(size * num_assigned[fold, name] for name, size in group_sizes.items())
+            return overlap, totals[fold], fold
+
+        best = min(range(1, num_folds + 1), key=load)
         assigned |= dict.fromkeys(groups[group], best)
-        totals[best] += held.total()
-        num_assigned.update({(best, name): number for name, number in held.items()})
+        totals[best] += group_sizes.total()
+        num_assigned.update({(best, name): size for name, size in group_sizes.items()})
     return assigned
 
 
 def group_by(pattern: str, videos: Iterable[str]) -> GroupOf:
-    """Return a function from a video to its group: what a pattern finds in its path without suffix.
+    """Return a function from a video to its group, which a pattern finds in its path.
 
     Args:
-        pattern: Regular expression. If it has parts in parentheses, these alone are the group. "":
-            no groups, each video is one by itself.
-        videos: Paths that the pattern must be found in.
+        pattern: A regular expression that is searched for in the path without suffix. If it has
+            parentheses, the text in them is the group. With "", each video is its own group.
+        videos: The paths, in each of which the pattern must be found.
 
     Raises:
-        ValueError: It is no regular expression, or not found in some path.
+        ValueError: If the pattern is no regular expression, or is not found in some path.
     """
     if not pattern:
         return str
+
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -149,38 +164,48 @@ def group_by(pattern: str, videos: Iterable[str]) -> GroupOf:
     def group_of(video: str) -> str:
         match = expression.search(splitext(video)[0])
         assert match is not None
-        return "\n".join(part or "" for part in match.groups()) if match.groups() else match[0]
+        if match.groups():
+            return "\n".join(text or "" for text in match.groups())
+        return match[0]
 
     return group_of
 
 
-def _follow_kept(
-    videos: Iterable[str], *, group_of: GroupOf, kept: Mapping[str, Side]
-) -> tuple[dict[str, Side], dict[str, list[str]]]:
-    """What is assigned, with the groups of what was assigned before; and the groups that are free."""
-    side_of_group: dict[str, Side] = {}
-    for video, side in kept.items():
-        if side_of_group.setdefault(group_of(video), side) != side:
+def _class_of_each(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    class_of: dict[str, str] = {}
+    for name, videos in classes.items():
+        class_of |= dict.fromkeys(videos, name)
+    return class_of
+
+
+def _assign_kept_groups(
+    videos: Iterable[str], *, group_of: GroupOf, kept: Mapping[str, Subset]
+) -> tuple[dict[str, Subset], dict[str, list[str]]]:
+    """Assign the groups of earlier assignments, and return the other groups."""
+    subset_of_group: dict[str, Subset] = {}
+    for video, subset in kept.items():
+        known = subset_of_group.setdefault(group_of(video), subset)
+        if known != subset:
             raise ValueError(
-                f"the group of {video} is in {side_of_group[group_of(video)]} and in {side} of the "
-                "lists that are there; --force assigns all videos anew"
+                f"the group of {video} is in {known} and in {subset} of the existing lists. "
+                "Use --force to assign all videos anew"
             )
-    assigned: dict[str, Side] = {}
+
+    assigned: dict[str, Subset] = {}
     groups: dict[str, list[str]] = {}
     for video in videos:
         group = group_of(video)
-        if group in side_of_group:
-            assigned[video] = side_of_group[group]
+        if group in subset_of_group:
+            assigned[video] = subset_of_group[group]
         else:
             groups.setdefault(group, []).append(video)
     return assigned, groups
 
 
-def _in_order(groups: Iterable[str], *, seed: int) -> list[str]:
-    """Groups in an order that depends on the seed and their names alone."""
-    return sorted(
-        groups,
-        key=lambda group: hashlib.sha256(
-            f"{seed}/{group}".encode(errors="surrogateescape")
-        ).digest(),
-    )
+def _shuffle(groups: Iterable[str], *, seed: int) -> list[str]:
+    """Return the groups in an order that depends only on the seed and their names."""
+
+    def digest(group: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{group}".encode(errors="surrogateescape")).digest()
+
+    return sorted(groups, key=digest)

@@ -1,6 +1,5 @@
-import csv
-import json
-import os
+"""Resizing of videos: frames, times, colors and orientation are kept."""
+
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +15,13 @@ from PIL import Image
 
 from slowfast.datasets.decode import VideoFile
 from slowfast.preparation.convert import extract_frames, resize_videos
-from slowfast.preparation.motion import write_video
+from slowfast.preparation.encode import write_video
 
 PaintedNumber = Callable[[NDArray[np.uint8]], list[int]]
 
 
 def gradient(num_frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Frames whose red grows to the right, whose green grows downwards, and whose blue grows with time."""
+    """Return frames with red growing to the right, green downwards and blue with time."""
     frames = np.zeros((num_frames, height, width, 3), np.uint8)
     frames[..., 0] = np.linspace(20, 230, width)
     frames[..., 1] = np.linspace(20, 230, height)[:, None]
@@ -33,7 +32,7 @@ def gradient(num_frames: int, height: int, width: int) -> NDArray[np.uint8]:
 def write_other(
     path: Path, frames: NDArray[np.uint8], *, times: list[int], codec: str, pix_fmt: str
 ) -> None:
-    """Write a video of another codec, with frames at given milliseconds, and with sound."""
+    """Write a video of any codec, with frames at given times in milliseconds, and with sound."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options={"crf": "10", "b": "2M"})
         sound = container.add_stream("aac", rate=48000)
@@ -56,11 +55,11 @@ def write_other(
 
 
 def turn(path: Path) -> None:
-    """Mark an MP4 file as taken with a camera held sideways, as telephones do: a quarter turn to the right."""
+    """Mark an MP4 file as recorded by a phone held sideways, a quarter turn to the right."""
     content = bytearray(path.read_bytes())
-    start = content.index(b"tkhd") + 4 + 40  # of the matrix, in a box of version 0
+    matrix_start = content.index(b"tkhd") + 4 + 40  # in a box of version 0
     matrix = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
-    content[start : start + 36] = b"".join(
+    content[matrix_start : matrix_start + 36] = b"".join(
         number.to_bytes(4, "big", signed=True) for number in matrix
     )
     path.write_bytes(content)
@@ -75,15 +74,7 @@ def resize(videos: Path, out: Path, **settings: Any) -> dict[str, int]:
     return dict(resize_videos(videos, out, num_workers=2, **settings).counts)
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    (tmp_path / "videos/a class").mkdir(parents=True)
-    return tmp_path / "videos"
-
-
-def test_a_large_video_becomes_small_with_the_same_frames_at_the_same_times(
-    videos: Path, tmp_path: Path
-) -> None:
+def test_a_resized_video_has_the_same_frames_and_times(videos: Path, tmp_path: Path) -> None:
     frames, times = gradient(9, 120, 213), [0, 40, 80, 200, 203, 300, 1000, 1033, 1100]
     write_other(
         videos / "a class/wide.mkv", frames, times=times, codec="libvpx-vp9", pix_fmt="yuv420p"
@@ -132,7 +123,7 @@ def test_a_small_h264_file_is_copied_and_nothing_is_enlarged(
     assert read(tmp_path / "out/odd.mp4")[0].shape == (5, 32, 44, 3)
 
 
-def test_a_video_taken_sideways_stands_upright_afterwards(videos: Path, tmp_path: Path) -> None:
+def test_a_video_recorded_sideways_becomes_upright(videos: Path, tmp_path: Path) -> None:
     write_video(videos / "large.mp4", gradient(5, 80, 100))
     write_video(videos / "small.mp4", gradient(5, 32, 40))
     for name in ("large.mp4", "small.mp4"):
@@ -161,8 +152,9 @@ def test_full_range_colors_are_kept(videos: Path, tmp_path: Path) -> None:
     )
 
 
-def test_packets_that_repeat_a_frame_give_none(videos: Path, tmp_path: Path) -> None:
-    # Theora at a higher rate than its source has packets of 0 bytes between the others. NUT can hold them, too.
+def test_packets_that_repeat_a_frame_add_none(videos: Path, tmp_path: Path) -> None:
+    # Theora at a higher rate than its source has packets of 0 bytes between the others, and so
+    # can NUT.
     with av.open(str(videos / "slow.mkv"), "w", format="nut") as container:
         stream: Any = container.add_stream("mpeg4", rate=30, options={"b": "2M"})
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
@@ -201,40 +193,7 @@ def test_keyframes_are_close_together(
     assert np.diff([*keys, 200]).max() <= 32
 
 
-def test_bad_videos_are_listed_with_reasons_and_tried_again(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
-) -> None:
-    good = write_painted(videos / "good.mkv", 10)
-    (videos / "text.mp4").write_text("not a video")
-    write_painted(videos / "long.mp4", 60, g="10")
-    content = bytearray((videos / "long.mp4").read_bytes())
-    with av.open(str(videos / "long.mp4")) as container:
-        packets = [
-            (packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size
-        ]
-    for position, size in packets[30:40]:
-        content[position : position + size] = bytes(size)
-    (videos / "damaged.mkv").write_bytes(content)
-    result = resize_videos(videos, tmp_path / "out", num_workers=2)
-    assert result.counts == {"copied": 1, "resized": 1, "failed": 2}
-    assert result.failed_path == tmp_path / "out/resize_failed.csv"
-    with result.failed_path.open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["path", "reason"]
-    reasons = dict(rows)
-    assert reasons.keys() == {"text.mp4", "damaged.mkv"}
-    assert reasons["text.mp4"] == "invalid data found when processing input"
-    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"good.mp4", "long.mp4"}
-
-    for name in reasons:
-        (videos / name).write_bytes(good.read_bytes())
-    again = resize_videos(videos, tmp_path / "out", num_workers=2)
-    assert again.counts == {"there already": 2, "resized": 2}
-    assert again.failed_path is None
-    assert not (tmp_path / "out/resize_failed.csv").exists()
-
-
-def test_damage_that_only_the_log_tells_is_not_written(videos: Path, tmp_path: Path) -> None:
+def test_damage_that_only_the_log_reports_is_not_written(videos: Path, tmp_path: Path) -> None:
     times = [20 * number for number in range(30)]
     write_other(
         videos / "v.mov", gradient(30, 48, 64), times=times, codec="mjpeg", pix_fmt="yuvj420p"
@@ -253,128 +212,20 @@ def test_damage_that_only_the_log_tells_is_not_written(videos: Path, tmp_path: P
     assert "(at frame 15)" in result.failed_path.read_text()
 
 
-def test_a_bad_video_whose_name_is_not_utf_8_is_listed(videos: Path, tmp_path: Path) -> None:
-    Path(os.fsdecode(bytes(videos) + b"/caf\xe9.mp4")).write_text("not a video")
-    result = resize_videos(videos, tmp_path / "out", num_workers=1)
-    assert result.counts == {"failed": 1}
-    assert result.failed_path is not None
-    assert b"caf\xe9.mp4,invalid data" in result.failed_path.read_bytes()
-
-
-def test_what_is_there_already_is_kept_unless_it_is_cut_off(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
-) -> None:
-    for name in ("one", "two"):
-        write_painted(videos / f"{name}.mkv", 10)
-    resize(videos, tmp_path / "out")
-    one, two = (tmp_path / f"out/{name}.mp4" for name in ("one", "two"))
-    before = one.stat().st_mtime_ns
-    whole = two.read_bytes()
-    two.write_bytes(whole[:-100])
-    assert resize(videos, tmp_path / "out") == {"there already": 1, "resized": 1}
-    assert one.stat().st_mtime_ns == before
-    assert two.read_bytes() == whole
-
-
-def test_a_folder_of_other_settings_is_left_alone(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
-) -> None:
-    write_painted(videos / "one.mkv", 10)
-    resize(videos, tmp_path / "out")
-    with pytest.raises(
-        FileExistsError, match=r'out was made with \{"short_side": 320, "crf": 18\}'
-    ):
-        resize(videos, tmp_path / "out", crf=23)
-    assert json.loads((tmp_path / "out/resize.json").read_text()) == {"short_side": 320, "crf": 18}
-
-
-def test_two_videos_never_become_one(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
-) -> None:
-    write_painted(videos / "one.mkv", 10)
-    write_painted(videos / "one.mp4", 10)
-    with pytest.raises(
-        ValueError, match=r"one\.mkv and .*one\.mp4 would both become .*out/one\.mp4; rename one"
-    ):
-        resize(videos, tmp_path / "out")
-
-
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none: no such folder, or no videos in it"):
         resize(tmp_path / "none", tmp_path.parent / "out")
     with pytest.raises(ValueError, match=r"321 pixels; H\.264 needs an even number"):
         resize(tmp_path, tmp_path.parent / "out", short_side=321)
-    with pytest.raises(ValueError, match="crf is 60; use 0"):
+    with pytest.raises(ValueError, match=r"crf is 60. Use 0"):
         resize(tmp_path, tmp_path.parent / "out", crf=60)
     with pytest.raises(
-        ValueError, match=r"small lies in .*, whose videos are to be read; choose another folder"
+        ValueError, match=r"small lies in .*, the folder of the videos. Choose another folder"
     ):
         resize(tmp_path, tmp_path / "small")
-    with pytest.raises(ValueError, match=r"the frame rate is -1; use frames per second"):
+    with pytest.raises(ValueError, match=r"the frame rate is -1. Use frames per second"):
         extract_frames(tmp_path, tmp_path.parent / "out", fps=-1, num_workers=1)
     with pytest.raises(ValueError, match=r"'frame\.jpg' gives all frames one name"):
         extract_frames(tmp_path, tmp_path.parent / "out", template="frame.jpg", num_workers=1)
-    with pytest.raises(ValueError, match="quality is 0; use 1 to 100"):
+    with pytest.raises(ValueError, match=r"quality is 0. Use 1 to 100"):
         extract_frames(tmp_path, tmp_path.parent / "out", quality=0, num_workers=1)
-
-
-def test_frames_at_a_constant_rate_are_those_that_ffmpeg_would_extract(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path], painted_number: PaintedNumber
-) -> None:
-    # At 15 frames/s, every frame stands for two ticks of 30 frames/s.
-    write_painted(videos / "a class/slow.mp4", 12, fps=15)
-    counts = extract_frames(
-        videos, tmp_path / "out", template="img_{:05d}.jpg", num_workers=2
-    ).counts
-    assert counts == {"written": 1}
-    folder = tmp_path / "out/a class/slow"
-    files = sorted(folder.iterdir())
-    assert [path.name for path in files] == [
-        f"img_{number:05d}.jpg" for number in range(1, len(files) + 1)
-    ]
-    numbers = painted_number(np.stack([np.asarray(Image.open(path)) for path in files]))
-    assert numbers == [number // 2 for number in range(24)]
-
-
-def test_all_frames_of_the_file_are_written_once(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path], painted_number: PaintedNumber
-) -> None:
-    write_painted(videos / "one.mp4", 40, fps=15)
-    extract_frames(videos, tmp_path / "out", fps=0, num_workers=1)
-    files = sorted((tmp_path / "out/one").iterdir())
-    assert painted_number(np.stack([np.asarray(Image.open(path)) for path in files])) == list(
-        range(40)
-    )
-
-
-def test_a_frame_folder_is_whole_or_not_there(
-    videos: Path, tmp_path: Path, write_painted: Callable[..., Path]
-) -> None:
-    write_painted(videos / "good.mp4", 20)
-    (videos / "bad.mp4").write_bytes((videos / "good.mp4").read_bytes()[:900])
-    unfinished = tmp_path / "out/.good.part"
-    unfinished.mkdir(parents=True)
-    (unfinished / "00099.jpg").touch()
-    result = extract_frames(videos, tmp_path / "out", fps=25, num_workers=1)
-    assert result.counts == {"written": 1, "failed": 1}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "good",
-        "frames.json",
-        "frames_failed.csv",
-    }
-    assert len(list((tmp_path / "out/good").iterdir())) == 20
-    assert extract_frames(videos, tmp_path / "out", fps=25, num_workers=1).counts == {
-        "there already": 1,
-        "failed": 1,
-    }
-
-
-def test_folders_may_have_a_colon_in_their_names(
-    tmp_path: Path, write_painted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("12:30").mkdir()
-    write_painted(tmp_path / "12:30/a.mp4", 5)
-    done = resize_videos(Path("12:30"), Path("0:0"), short_side=16, num_workers=1)
-    assert done == ({"resized": 1}, None)
-    assert Path("0:0/a.mp4").is_file()

@@ -1,3 +1,5 @@
+"""The embedded dataset: what its classes mean, and the files and lists that are written."""
+
 import hashlib
 from pathlib import Path
 
@@ -5,15 +7,9 @@ import numpy as np
 import pytest
 
 from slowfast.datasets.decode import FrameFolder, VideoFile
-from slowfast.preparation.motion import (
-    CLASSES,
-    HEIGHT,
-    NUM_FRAMES,
-    WIDTH,
-    _motion,
-    draw_video,
-    make_motion,
-)
+from slowfast.preparation.motion import make_motion
+from slowfast.preparation.motion_classes import CLASSES, HEIGHT, NUM_FRAMES, WIDTH
+from slowfast.preparation.motion_scenes import draw_trajectory, draw_video
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
 OPPOSITES = [
@@ -26,8 +22,8 @@ OPPOSITES = [
 
 @pytest.mark.parametrize(("first", "second"), OPPOSITES)
 def test_opposite_classes_are_each_other_backwards(first: str, second: str) -> None:
-    # The same draws give the same path, run through in the other direction: as sets of frames they do not differ.
-    one, other = (_motion(name, np.random.default_rng(3)) for name in (first, second))
+    # The same draws give the same path in the other direction: as sets of frames, they are equal.
+    one, other = (draw_trajectory(name, np.random.default_rng(3)) for name in (first, second))
     for forwards, backwards in zip(one, other, strict=True):
         np.testing.assert_allclose(forwards, backwards[::-1])
     assert not all(
@@ -35,8 +31,8 @@ def test_opposite_classes_are_each_other_backwards(first: str, second: str) -> N
     )
 
 
-def centre_of_change(frames: np.ndarray) -> np.ndarray:
-    """Mean place (x, y) of what differs from the median image, per frame."""
+def center_of_change(frames: np.ndarray) -> np.ndarray:
+    """Return the mean position (x, y) of what differs from the median image, per frame."""
     change = np.abs(frames.astype(float) - np.median(frames, axis=0)).sum(axis=-1)
     change = np.where(change > 60, change, 0)
     weights = change.sum(axis=(1, 2)) + 1e-9
@@ -48,15 +44,15 @@ def centre_of_change(frames: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
 )
-def test_things_move_the_way_their_class_says(name: str, axis: int, sign: int) -> None:
+def test_shapes_move_in_the_direction_of_their_class(name: str, axis: int, sign: int) -> None:
     moves = []
     for seed in range(10):
-        center = centre_of_change(draw_video(CLASSES.index(name), np.random.default_rng(seed)))
+        center = center_of_change(draw_video(CLASSES.index(name), np.random.default_rng(seed)))
         moves.append(center[-6:, axis].mean() - center[:6, axis].mean())
     assert np.median(moves) * sign > 5
 
 
-def test_files_and_lists_go_through_the_ordinary_readers(tmp_path: Path) -> None:
+def test_the_usual_readers_read_the_files_and_lists(tmp_path: Path) -> None:
     assert make_motion(tmp_path, videos_per_class=COUNTS)
     lines = (tmp_path / "train.csv").read_text().splitlines()
     assert len(lines) == 2 * len(CLASSES)
@@ -91,21 +87,21 @@ def test_a_seed_gives_the_same_videos_and_another_seed_others(tmp_path: Path) ->
     make_motion(tmp_path / "b", seed=1, videos_per_class=COUNTS)
     make_motion(tmp_path / "c", seed=2, videos_per_class=COUNTS)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    # No video stands twice, in one split or in two.
+    # No video is written twice, in one split or in two.
     assert len(set(digests(tmp_path / "a")) | set(digests(tmp_path / "c"))) == 2 * 4 * len(CLASSES)
 
 
-def test_a_made_data_set_is_kept_and_another_is_never_overwritten(tmp_path: Path) -> None:
+def test_an_existing_dataset_is_never_overwritten(tmp_path: Path) -> None:
     assert make_motion(tmp_path, videos_per_class=COUNTS)
     assert not make_motion(tmp_path, videos_per_class=COUNTS)
-    with pytest.raises(FileExistsError, match="holds motion videos of other settings"):
+    with pytest.raises(FileExistsError, match="holds motion videos with other settings"):
         make_motion(tmp_path, seed=9, videos_per_class=COUNTS)
 
 
 @pytest.mark.parametrize("content", ["", '{"seed": 0'])
-def test_a_damaged_record_says_what_to_do(tmp_path: Path, content: str) -> None:
+def test_a_damaged_record_names_the_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / "motion.json").write_text(content)
     with pytest.raises(
-        ValueError, match=r"motion\.json: is .*; delete it, and the videos are made anew$"
+        ValueError, match=r"motion\.json: is .*. Delete it to make the videos again$"
     ):
         make_motion(tmp_path, videos_per_class=COUNTS)

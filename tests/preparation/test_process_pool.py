@@ -1,4 +1,4 @@
-"""The work below is done in real processes, which die and hang as decoders do."""
+"""The process pool, with real workers that crash and hang as decoders do."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from slowfast.preparation.process_pool import Failure, map_in_processes
 
 
 def work(text: str) -> str:
-    """Return the text in capitals, unless it names a disaster."""
+    """Return the text in capitals, or crash or hang if it says so."""
     if text == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     if text == "exit":
@@ -33,11 +33,10 @@ def write_where(path: str, *, folder: str) -> int:
     return os.getpid()
 
 
-def test_a_lost_item_is_named_with_its_cause_and_the_others_go_on() -> None:
+def test_a_crashed_item_is_reported_and_the_others_are_done() -> None:
     items = ["a", "segfault", "b", "exit", "hang", "c", "raise", *"defgh"]
-    outcomes = dict(
-        map_in_processes(work, items, num_workers=2, timeout=5)
-    )  # a busy machine may halt for a second
+    # A busy machine may halt for a second, so the time limit is generous.
+    outcomes = dict(map_in_processes(work, items, num_workers=2, timeout=5))
     assert outcomes == {
         **{letter: letter.upper() for letter in "abcdefgh"},
         "segfault": Failure("crashed", "its process was ended by SIGSEGV"),
@@ -101,7 +100,7 @@ if os.getpid() != os.getpgrp():
 
 @contextmanager
 def started(folder: Path, *, repository: Path) -> Iterator[subprocess.Popen[str]]:
-    """The script in a process group of its own, of which nothing is left afterwards."""
+    """Start the script in a process group of its own, and kill the group afterwards."""
     (folder / "script.py").write_text(SCRIPT)
     (folder / "job.py").write_text(JOB)
     with subprocess.Popen(
@@ -130,21 +129,23 @@ def test_no_process_is_left_when_the_caller_is_killed(tmp_path: Path, repository
         wait_for_line(process, "a process works")
         wait_for_line(process, "a process works")
         process.kill()
-        process.communicate(timeout=120)  # until all that could write have ended
+        process.communicate(timeout=120)  # until every process that could write has ended
 
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("moment", ["the server imports the job", "a process works"])
-def test_ctrl_c_is_for_the_caller_alone_and_leaves_no_process(
+def test_ctrl_c_reaches_only_the_caller_and_leaves_no_process(
     moment: str, tmp_path: Path, repository: Path
 ) -> None:
     with started(tmp_path, repository=repository) as process:
         wait_for_line(process, moment)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, printed = process.communicate(timeout=120)  # until all that could write have ended
+        _, printed = process.communicate(
+            timeout=120
+        )  # until every process that could write has ended
         assert (printed, process.returncode) == ("stopped\n", 1)
 
 
-def test_no_processes_are_a_mistake() -> None:
-    with pytest.raises(ValueError, match="0 processes are to do the work; use 1 or more"):
+def test_a_pool_needs_a_process() -> None:
+    with pytest.raises(ValueError, match=r"the number of processes is 0. Use 1 or more"):
         list(map_in_processes(work, ["a"], num_workers=0, timeout=1))
