@@ -1,10 +1,10 @@
-"""Train and test UniFormer video classifiers: one config tree, one path from a video to its scores."""
+"""Training, testing and use of UniFormer video classifiers, driven by one config tree."""
 
 import warnings
 
 __version__ = "0.1.0"
 
-# timm calls it at import, in every process; there is nothing that a user could do about it.
+# timm triggers this warning when it is imported, and users can do nothing about it.
 warnings.filterwarnings(
     "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
 )

@@ -1,4 +1,4 @@
-"""UniFormer and the baselines, their weights and what is published of them."""
+"""UniFormer, the torchvision baselines and their weights."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `build_model` on first use: a module of this package alone needs less."""
+    """Import `build_model` on first use, so that importing one module does not import them all."""
     if name == "build_model":
         from slowfast.models.build import build_model
 

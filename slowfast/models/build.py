@@ -1,132 +1,141 @@
-"""Which models there are, and how large they are."""
+"""Models by name: building one from a config, checking its keys and counting its cost."""
 
 from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from slowfast.models import torchvision_video, zoo
-from slowfast.models.uniformer import build_uniformer, find_uniformer_problems, layer_numbers
+from slowfast.models import torchvision_video, uniformer
+from slowfast.models.uniformer import build_uniformer
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 
-def _nothing_wrong(cfg: CfgNode) -> list[str]:
+def _find_no_problems(cfg: "CfgNode") -> list[str]:
     return []
 
 
 class Model(NamedTuple):
-    """What MODEL.MODEL_NAME can name."""
+    """A model that MODEL.MODEL_NAME can name.
 
-    build: Callable[[CfgNode], nn.Module]  # with random weights
-    find_problems: Callable[[CfgNode], list[str]] = (
-        _nothing_wrong  # with its keys, one sentence each
-    )
-    layer_numbers: Callable[[nn.Module], dict[str, int]] | None = (
-        None  # of its parameters by name, the lowest first
-    )
+    Attributes:
+        build: Function that returns the model of a config with random weights.
+        find_problems: Function that returns one sentence for each key the model cannot use.
+        layer_numbers: Function that returns the layer of each parameter by name, counted from the
+            input. None if the model does not support SOLVER.LAYER_DECAY.
+    """
+
+    build: Callable[["CfgNode"], nn.Module]
+    find_problems: Callable[["CfgNode"], list[str]] = _find_no_problems
+    layer_numbers: Callable[[nn.Module], dict[str, int]] | None = None
 
 
+_TORCHVISION = Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems)
 MODELS = {
-    "Uniformer": Model(build_uniformer, find_uniformer_problems, layer_numbers),
-    **dict.fromkeys(
-        torchvision_video.NAMES,
-        Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems),
-    ),
+    "Uniformer": Model(build_uniformer, uniformer.find_problems, uniformer.layer_numbers),
+    **dict.fromkeys(torchvision_video.NAMES, _TORCHVISION),
 }
 
-LIGHT_MODELS = (
-    "Uniformer_light",
-    "Uniformer_light_fp32",
-    "Uniformer_light_ls_fp32",
-)  # another architecture: XS, XXS
+# UniFormer-XS and -XXS have another architecture.
+LIGHT_MODELS = ("Uniformer_light", "Uniformer_light_fp32", "Uniformer_light_ls_fp32")
 
 
 def add_model(name: str, model: Model) -> None:
-    """Make a model of one's own known to MODEL.MODEL_NAME.
+    """Add a model of your own that MODEL.MODEL_NAME can name.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: If the name is taken.
     """
     if name in MODELS:
-        raise ValueError(f"there is a model {name!r} already; choose another name")
+        raise ValueError(f"a model {name!r} already exists. Choose another name.")
     MODELS[name] = model
 
 
-def find_problems(cfg: CfgNode) -> list[str]:
-    """Return what is wrong with the model of a config: its name, keys or weights; an empty list if nothing is."""
-    problems = zoo.find_problems(cfg)
-    if cfg.MODEL.MODEL_NAME not in MODELS:
-        what = (
-            "; the light models (UniFormer-XS, -XXS) are not available"
-            if cfg.MODEL.MODEL_NAME in LIGHT_MODELS
-            else ""
-        )
-        return [
-            *problems,
-            f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME!r}{what}; choose from {', '.join(MODELS)}",
-        ]
-    model = MODELS[cfg.MODEL.MODEL_NAME]
+def find_problems(cfg: "CfgNode") -> list[str]:
+    """Return one sentence for each problem with the name or the keys of the model of a config."""
+    name = cfg.MODEL.MODEL_NAME
+    if name not in MODELS:
+        light = ", but the light models (UniFormer-XS, -XXS) are not available"
+        reason = light if name in LIGHT_MODELS else ""
+        return [f"MODEL.MODEL_NAME is {name!r}{reason}. Choose one of: {', '.join(MODELS)}."]
+
+    model = MODELS[name]
+    problems = model.find_problems(cfg)
     if cfg.SOLVER.LAYER_DECAY != 1 and model.layer_numbers is None:
-        numbered = [name for name, other in MODELS.items() if other.layer_numbers is not None]
-        problems.append(
-            f"SOLVER.LAYER_DECAY is {cfg.SOLVER.LAYER_DECAY}, but which layer of {cfg.MODEL.MODEL_NAME} lies above "
-            f"which is not known; use 1.0, or MODEL.MODEL_NAME {' or '.join(numbered)}"
-        )
-    return problems + model.find_problems(cfg)
+        supported = [other for other in MODELS if MODELS[other].layer_numbers is not None]
+        problems = [
+            f"SOLVER.LAYER_DECAY is {cfg.SOLVER.LAYER_DECAY}, but the order of the layers of "
+            f"{name} is unknown. Use 1.0, or set MODEL.MODEL_NAME to {' or '.join(supported)}.",
+            *problems,
+        ]
+    return problems
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
-    """Return the model that a config describes, with random weights, on the default device.
+def build_model(cfg: "CfgNode") -> nn.Module:
+    """Return the model of a config with random weights, on the default device.
 
-    Its forward takes (B, C, T, H, W) float32 frames to (B, MODEL.NUM_CLASSES) logits.
+    Its forward pass takes float32 frames (B, C, T, H, W) to logits (B, MODEL.NUM_CLASSES).
     """
     return MODELS[cfg.MODEL.MODEL_NAME].build(cfg)
 
 
-def lr_scales(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
-    """Return the learning rate of each parameter, by name, over that of the top layer: SOLVER.LAYER_DECAY per layer."""
-    numbers_of = MODELS[cfg.MODEL.MODEL_NAME].layer_numbers
-    if cfg.SOLVER.LAYER_DECAY == 1 or numbers_of is None:
+def lr_scales(model: nn.Module, *, model_name: str, layer_decay: float) -> dict[str, float]:
+    """Return the learning rate of each parameter relative to the top layer, by name.
+
+    Args:
+        model: Model to scale the learning rates of.
+        model_name: Name of the model, a key of `MODELS`.
+        layer_decay: Factor from each layer to the one below it.
+
+    Returns:
+        Factors by parameter name. Empty if all of them are 1.
+    """
+    layer_numbers = MODELS[model_name].layer_numbers
+    if layer_decay == 1 or layer_numbers is None:
         return {}
-    numbers = numbers_of(model)
+
+    numbers = layer_numbers(model)
     top = max(numbers.values())
-    return {name: cfg.SOLVER.LAYER_DECAY ** (top - number) for name, number in numbers.items()}
+    return {name: layer_decay ** (top - number) for name, number in numbers.items()}
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable numbers."""
+    """Return the number of trainable values in a model."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def count_multiply_adds(cfg: CfgNode, *, num_frames: int, size: int) -> int:
-    """Return the multiply-adds of one view, by the convention of the published tables, without computing anything.
+def count_multiply_adds(build: Callable[[], nn.Module], *, num_frames: int, size: int) -> int:
+    """Return the number of multiply-adds of one view as published tables count them.
 
-    Products of matrices and convolutions count one per multiply-add; a LayerNorm counts 5 and a BatchNorm 2 per
-    number, as in fvcore.
+    A matrix product or convolution counts one per multiply-add. Like in fvcore, a LayerNorm counts
+    5 per value and a BatchNorm 2. The model is built on the meta device, so nothing is computed.
 
     Args:
-        cfg: names the model.
-        num_frames: of the view.
-        size: pixels, height and width of the view.
+        build: Function that returns the model.
+        num_frames: Number of frames in the view.
+        size: Height and width of the view in pixels.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    norms = {
+        torch.ops.aten.native_layer_norm: _count_per_value(5),
+        torch.ops.aten.native_batch_norm: _count_per_value(2),
+        torch.ops.aten.cudnn_batch_norm: _count_per_value(2),
+        torch.ops.aten._native_batch_norm_legit_no_training: _count_per_value(2),
+    }
+    counter = FlopCounterMode(display=False, custom_mapping=norms)
     with torch.device("meta"), torch.no_grad():
-        model = build_model(cfg).eval()
-        norms = {
-            torch.ops.aten.native_layer_norm: _cost_per_number(5),
-            torch.ops.aten.native_batch_norm: _cost_per_number(2),
-            torch.ops.aten.cudnn_batch_norm: _cost_per_number(2),
-            torch.ops.aten._native_batch_norm_legit_no_training: _cost_per_number(2),
-        }
-        with FlopCounterMode(display=False, custom_mapping=norms) as counter:
+        model = build().eval()
+        with counter:
             model(torch.empty(1, 3, num_frames, size, size))
-    return counter.get_total_flops() // 2  # torch counts a multiply-add as two
+    return counter.get_total_flops() // 2  # torch counts a multiply-add as two.
 
 
-def _cost_per_number(cost: int) -> Callable[..., int]:
+def _count_per_value(multiply_adds: int) -> Callable[..., int]:
     def flops(input_shape: torch.Size, *args: object, **kwargs: object) -> int:
-        return 2 * cost * prod(input_shape)
+        return 2 * multiply_adds * prod(input_shape)
 
     return flops

@@ -1,4 +1,4 @@
-"""Depthwise convolutions in time and space: on a GPU by Triton's kernels, or else frame by frame."""
+"""Depthwise 3-D convolution: Triton kernels on a GPU, or 2-D convolutions frame by frame."""
 
 import importlib.util
 import logging
@@ -15,24 +15,26 @@ from slowfast.utils.compilers import find_gpu_problems
 
 logger = logging.getLogger(__name__)
 
-# What the kernels are made for; `slowfast.models.depthwise_triton` is imported only where Triton is installed.
+# The Triton kernels support these. The module with the kernels requires Triton, so it is imported
+# only where they run.
 KERNEL_SIZES = (3, 5)
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-MAX_FRAME = 2**30  # Numbers of a frame, H * W * C: offsets within it are 32-bit.
+MAX_FRAME_VALUES = 2**30  # Values in a frame, H * W * C: offsets within it are 32-bit.
 
 
 class Depthwise(nn.Conv3d):
-    """A convolution of each channel by itself, which keeps the size in time and space.
+    """A depthwise 3-D convolution that keeps the size in time and space.
 
-    On a CPU it stays in float32 under autocast: there, oneDNN's gradients of its weights in bfloat16 are now and then
-    made of uninitialized memory. On a GPU, cuDNN's own kernels take up to a hundred times as long as they need.
+    On a CPU it runs in float32 even under autocast, because the bfloat16 weight gradients of oneDNN
+    sometimes contain uninitialized memory. On a GPU it avoids cuDNN, whose depthwise 3-D kernels
+    take up to a hundred times as long as necessary.
     """
 
     def __init__(self, dim: int, size: int) -> None:
         super().__init__(dim, dim, size, padding=size // 2, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved x, (B, C, T, H, W) as given."""
+        """Return (B, C, T, H, W) for (B, C, T, H, W)."""
         if x.device.type == "cuda" and not torch.compiler.is_exporting():
             return self._forward_on_gpu(x)
         if x.device.type != "cpu":
@@ -44,24 +46,32 @@ class Depthwise(nn.Conv3d):
         assert self.bias is not None
         if torch.is_autocast_enabled("cuda"):
             x = x.to(torch.get_autocast_dtype("cuda"))
+
         C, _, H, W = x.shape[1:]
         is_supported = (
             self.kernel_size[0] in KERNEL_SIZES
             and x.dtype in KERNEL_DTYPES
-            and H * W * C < MAX_FRAME
+            and H * W * C < MAX_FRAME_VALUES
         )
         if is_supported and can_use_triton():
             return convolve(x, self.weight, self.bias)
         return convolve_over_time(x, self.weight, self.bias)
 
 
-# ---- By Triton's kernels ---------------------------------------------------------------------------------------------
+# ---- Triton kernels --------------------------------------------------------------------------
 
 
-@torch.compiler.assume_constant_result
 def can_use_triton() -> bool:
-    """Return whether Triton's kernels run on the GPU of this process; the first call logs why not, and the remedy."""
+    """Return whether the Triton kernels run on the GPU of this process.
+
+    If they do not, the first call logs the reason and a remedy.
+    """
     return _decide_on_triton()
+
+
+# `torch.compiler.assume_constant_result` sets this attribute, but it imports torch._dynamo, which
+# takes seconds that a process without torch.compile should not spend.
+can_use_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
@@ -69,48 +79,50 @@ def _decide_on_triton() -> bool:
     problems = find_triton_problems()
     if problems:
         logger.warning(
-            "Depthwise convolutions run frame by frame, which makes a training step about 1.4 times as long: %s",
+            "Depthwise convolutions run frame by frame, which makes a training step about 1.4 "
+            "times as long: %s",
             "; ".join(problems),
         )
     return not problems
 
 
 def find_triton_problems() -> list[str]:
-    """Return what keeps Triton's kernels from running on the GPU of this process; an empty list if nothing does."""
+    """Return each reason why the Triton kernels cannot run on the GPU of this process."""
     if importlib.util.find_spec("triton") is None:
-        return ["Triton is not installed; pip install triton, in the version that torch asks for"]
+        return ["Triton is not installed; pip install triton in the version that torch requires"]
     if torch.version.hip is not None or not torch.cuda.is_available():
-        return ["the kernels are made for GPUs of NVIDIA alone"]
+        return ["the kernels support only NVIDIA GPUs"]
+
     major, minor = torch.cuda.get_device_capability()
     if major < 8:
         return [
             f"the kernels need a GPU of compute capability 8.0, and this one has {major}.{minor}"
         ]
-    return [*find_gpu_problems(), *_cache_problems()]
+    return [*find_gpu_problems(), *_find_cache_problems()]
 
 
-def _cache_problems() -> list[str]:
+def _find_cache_problems() -> list[str]:
     home = os.environ.get("TRITON_HOME") or Path.home()
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
-    existing = next(
-        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-    )
+    candidates = (folder.absolute(), *folder.absolute().parents)
+    existing = next(path for path in candidates if path.exists())
     if os.access(existing, os.W_OK | os.X_OK):
         return []
     return [
-        f"Triton cannot write to {folder}; name another folder in the environment variable TRITON_CACHE_DIR"
+        f"Triton cannot write to {folder}. Set the environment variable TRITON_CACHE_DIR to "
+        "another folder"
     ]
 
 
 @torch.library.custom_op("slowfast::depthwise", mutates_args=())
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the convolution of x (B, C, T, H, W), channels-last, in the dtype of x, by Triton's kernels.
+    """Return the convolution of x by the Triton kernels, channels-last and in the dtype of x.
 
-    Products and sums are in float32, of weights in the dtype that they have.
+    Products and sums are in float32. The weights may have another dtype than x.
 
     Args:
-        x: The volumes, in one of `KERNEL_DTYPES`.
-        weight: Shape (C, 1, size, size, size), the size one of `KERNEL_SIZES`.
+        x: Shape (B, C, T, H, W), with a dtype in `KERNEL_DTYPES`.
+        weight: Shape (C, 1, size, size, size), with `size` in `KERNEL_SIZES`.
         bias: Shape (C,).
     """
     from slowfast.models import depthwise_triton
@@ -145,12 +157,11 @@ def _(dy: Tensor, weight: Tensor) -> Tensor:
 @_weight_gradient.register_fake
 def _(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     dim = x.shape[1]
-    return x.new_empty((dim, 1, size, size, size), dtype=torch.float32), x.new_empty(
-        dim, dtype=torch.float32
-    )
+    dweight = x.new_empty((dim, 1, size, size, size), dtype=torch.float32)
+    return dweight, x.new_empty(dim, dtype=torch.float32)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     x, weight, bias = inputs
     ctx.save_for_backward(x, weight)
     ctx.bias_dtype = bias.dtype
@@ -166,34 +177,34 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dweight.to(weight.dtype), dbias.to(ctx.bias_dtype)
 
 
-convolve.register_autograd(_backward, setup_context=_keep_for_backward)
+convolve.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-# ---- Frame by frame --------------------------------------------------------------------------------------------------
+# ---- Frame by frame --------------------------------------------------------------------------
 
 
 def convolve_over_time(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the convolution of x (B, C, T, H, W), of any dtype and size of kernel, by 2-D convolutions.
+    """Return the convolution of x by 2-D convolutions, for any dtype and kernel size.
 
     Each frame is convolved with each time step of the kernel, and the results are summed over time.
 
     Args:
-        x: The volumes, channels-last.
+        x: Shape (B, C, T, H, W), channels-last.
         weight: Shape (C, 1, size, size, size).
         bias: Shape (C,).
     """
     B, C, T = x.shape[:3]
     size = weight.shape[-1]
-    middle = size // 2
+    center = size // 2
     frames = x.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B*T, C, H, W), channels-last
 
     def convolve_frames(step: int, bias: Tensor | None) -> Tensor:
         kernel = weight[:, :, step].contiguous(memory_format=torch.channels_last)
-        return F.conv2d(frames, kernel, bias, padding=middle, groups=C).unflatten(0, (B, T))
+        return F.conv2d(frames, kernel, bias, padding=center, groups=C).unflatten(0, (B, T))
 
-    y = convolve_frames(middle, bias)
+    y = convolve_frames(center, bias)
     for step in range(size):
-        shift = step - middle  # Output frame t sees input frame t + shift.
+        shift = step - center  # Output frame t depends on input frame t + shift.
         if shift == 0 or abs(shift) >= T:
             continue
         z = convolve_frames(step, None)

@@ -1,137 +1,50 @@
-"""UniFormer for video: local blocks in stages 1 and 2, global attention over all space-time tokens in stages 3 and 4.
+"""UniFormer for video: local blocks in stages 1 and 2, global space-time attention in 3 and 4.
 
-Activations stay in channels-last order, (B, T, H, W, C) in memory, from the first convolution to the head: convolutions
-run fastest in it, and the tokens (B, T*H*W, C) that attention needs are a view of it, not a copy.
+Activations stay in channels-last order, (B, T, H, W, C) in memory, from the first convolution to
+the head. Convolutions run fastest in this order, and the tokens (B, T*H*W, C) for attention are a
+view of it instead of a copy.
 
-Attribute names are a file format: published weights load by them.
+Attribute names are part of the file format of published weights.
 
-Source: Li et al., UniFormer: Unified Transformer for Efficient Spatiotemporal Representation Learning,
-arXiv:2201.04676.
+Source: Li et al., UniFormer: Unified Transformer for Efficient Spatiotemporal Representation
+Learning, arXiv:2201.04676.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from slowfast.models.depthwise import Depthwise
+from slowfast.models.layers import (
+    Attention,
+    DropPath,
+    Mlp,
+    PatchEmbed,
+    Pointwise,
+    to_tokens,
+    to_volume,
+    trunc_normal_,
+)
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
-# The published models use this in the attention blocks, but torch's default in the patch embeddings.
+# The published models use this eps in the attention blocks, but torch's in the patch embeddings.
 BlockNorm = partial(nn.LayerNorm, eps=1e-6)
-SMALLEST_SIDE = 32  # pixels of a frame: one patch of the last stage
+MIN_FRAME_SIDE = 32  # Pixels, one patch of the last stage.
 
 
-def to_tokens(x: Tensor) -> Tensor:
-    """Return (B, C, T, H, W) as (B, T*H*W, C): a view where x is channels-last."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def to_volume(tokens: Tensor, thw: Sequence[int]) -> Tensor:
-    """Return (B, T*H*W, C) as (B, C, T, H, W), a channels-last view; the inverse of `to_tokens`."""
-    return tokens.unflatten(1, tuple(thw)).permute(0, 4, 1, 2, 3)
-
-
-class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution, computed as a matrix product over the channels.
-
-    torch's own convolution returns channels-first order for small batches on one CPU thread.
-    """
-
-    def __init__(self, in_dim: int, dim: int) -> None:
-        super().__init__(in_dim, dim, kernel_size=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, dim, T, H, W) of (B, in_dim, T, H, W), channels-last."""
-        return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(
-            0, 4, 1, 2, 3
-        )
-
-
-class PatchEmbed(nn.Module):
-    """A strided convolution to fewer, wider tokens, and their LayerNorm."""
-
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        *,
-        kernel: tuple[int, int, int],
-        stride: tuple[int, int, int],
-        padding: tuple[int, int, int] = (0, 0, 0),
-    ) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.proj = nn.Conv3d(in_dim, dim, kernel, stride, padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, dim, T', H', W') of (B, in_dim, T, H, W)."""
-        x = self.proj(x)
-        return to_volume(self.norm(to_tokens(x)), x.shape[2:])
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention over all tokens of a sequence."""
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        head_dim: int,
-        qkv_bias: bool,
-        qkv_scale: float | None,
-        dropout: float,
-        attention_dropout: float,
-    ) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-        self.scale = qkv_scale
-        self.attention_dropout = attention_dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, N, C) of (B, N, C)."""
-        qkv = self.qkv(x).unflatten(
-            2, (3, -1, self.head_dim)
-        )  # (B, N, 3*C) -> (B, N, 3, heads, head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, head_dim)
-        dropout = self.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        return self.proj_drop(
-            self.proj(x.transpose(1, 2).flatten(2))
-        )  # (B, heads, N, head_dim) -> (B, N, C)
-
-
-class Mlp(nn.Module):
-    """Two layers with GELU between, `layer` making each: linear on tokens or 1x1x1 convolutions on volumes."""
-
-    def __init__(
-        self, dim: int, hidden_dim: int, *, layer: Callable[[int, int], nn.Module], dropout: float
-    ) -> None:
-        super().__init__()
-        self.fc1 = layer(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.drop = nn.Dropout(dropout)
-        self.fc2 = layer(hidden_dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the shape of x."""
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+# ---- Blocks ----------------------------------------------------------------------------------
 
 
 class CBlock(nn.Module):
-    """Local block: attention in a 5x5x5 neighborhood by a learnt, content-independent affinity."""
+    """Local block: attention in a 5x5x5 neighborhood with a learned affinity."""
 
     def __init__(self, dim: int, *, mlp_ratio: float, dropout: float, drop_path: float) -> None:
         super().__init__()
@@ -145,7 +58,7 @@ class CBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=Pointwise, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, T, H, W) of (B, C, T, H, W)."""
+        """Return (B, C, T, H, W) for (B, C, T, H, W)."""
         x = x + self.pos_embed(x)
         x = x + self.drop_path(self.conv2(self.attn(self.conv1(self.norm1(x)))))
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -172,7 +85,7 @@ class SABlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=nn.Linear, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, T, H, W) of (B, C, T, H, W)."""
+        """Return (B, C, T, H, W) for (B, C, T, H, W)."""
         x = x + self.pos_embed(x)
         tokens = to_tokens(x)
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
@@ -181,60 +94,57 @@ class SABlock(nn.Module):
 
 
 class SplitSABlock(SABlock):
-    """Global block, split: attention over time at each place, then over space at each time."""
+    """Split global block: attention over time at each position, then over space in each frame."""
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        mlp_ratio: float,
-        dropout: float,
-        drop_path: float,
-        attention: Callable[[int], Attention],
+        self, dim: int, *, attention: Callable[[int], Attention], **settings: float
     ) -> None:
-        super().__init__(
-            dim, mlp_ratio=mlp_ratio, dropout=dropout, drop_path=drop_path, attention=attention
-        )
+        super().__init__(dim, attention=attention, **settings)
         self.t_norm = BlockNorm(dim)
         self.t_attn = attention(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, T, H, W) of (B, C, T, H, W)."""
+        """Return (B, C, T, H, W) for (B, C, T, H, W)."""
         x = x + self.pos_embed(x)
         B, _, T, H, W = x.shape
-        spatial = (
-            x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
-        )  # (B, C, T, H, W) -> (B*T, H*W, C)
+
         temporal = x.permute(0, 3, 4, 2, 1).flatten(0, 2)  # (B, C, T, H, W) -> (B*H*W, T, C)
         temporal = temporal + self.drop_path(self.t_attn(self.t_norm(temporal)))
-        temporal = (
-            temporal.unflatten(0, (B, H * W)).transpose(1, 2).flatten(0, 1)
-        )  # -> (B*T, H*W, C)
-        # The residual is the input of the block: time reaches the output through the spatial attention alone.
+        temporal = temporal.unflatten(0, (B, H * W)).transpose(1, 2)
+        temporal = temporal.flatten(0, 1)  # (B, T, H*W, C) -> (B*T, H*W, C)
+
+        # The residual is the input of the block. The attention over time therefore reaches the
+        # output only through the attention over space.
+        spatial = x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)  # (B*T, H*W, C)
         spatial = spatial + self.drop_path(self.attn(self.norm1(temporal)))
+
         tokens = spatial.reshape(B, T * H * W, -1)
         tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return to_volume(tokens, (T, H, W))
+
+
+# ---- Model -----------------------------------------------------------------------------------
 
 
 class UniFormer(nn.Module):
     """The video classifier.
 
     Args:
-        num_classes: width of the head.
-        dims: channels of the four stages.
-        depths: blocks of the four stages.
-        head_dim: channels of an attention head.
-        mlp_ratio: hidden over outer channels of the feed-forward layers, of all stages or of each.
-        qkv_bias: whether the query, key and value projection has a bias.
-        qkv_scale: scale of the attention logits; None for head_dim ** -0.5.
-        dropout: of embeddings, projections and feed-forward layers.
-        attention_dropout: of attention weights.
-        head_dropout: of the mean over all tokens, before the head.
-        drop_path: rate of the last block; it rises linearly from 0 over all blocks.
-        split: attention over time, then space, in the global blocks.
-        overlap_time: patch embeddings 2 to 4 see three frames each (UNIFORMER.STD).
-        recomputed: first n blocks of each stage whose activations are recomputed in the backward pass.
+        num_classes: Number of classes.
+        dims: Number of channels in each of the four stages.
+        depths: Number of blocks in each of the four stages.
+        head_dim: Number of channels in an attention head.
+        mlp_ratio: Hidden over outer channels of the MLPs, for all stages or for each one.
+        qkv_bias: Whether the query, key and value projection has a bias.
+        qkv_scale: Scale of the attention logits. None for head_dim ** -0.5.
+        dropout: Dropout rate of embeddings, projections and MLPs.
+        attention_dropout: Dropout rate of the attention weights.
+        head_dropout: Dropout rate of the mean over all tokens, before the head.
+        drop_path: Drop path rate of the last block. The rate rises linearly from 0 over all blocks.
+        split: Whether global blocks attend over time first, then over space (UNIFORMER.SPLIT).
+        overlap_time: Whether patch embeddings 2 to 4 span three frames each (UNIFORMER.STD).
+        recomputed: Number of leading blocks in each stage that recompute their activations in the
+            backward pass.
     """
 
     def __init__(
@@ -257,6 +167,7 @@ class UniFormer(nn.Module):
     ) -> None:
         super().__init__()
         self.recomputed = tuple(recomputed)
+
         attention = partial(
             Attention,
             head_dim=head_dim,
@@ -265,112 +176,75 @@ class UniFormer(nn.Module):
             dropout=dropout,
             attention_dropout=attention_dropout,
         )
-        ratios = mlp_ratio if isinstance(mlp_ratio, Sequence) else [mlp_ratio] * 4
-        local = partial(CBlock, dropout=dropout)
-        attend = partial(SplitSABlock if split else SABlock, dropout=dropout, attention=attention)
-        time_kernel, time_padding = (3, 1) if overlap_time else (1, 0)
-        halve = partial(
-            PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0)
+        local_block = partial(CBlock, dropout=dropout)
+        global_block = partial(
+            SplitSABlock if split else SABlock, dropout=dropout, attention=attention
         )
-
+        ratios = mlp_ratio if isinstance(mlp_ratio, Sequence) else [mlp_ratio] * 4
         rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
 
-        def blocks_of(stage: int, block: Callable[..., nn.Module]) -> nn.ModuleList:
-            settings = {"mlp_ratio": ratios[stage]}
-            return nn.ModuleList(
-                block(dims[stage], drop_path=next(rates), **settings) for _ in range(depths[stage])
-            )
+        def build_blocks(stage: int, block: Callable[..., nn.Module]) -> nn.ModuleList:
+            build_block = partial(block, dims[stage], mlp_ratio=ratios[stage])
+            return nn.ModuleList(build_block(drop_path=next(rates)) for _ in range(depths[stage]))
+
+        time_kernel, time_padding = (3, 1) if overlap_time else (1, 0)
+        downsample = partial(
+            PatchEmbed, kernel=(time_kernel, 2, 2), stride=(1, 2, 2), padding=(time_padding, 0, 0)
+        )
 
         self.patch_embed1 = PatchEmbed(
             3, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0)
         )
         self.pos_drop = nn.Dropout(dropout)
-        self.blocks1 = blocks_of(0, local)
-        self.patch_embed2 = halve(dims[0], dims[1])
-        self.blocks2 = blocks_of(1, local)
-        self.patch_embed3 = halve(dims[1], dims[2])
-        self.blocks3 = blocks_of(2, attend)
-        self.patch_embed4 = halve(dims[2], dims[3])
-        self.blocks4 = blocks_of(3, attend)
+        self.blocks1 = build_blocks(0, local_block)
+        self.patch_embed2 = downsample(dims[0], dims[1])
+        self.blocks2 = build_blocks(1, local_block)
+        self.patch_embed3 = downsample(dims[1], dims[2])
+        self.blocks3 = build_blocks(2, global_block)
+        self.patch_embed4 = downsample(dims[2], dims[3])
+        self.blocks4 = build_blocks(3, global_block)
         self.norm = nn.BatchNorm3d(dims[3])
         self.head_drop = nn.Dropout(head_dropout)
         self.head = nn.Linear(dims[3], num_classes)
 
         self.apply(_init_linear)
-        for name, parameter in self.named_parameters():
-            # Attention over time starts as the identity: 0 from its value projection, so 0 added to its input.
-            if ".t_attn." in name:
-                nn.init.constant_(parameter, 1.0 if name.endswith("t_attn.proj.weight") else 0.0)
+        self._init_attention_over_time()
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of frames (B, 3, T, H, W).
 
         Raises:
-            ValueError: the frames are smaller than one patch of the last stage.
+            ValueError: If the frames are smaller than one patch of the last stage.
         """
-        if min(frames.shape[-2:]) < SMALLEST_SIDE:
+        if min(frames.shape[-2:]) < MIN_FRAME_SIDE:
             raise ValueError(
-                f"UniFormer needs frames of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels, "
+                f"UniFormer needs frames of at least {MIN_FRAME_SIDE}x{MIN_FRAME_SIDE} pixels, "
                 f"not {tuple(frames.shape[-2:])}"
             )
+
         x = frames.contiguous(memory_format=torch.channels_last_3d)
-        x = self._run(
-            self.blocks1, self.pos_drop(self.patch_embed1(x)), recomputed=self.recomputed[0]
-        )
-        x = self._run(self.blocks2, self.patch_embed2(x), recomputed=self.recomputed[1])
-        x = self._run(self.blocks3, self.patch_embed3(x), recomputed=self.recomputed[2])
-        x = self._run(self.blocks4, self.patch_embed4(x), recomputed=self.recomputed[3])
+        x = self.pos_drop(self.patch_embed1(x))
+        x = self._run(self.blocks1, x, num_recomputed=self.recomputed[0])
+        x = self._run(self.blocks2, self.patch_embed2(x), num_recomputed=self.recomputed[1])
+        x = self._run(self.blocks3, self.patch_embed3(x), num_recomputed=self.recomputed[2])
+        x = self._run(self.blocks4, self.patch_embed4(x), num_recomputed=self.recomputed[3])
         return self.head(self.head_drop(to_tokens(self.norm(x)).mean(dim=1)))
 
-    def _run(self, blocks: nn.ModuleList, x: Tensor, *, recomputed: int) -> Tensor:
-        for number, block in enumerate(blocks):
-            if number < recomputed and self.training:
-                contexts = partial(_statistics_once, block)
+    def _run(self, blocks: nn.ModuleList, x: Tensor, *, num_recomputed: int) -> Tensor:
+        for index, block in enumerate(blocks):
+            if index < num_recomputed and self.training:
+                contexts = partial(_update_statistics_once, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
             else:
                 x = block(x)
         return x
 
-
-def _statistics_once(
-    block: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The contexts of a first and of a repeated forward pass: the batch enters the running statistics once."""
-    return nullcontext(), _buffers_kept(block)
-
-
-@contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)
-
-
-def layer_numbers(model: nn.Module) -> dict[str, int]:
-    """Return in which layer each parameter of a UniFormer lies, from 0, the first patch embedding, up to the head.
-
-    A later patch embedding counts with the first block of its stage, the last norm with the head. With n blocks, the
-    head is layer n + 1.
-    """
-    first_of_stage, number = [], 1
-    for stage in range(1, 5):
-        first_of_stage.append(number)
-        number += len(model.get_submodule(f"blocks{stage}"))  # type: ignore[arg-type]
-    layers = {}
-    for name, _ in model.named_parameters():
-        part, _, rest = name.partition(".")
-        stage = int(part[-1]) - 1 if part[-1].isdigit() else 0
-        if part.startswith("blocks"):
-            layers[name] = first_of_stage[stage] + int(rest.split(".")[0])
-        elif part.startswith("patch_embed"):
-            layers[name] = first_of_stage[stage] if stage else 0
-        else:
-            layers[name] = number
-    return layers
+    def _init_attention_over_time(self) -> None:
+        # With a value projection of 0, attention over time adds 0: it starts as the identity.
+        for name, parameter in self.named_parameters():
+            if ".t_attn." in name:
+                nn.init.constant_(parameter, 1.0 if name.endswith("t_attn.proj.weight") else 0.0)
 
 
 def _init_linear(module: nn.Module) -> None:
@@ -380,68 +254,117 @@ def _init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def find_uniformer_problems(cfg: "CfgNode") -> list[str]:
-    """Return which crops of a config are too small for UniFormer, one sentence each."""
+def _update_statistics_once(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts in which only the first of two forward passes updates the BatchNorms."""
+    return nullcontext(), _restore_buffers(block)
+
+
+@contextmanager
+def _restore_buffers(module: nn.Module) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """Return the layer of each parameter of a UniFormer by name.
+
+    Layer 0 is the first patch embedding. Each block is a layer, and a later patch embedding belongs
+    to the first block of its stage. With n blocks, the last norm and the head are layer n + 1.
+    """
+    first_layers, num_layers = [], 1
+    for stage in range(1, 5):
+        first_layers.append(num_layers)
+        num_layers += len(model.get_submodule(f"blocks{stage}"))  # type: ignore[arg-type]
+
+    layers = {}
+    for name, _ in model.named_parameters():
+        module, _, rest = name.partition(".")
+        if module == "patch_embed1":
+            layers[name] = 0
+        elif module.startswith("patch_embed"):
+            layers[name] = first_layers[int(module[-1]) - 1]
+        elif module.startswith("blocks"):
+            layers[name] = first_layers[int(module[-1]) - 1] + int(rest.split(".")[0])
+        else:
+            layers[name] = num_layers
+    return layers
+
+
+# ---- Config ----------------------------------------------------------------------------------
+
+
+class _Setting(NamedTuple):
+    """A config key that only UniFormer reads."""
+
+    key: str
+    value: Any
+    argument: str = ""  # Argument of UniFormer that takes the value. Empty for none.
+    default: Any = None  # Default of the key, unless `argument` has one.
+
+
+def _build_settings(cfg: "CfgNode") -> list[_Setting]:
+    return [
+        _Setting("UNIFORMER.EMBED_DIM", cfg.UNIFORMER.EMBED_DIM, "dims"),
+        _Setting("UNIFORMER.DEPTH", cfg.UNIFORMER.DEPTH, "depths"),
+        _Setting("UNIFORMER.HEAD_DIM", cfg.UNIFORMER.HEAD_DIM, "head_dim"),
+        _Setting("UNIFORMER.MLP_RATIO", cfg.UNIFORMER.MLP_RATIO, "mlp_ratio"),
+        _Setting("UNIFORMER.QKV_BIAS", cfg.UNIFORMER.QKV_BIAS, "qkv_bias"),
+        _Setting("UNIFORMER.QKV_SCALE", cfg.UNIFORMER.QKV_SCALE, "qkv_scale"),
+        _Setting("UNIFORMER.DROPOUT_RATE", cfg.UNIFORMER.DROPOUT_RATE, "dropout"),
+        _Setting(
+            "UNIFORMER.ATTENTION_DROPOUT_RATE",
+            cfg.UNIFORMER.ATTENTION_DROPOUT_RATE,
+            "attention_dropout",
+        ),
+        _Setting("UNIFORMER.HEAD_DROPOUT_RATE", cfg.UNIFORMER.HEAD_DROPOUT_RATE, "head_dropout"),
+        _Setting("UNIFORMER.DROP_DEPTH_RATE", cfg.UNIFORMER.DROP_DEPTH_RATE, "drop_path"),
+        _Setting("UNIFORMER.SPLIT", cfg.UNIFORMER.SPLIT, "split"),
+        _Setting("UNIFORMER.STD", cfg.UNIFORMER.STD, "overlap_time"),
+        _Setting("UNIFORMER.PRETRAIN_NAME", cfg.UNIFORMER.PRETRAIN_NAME, default=""),
+        _Setting("MODEL.USE_CHECKPOINT", cfg.MODEL.USE_CHECKPOINT, default=False),
+        _Setting("MODEL.CHECKPOINT_AUTO", cfg.MODEL.CHECKPOINT_AUTO, default=False),
+        _Setting("MODEL.CHECKPOINT_NUM", cfg.MODEL.CHECKPOINT_NUM, default=(0, 0, 0, 0)),
+    ]
+
+
+def build_uniformer(cfg: "CfgNode") -> UniFormer:
+    """Return the UniFormer of a config with random weights."""
+    settings = _build_settings(cfg)
+    arguments = {setting.argument: setting.value for setting in settings if setting.argument}
+    if cfg.MODEL.USE_CHECKPOINT:
+        arguments["recomputed"] = cfg.MODEL.CHECKPOINT_NUM
+    return UniFormer(num_classes=cfg.MODEL.NUM_CLASSES, **arguments)
+
+
+def find_problems(cfg: "CfgNode") -> list[str]:
+    """Return one sentence for each crop that is too small for UniFormer."""
     sizes = {
         "DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE,
         "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
     }
     return [
-        f"{key} is {size}; {cfg.MODEL.MODEL_NAME} takes {SMALLEST_SIDE} or more"
+        f"{key} is {size}, but {cfg.MODEL.MODEL_NAME} takes {MIN_FRAME_SIDE} or more"
         for key, size in sizes.items()
-        if size < SMALLEST_SIDE
+        if size < MIN_FRAME_SIDE
     ]
 
 
-def build_uniformer(cfg: "CfgNode") -> UniFormer:
-    """Return the UniFormer that a config describes, with random weights."""
-    return UniFormer(
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        dims=cfg.UNIFORMER.EMBED_DIM,
-        depths=cfg.UNIFORMER.DEPTH,
-        head_dim=cfg.UNIFORMER.HEAD_DIM,
-        mlp_ratio=cfg.UNIFORMER.MLP_RATIO,
-        qkv_bias=cfg.UNIFORMER.QKV_BIAS,
-        qkv_scale=cfg.UNIFORMER.QKV_SCALE,
-        dropout=cfg.UNIFORMER.DROPOUT_RATE,
-        attention_dropout=cfg.UNIFORMER.ATTENTION_DROPOUT_RATE,
-        head_dropout=cfg.UNIFORMER.HEAD_DROPOUT_RATE,
-        drop_path=cfg.UNIFORMER.DROP_DEPTH_RATE,
-        split=cfg.UNIFORMER.SPLIT,
-        overlap_time=cfg.UNIFORMER.STD,
-        recomputed=cfg.MODEL.CHECKPOINT_NUM if cfg.MODEL.USE_CHECKPOINT else (0, 0, 0, 0),
-    )
-
-
-_PARAMETERS = {  # of UniFormer, by the key of its section
-    "EMBED_DIM": "dims",
-    "DEPTH": "depths",
-    "HEAD_DIM": "head_dim",
-    "MLP_RATIO": "mlp_ratio",
-    "QKV_BIAS": "qkv_bias",
-    "QKV_SCALE": "qkv_scale",
-    "DROPOUT_RATE": "dropout",
-    "ATTENTION_DROPOUT_RATE": "attention_dropout",
-    "HEAD_DROPOUT_RATE": "head_dropout",
-    "DROP_DEPTH_RATE": "drop_path",
-    "SPLIT": "split",
-    "STD": "overlap_time",
-}
-
-
-def changed_keys(cfg: "CfgNode") -> dict[str, Any]:
-    """Return the keys that UniFormer alone reads and that ask for another than the default, with their values."""
-    defaults = signature(UniFormer).parameters
-    pairs = {
-        f"UNIFORMER.{key}": (cfg.UNIFORMER[key], defaults[name].default)
-        for key, name in _PARAMETERS.items()
-    }
-    pairs["UNIFORMER.PRETRAIN_NAME"] = (cfg.UNIFORMER.PRETRAIN_NAME, "")
-    pairs["MODEL.USE_CHECKPOINT"] = (cfg.MODEL.USE_CHECKPOINT, False)
-    pairs["MODEL.CHECKPOINT_AUTO"] = (cfg.MODEL.CHECKPOINT_AUTO, False)
-    pairs["MODEL.CHECKPOINT_NUM"] = (cfg.MODEL.CHECKPOINT_NUM, defaults["recomputed"].default)
-    return {
-        key: value
-        for key, (value, default) in pairs.items()
-        if (tuple(value) if isinstance(value, list) else value) != default
-    }
+def find_problems_of_other_model(cfg: "CfgNode") -> list[str]:
+    """Return one sentence for each key that the config sets although only UniFormer reads it."""
+    parameters = signature(UniFormer).parameters
+    problems = []
+    for key, value, argument, default in _build_settings(cfg):
+        if argument:
+            default = parameters[argument].default
+        if (tuple(value) if isinstance(value, list) else value) != default:
+            problems.append(
+                f"{key} is {value}, which {cfg.MODEL.MODEL_NAME} does not read. Remove the key, "
+                "or set MODEL.MODEL_NAME to Uniformer."
+            )
+    return problems

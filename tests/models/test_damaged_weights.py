@@ -1,4 +1,4 @@
-"""Damaged files of weights: never loaded silently where a checksum can tell, never a crash, never a wild number."""
+"""Damaged files of weights: refused if a checksum can tell, and never a crash or a wild value."""
 
 import logging
 import re
@@ -15,19 +15,14 @@ from torch import Tensor, nn
 from slowfast.models.weights import load_weights
 from slowfast.utils.checkpoint import load_checkpoint, read_header
 from slowfast.utils.checksum import write_with_sha256
+from tests.models.tiny_uniformer import are_equal, copy_state
 
 
 class Small(nn.Sequential):
-    """A model with weights of every kind, whose file is small."""
+    """A model with weights of every kind and a small file."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Linear(4, 5))
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) for name in first
-    )
 
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
@@ -47,7 +42,7 @@ SAVE: dict[str, Callable[[dict[str, Tensor], Path], object]] = {
 
 
 def mutations(content: bytes, *, seed: int, number: int) -> list[bytes]:
-    """Copies of a file with a bit, a byte, or a stretch of it changed, cut out or cut off, at random."""
+    """Copies of a file with a random bit, byte or stretch changed, removed or cut off."""
     rng = np.random.default_rng(seed)
     mutated = []
     for _ in range(number):
@@ -81,20 +76,20 @@ def test_a_changed_file_is_refused_by_its_checksum(tmp_path: Path, kind: str) ->
     for mutated in mutations(content, seed=1, number=200):
         path.write_bytes(mutated)
         model = Small()
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        before = copy_state(model)
         if mutated == content:
             load_weights(model, str(path))
-            assert same(model.state_dict(), source)
+            assert are_equal(model.state_dict(), source)
         else:
             with pytest.raises(
                 ValueError, match=r"x\.pth: is (damaged or another file|not a checkpoint)"
             ):
                 load_weights(model, str(path))
-            assert same(model.state_dict(), before)
+            assert are_equal(model.state_dict(), before)
 
 
 def problem_of(call: Callable[[], object]) -> str:
-    """What a call says that fails as it may; "" if it does not."""
+    """The message of an error that a call may raise, empty if it raises none."""
     try:
         call()
     except (ValueError, OSError) as error:
@@ -118,66 +113,69 @@ def test_a_changed_file_without_a_checksum_never_crashes(tmp_path: Path, kind: s
         assert all(problem.startswith(str(path)) for problem in problems if problem)
         if problems[-1]:
             continue
-        loaded += not same(model.state_dict(), source)
+        loaded += not are_equal(model.state_dict(), source)
         for tensor in model.state_dict().values():
             assert tensor.isfinite().all()
             assert (tensor.abs() <= 1e8).all() or not tensor.is_floating_point()
-    # Each record of a zip file has a checksum of its own.
+    # Only the records of a zip file have checksums of their own.
     assert (loaded == 0) == (kind == "zip")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("0.weight", float("nan"), "1 number not finite"),
-        ("0.bias", -float("inf"), "1 number not finite"),
+        ("0.weight", float("nan"), "1 non-finite value"),
+        ("0.bias", -float("inf"), "1 non-finite value"),
         ("1.running_var", -0.5, "a variance of -5.0e-01"),
         ("1.running_mean", -2e8, "up to 2.0e+08"),
         ("2.weight", 3e38, "up to 3.0e+38"),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_numbers_that_no_weights_are_are_named(
+def test_values_that_cannot_be_weights_are_named(
     tmp_path: Path, name: str, value: float, problem: str, dtype: torch.dtype
 ) -> None:
     weights = {key: tensor.to(dtype) for key, tensor in Small().state_dict().items()}
     weights[name].flatten()[1] = value
     torch.save(weights, tmp_path / "x.pth")
     model = Small()
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    before = copy_state(model)
     message = (
-        f"x.pth: holds numbers that no weights are: {name} ({problem}); the file is damaged, or its training "
-        "diverged: copy or download it again, or take an earlier checkpoint"
+        f"x.pth: holds values that cannot be weights: {name} ({problem}). The file is damaged or "
+        "its training diverged. Copy or download it again, or use an earlier checkpoint."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         load_weights(model, str(tmp_path / "x.pth"))
-    assert same(model.state_dict(), before)
+    assert are_equal(model.state_dict(), before)
 
 
-def test_of_many_damaged_weights_the_first_are_named(tmp_path: Path) -> None:
+def test_the_first_of_many_damaged_weights_are_named(tmp_path: Path) -> None:
     weights = {
         name: torch.full(tensor.shape, torch.nan) for name, tensor in Small().state_dict().items()
     }
     torch.save(weights, tmp_path / "x.pth")
-    message = r"0\.weight \(12 numbers not finite\), 0\.bias \(4 .*, 1\.running_mean \(4 .* and 4 more; the file is"
+    message = (
+        r"0\.weight \(12 non-finite values\), 0\.bias \(4 .*, 1\.running_mean \(4 .* and 4 more\. "
+        r"The file is"
+    )
     with pytest.raises(ValueError, match=message):
         load_weights(Small(), str(tmp_path / "x.pth"))
 
 
-def test_large_and_odd_numbers_of_a_sound_model_load(tmp_path: Path) -> None:
+def test_large_values_and_masks_of_an_intact_model_load(tmp_path: Path) -> None:
     source, target = Small(), Small()
     for model in (source, target):
-        model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))  # as of causal attention
+        model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))  # A causal mask.
     with torch.no_grad():
         source.get_buffer("1.running_var").fill_(9e7)
         source.get_parameter("0.weight").fill_(-9e7)
         source.get_buffer("1.num_batches_tracked").fill_(10**12)
     torch.save(source.state_dict(), tmp_path / "x.pth")
     load_weights(target, str(tmp_path / "x.pth"))
-    assert same(source.state_dict(), target.state_dict())
+    assert are_equal(source.state_dict(), target.state_dict())
 
 
-def test_weights_that_are_dropped_may_hold_anything(
+def test_dropped_weights_may_hold_any_value(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights = Small().state_dict()

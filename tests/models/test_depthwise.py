@@ -1,4 +1,4 @@
-"""Depthwise convolutions: Triton's kernels, interpreted and compiled without a GPU, and convolution frame by frame."""
+"""Depthwise convolution: Triton kernels, interpreted and compiled, and 2-D convolutions."""
 
 import importlib.util
 import json
@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 NEEDS_TRITON = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 
 
-# ---- Frame by frame --------------------------------------------------------------------------------------------------
+# ---- Frame by frame --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 4, 1, 3, 3), (1, 2, 2, 7, 2)])
 @pytest.mark.parametrize("size", [3, 5])
-def test_frame_by_frame_it_is_the_convolution_in_3d(shape: tuple[int, ...], size: int) -> None:
+def test_frame_by_frame_equals_the_convolution_in_3d(shape: tuple[int, ...], size: int) -> None:
     torch.manual_seed(0)
     dim = shape[1]
     x, weight, bias, dy = (
@@ -37,24 +37,42 @@ def test_frame_by_frame_it_is_the_convolution_in_3d(shape: tuple[int, ...], size
     expected = F.conv3d(x, weight, bias, padding=size // 2, groups=dim)
     y = convolve_over_time(x, weight, bias)
     torch.testing.assert_close(y, expected)
-    for gradient, of_3d in zip(
-        torch.autograd.grad(y, leaves, dy), torch.autograd.grad(expected, leaves, dy), strict=True
-    ):
-        torch.testing.assert_close(gradient, of_3d)
+    gradients = torch.autograd.grad(y, leaves, dy)
+    expected_gradients = torch.autograd.grad(expected, leaves, dy)
+    torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_frame_by_frame_the_order_stays_channels_last() -> None:
+def test_frame_by_frame_keeps_channels_last() -> None:
     x = torch.randn(2, 8, 3, 4, 5).to(memory_format=torch.channels_last_3d)
     y = convolve_over_time(x, torch.randn(8, 1, 3, 3, 3), torch.randn(8))
     assert y.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-# ---- Which way -------------------------------------------------------------------------------------------------------
+# ---- On a CPU --------------------------------------------------------------------------------
 
 
-def test_one_line_says_why_triton_cannot_be_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_bfloat16_gradients_on_a_cpu_are_deterministic() -> None:
+    torch.manual_seed(0)
+    convolution = Depthwise(16, 3)
+    frames = torch.randn(8, 16, 2, 4, 4).to(memory_format=torch.channels_last_3d)
+    gradients = []
+    # Freed memory full of NaN would reach gradients that read uninitialized memory.
+    for size in range(1000, 60_000, 2000):
+        leftovers = [torch.full((size,), torch.nan) for _ in range(20)]
+        del leftovers
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = convolution(frames).sum()
+        gradients.append(torch.autograd.grad(loss, convolution.weight)[0])
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert gradients[0].isfinite().all()
+
+
+# ---- Choice ----------------------------------------------------------------------------------
+
+
+def test_one_warning_says_why_triton_cannot_run(caplog: pytest.LogCaptureFixture) -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+        pytest.skip("a GPU is available")
     depthwise._decide_on_triton.cache_clear()
     x = torch.randn(1, 4, 2, 3, 3)
     with caplog.at_level(logging.WARNING):
@@ -82,7 +100,7 @@ def test_each_reason_against_triton_has_a_remedy(
     problems = " ".join(find_triton_problems())
     assert "no C compiler here" in problems
     assert (
-        f"cannot write to {file}/cache; name another folder in the environment variable TRITON_CACHE_DIR"
+        f"cannot write to {file}/cache. Set the environment variable TRITON_CACHE_DIR to another"
         in problems
     )
 
@@ -92,9 +110,25 @@ def test_each_reason_against_triton_has_a_remedy(
     ]
 
 
-# ---- Triton's kernels ------------------------------------------------------------------------------------------------
+def test_torch_compile_takes_the_choice_as_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = []
 
-INTERPRETED = """
+    def decide() -> bool:
+        choices.append(os.getpid())  # torch.compile could not trace this call.
+        return True
+
+    monkeypatch.setattr(depthwise, "_decide_on_triton", decide)
+    step = torch.compile(
+        lambda x: x + 1 if depthwise.can_use_triton() else x, backend="eager", fullgraph=True
+    )
+    assert step(torch.zeros(1)) == 1
+    assert step(torch.zeros(1)) == 1
+    assert len(choices) == 1
+
+
+# ---- Triton kernels --------------------------------------------------------------------------
+
+INTERPRETED = r"""
 import json, sys
 import torch, torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
@@ -114,24 +148,29 @@ def compute(convolve, tensors, dy):
 for name, shape, size, dtype in json.loads(sys.argv[1]):
     dim = shape[1]
     draws = [torch.randn(one) for one in (shape, (dim, 1, size, size, size), (dim,), shape)]
-    x, weight, bias, dy = draws[0].to(getattr(torch, dtype)), *draws[1:3], draws[3].to(getattr(torch, dtype))
+    x, weight, bias, dy = draws
+    x, dy = x.to(getattr(torch, dtype)), dy.to(getattr(torch, dtype))
     exact = lambda *leaves: F.conv3d(*leaves, padding=size // 2, groups=dim)
     expected = compute(exact, [tensor.double() for tensor in (x, weight, bias)], dy.double())
     results = compute(convolve, (x, weight, bias), dy)
     report[name] = [error(*pair) for pair in zip(results, expected, strict=True)]
-    assert results[0].dtype == x.dtype and results[0].is_contiguous(memory_format=torch.channels_last_3d)
+    assert results[0].dtype == x.dtype
+    assert results[0].is_contiguous(memory_format=torch.channels_last_3d)
 
 x, weight, bias = torch.randn(1, 4, 1, 2, 3), torch.randn(4, 1, 3, 3, 3), torch.randn(4)
 x.requires_grad_(), weight.requires_grad_()
 tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-report["checks"] = torch.library.opcheck(torch.ops.slowfast.depthwise, (x, weight, bias), test_utils=tests)
-compiled = torch.compile(lambda x: convolve(x, weight, bias) + 1, backend="aot_eager", fullgraph=True)
+op = torch.ops.slowfast.depthwise
+report["checks"] = torch.library.opcheck(op, (x, weight, bias), test_utils=tests)
+compute = lambda x: convolve(x, weight, bias) + 1
+compiled = torch.compile(compute, backend="aot_eager", fullgraph=True)
 [gradient] = torch.autograd.grad(compiled(x).square().sum(), x)
-again = checkpoint(lambda x: convolve(x, weight, bias) + 1, x, use_reentrant=False)
+again = checkpoint(compute, x, use_reentrant=False)
 report["compiled"] = error(gradient, torch.autograd.grad(again.square().sum(), x)[0].double())
 print(json.dumps(report))
 """
-CASES = [  # Channels that fill no block, edges within a tile, several tiles, a clip shorter than the kernel.
+# Channels that fill no tile, edges within a tile, several tiles, clips shorter than the kernel.
+CASES = [
     ("3", (1, 20, 3, 3, 5), 3, "float32"),
     ("3, tiles along H and C", (1, 72, 1, 9, 3), 3, "float32"),
     ("3, tiles along W", (1, 4, 1, 2, 33), 3, "float16"),
@@ -149,7 +188,7 @@ def test_interpreted_kernels_against_float64() -> None:
     )
     assert process.returncode == 0, process.stderr
     report = json.loads(process.stdout.splitlines()[-1])
-    assert not report.pop("imported")  # Until a GPU needs it.
+    assert not report.pop("imported")  # Only once a GPU needs it.
     assert set(report.pop("checks").values()) == {"SUCCESS"}
     assert report.pop("compiled") < 1e-6
     for name, _, _, dtype in CASES:
@@ -160,24 +199,22 @@ def test_interpreted_kernels_against_float64() -> None:
 
 @NEEDS_TRITON
 @pytest.mark.parametrize("capability", [80, 90])
-def test_the_kernel_compiles_without_a_gpu_to_wide_loads(capability: int) -> None:
+def test_the_kernel_compiles_to_wide_loads_without_a_gpu(capability: int) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from slowfast.models import depthwise_triton
+    from slowfast.models.depthwise_kernels import correlation_kernel
+    from slowfast.models.depthwise_triton import Tiling
 
-    tiling = depthwise_triton._Tiling.of(64, 56, 56, lanes=16)
-    kernel: Any = depthwise_triton._correlation_kernel
+    tiling = Tiling.choose(64, 56, 56, lanes=16)
+    kernel: Any = correlation_kernel
     constants = {
         "C": 64,
         "SIZE": 5,
         "MIRRORED": False,
-        "NUM_W": tiling.num_w,
         "EVEN_W": True,
-        "ROWS": tiling.rows,
-        "COLUMNS": tiling.columns,
-        "CHANNELS": tiling.channels,
+        **tiling.constants(),
     }
     pointers = {"x_ptr": "*bf16", "taps_ptr": "*fp32", "bias_ptr": "*fp32", "y_ptr": "*bf16"}
     signature = {
@@ -188,19 +225,21 @@ def test_the_kernel_compiles_without_a_gpu_to_wide_loads(capability: int) -> Non
     compiled = triton.compile(
         ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": tiling.warps(8), "num_stages": 1},
+        options={"num_warps": tiling.num_warps(8), "num_stages": 1},
     )
-    assert "ld.global.v4" in compiled.asm["ptx"]  # 16 bytes at once
+    assert "ld.global.v4" in compiled.asm["ptx"]  # 16 bytes at once.
     assert ".local" not in compiled.asm["ptx"]  # All sums stay in registers.
-    assert "convert_layout" not in compiled.asm["ttgir"]  # No thread waits for another's weights.
+    assert (
+        "convert_layout" not in compiled.asm["ttgir"]
+    )  # No thread waits for the weights of another.
 
 
 @NEEDS_TRITON
 def test_tiles_fit_the_frames_of_the_published_models() -> None:
-    from slowfast.models.depthwise_triton import _Tiling
+    from slowfast.models.depthwise_triton import Tiling
 
     for side in (56, 28, 14, 7):
-        tiling = _Tiling.of(64, side, side, lanes=16)
+        tiling = Tiling.choose(64, side, side, lanes=16)
         width = tiling.column_tiles * tiling.columns * tiling.num_w
         height = tiling.row_tiles * tiling.rows
         assert min(width, height) >= side

@@ -1,8 +1,9 @@
-"""The baselines are torchvision's models, whole: its names, sizes, weights, clips and costs."""
+"""The baselines are the models of torchvision, with its names, sizes, weights and costs."""
 
 import re
 from collections.abc import Callable
-from importlib.resources import files
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from slowfast.models.build import build_model, count_multiply_adds, count_parame
 from slowfast.models.torchvision_video import NAMES, build_mvit
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import published, published_class_names
-from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
+from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.checkpoint_files import newest_checkpoint
+from slowfast.utils.published_classes import published_classes
 
 BASELINES = [
     "mc3_18",
@@ -41,7 +44,7 @@ def meta_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def cfg_of(repository: Path) -> Callable[..., CfgNode]:
-    """The config file of a baseline, to train it from random weights, with overrides."""
+    """Function that loads the config of a baseline for a training from random weights."""
 
     def load(name: str, *overrides: str) -> CfgNode:
         checks = [find_problems, models.find_problems]
@@ -54,13 +57,13 @@ def cfg_of(repository: Path) -> Callable[..., CfgNode]:
     return load
 
 
-def test_all_video_models_of_torchvision_are_there() -> None:
+def test_all_video_models_of_torchvision_are_available() -> None:
     assert sorted(NAMES) == sorted(list_models(video)) == BASELINES
     assert list(models.MODELS) == ["Uniformer", *NAMES]
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_parameters_equal_those_that_torchvision_publishes(
+def test_parameter_counts_equal_those_of_torchvision(
     name: str, cfg_of: Callable[..., CfgNode]
 ) -> None:
     with torch.device("meta"):
@@ -69,20 +72,20 @@ def test_parameters_equal_those_that_torchvision_publishes(
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_multiply_adds_are_those_that_torchvision_publishes_and_the_norms(
+def test_multiply_adds_are_those_of_torchvision_and_the_norms(
     name: str, cfg_of: Callable[..., CfgNode]
 ) -> None:
-    # torchvision counts no norms, and 16 frames whatever the accuracy was measured with: 32 for Swin, 128 for S3D.
+    # torchvision does not count norms. It counts 16 frames for all models, although it measured
+    # the accuracy of Swin with 32 and that of S3D with 128.
     size = 112 if name.endswith("_18") else 224
-    giga = (
-        count_multiply_adds(cfg_of(name, "DATA.NUM_FRAMES", "16"), num_frames=16, size=size) / 1e9
-    )
+    build = partial(build_model, cfg_of(name, "DATA.NUM_FRAMES", "16"))
+    giga = count_multiply_adds(build, num_frames=16, size=size) / 1e9
     norms = 0.012 if name.endswith("_18") or name == "s3d" else 0.006
     assert meta_of(name)["_ops"] < giga < (1 + norms) * meta_of(name)["_ops"]
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_config_takes_the_clips_that_torchvision_measured_with(
+def test_the_config_has_the_clips_of_the_published_accuracy(
     name: str, cfg_of: Callable[..., CfgNode]
 ) -> None:
     cfg, weights = cfg_of(name), get_model_weights(name).DEFAULT
@@ -99,7 +102,7 @@ def test_the_config_takes_the_clips_that_torchvision_measured_with(
     )
 
 
-def test_published_files_and_accuracies_are_those_that_torchvision_states() -> None:
+def test_published_files_and_accuracies_are_those_of_torchvision() -> None:
     stated = {
         Path(weights.url).name: (weights.url, weights.meta["_metrics"]["Kinetics-400"]["acc@1"])
         for name in BASELINES
@@ -112,10 +115,10 @@ def test_published_files_and_accuracies_are_those_that_torchvision_states() -> N
     assert {entry.file: (entry.page, entry.top1) for entry in others.values()} == stated
     for name, entry in others.items():
         assert entry.file.startswith(name.removesuffix("_22k"))
-        assert entry.file.endswith(f"-{entry.sha256}.pth")  # as torch.hub verifies them
+        assert entry.file.endswith(f"-{entry.sha256}.pth")  # torch.hub verifies these digits.
 
 
-def test_the_order_of_the_classes_is_the_one_that_torchvision_states() -> None:
+def test_the_order_of_the_classes_is_that_of_torchvision() -> None:
     for name in BASELINES:
         for weights in get_model_weights(name):
             assert (
@@ -125,21 +128,19 @@ def test_the_order_of_the_classes_is_the_one_that_torchvision_states() -> None:
     assert published_class_names("another.pth") == []
 
 
-def test_the_head_is_brought_into_the_order_of_the_data(
+def test_the_head_is_reordered_to_the_classes_of_the_data(
     cfg_of: Callable[..., CfgNode], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "mc3_18-a90a0ba3.pth"
     theirs = get_model("mc3_18", num_classes=400)
     torch.save(theirs.state_dict(), file)
-    table = (
-        files("slowfast.datasets").joinpath("class_names/kinetics400.txt").read_text().splitlines()
-    )
+    table = published_classes("kinetics400")
     model = build_model(cfg_of("mc3_18"))
     load_weights(model, str(file))
-    assert "the data has no names to compare them with" in caplog.text
+    assert "the data has no class names to compare them with" in caplog.text
     caplog.clear()
     load_weights(model, str(file), class_names=table)
-    assert "the data has no names" not in caplog.text
+    assert "the data has no class names" not in caplog.text
     order = [meta_of("mc3_18")["categories"].index(name) for name in table]
     frames = torch.randn(1, 3, 2, 16, 16)
     with torch.no_grad():
@@ -148,7 +149,7 @@ def test_the_head_is_brought_into_the_order_of_the_data(
 
 
 @pytest.mark.parametrize("name", ["mvit_v1_b", "mvit_v2_s"])
-def test_mvit_of_any_size_is_that_of_torchvision_at_its_size(name: str) -> None:
+def test_our_mvit_equals_that_of_torchvision_at_its_size(name: str) -> None:
     with torch.device("meta"):
         ours, theirs = (
             build_mvit(name, num_classes=400, num_frames=16, crop_size=224),
@@ -170,7 +171,10 @@ def test_mvit_of_any_size_is_that_of_torchvision_at_its_size(name: str) -> None:
 
 
 def numbered_weights(name: str) -> dict[str, torch.Tensor]:
-    """Weights as torchvision names and shapes them, each filled with its number, which takes no room on the disk."""
+    """Weights with the names and shapes of torchvision, each filled with its index.
+
+    Such weights take no space in a file.
+    """
     with torch.device("meta"):
         state = get_model(name).state_dict()
     return {
@@ -180,32 +184,30 @@ def numbered_weights(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_files_of_torchvision_load_whole_or_but_for_the_head(
-    name: str, cfg_of: Callable[..., CfgNode], tmp_path: Path
+@pytest.mark.parametrize("num_classes", [400, 7])
+def test_files_of_torchvision_load_whole_or_without_the_head(
+    name: str, num_classes: int, cfg_of: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
     weights = numbered_weights(name)
-    torch.save(weights, tmp_path / "x.pth")
-    for num_classes in (400, 7):
-        with torch.device("meta"):
-            model = build_model(cfg_of(name, "MODEL.NUM_CLASSES", str(num_classes)))
-        model.to_empty(device="cpu")
-        load_weights(model, str(tmp_path / "x.pth"), may_replace_head=True)
-        head = {
-            key
-            for key in weights
-            if num_classes != 400 and key.startswith(("fc.", "classifier.", "head."))
-        }
-        assert len(head) == (2 if num_classes != 400 else 0)
-        for key, tensor in model.state_dict().items():
-            assert (tensor == weights[key].flatten()[0]).all() or key in head, key
-        with (
-            pytest.raises(
-                ValueError, match="has a head for 400 classes, but the model has one for 7"
-            )
-            if head
-            else torch.no_grad()
-        ):
-            load_weights(model, str(tmp_path / "x.pth"))
+    path = str(tmp_path / "x.pth")
+    torch.save(weights, path)
+    with torch.device("meta"):
+        model = build_model(cfg_of(name, "MODEL.NUM_CLASSES", str(num_classes)))
+    model.to_empty(device="cpu")
+
+    load_weights(model, path, may_replace_head=True)
+    head = {key for key in weights if key.startswith(("fc.", "classifier.", "head."))}
+    assert len(head) == 2
+    for key, tensor in model.state_dict().items():
+        is_kept = num_classes != 400 and key in head
+        assert is_kept or (tensor == weights[key].flatten()[0]).all(), key
+
+    if num_classes == 400:
+        load_weights(model, path)
+        return
+    message = "has a head for 400 classes, but the model has one for 7"
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, path)
 
 
 def problems_of(name: str, **keys: Any) -> list[str]:
@@ -214,7 +216,7 @@ def problems_of(name: str, **keys: Any) -> list[str]:
     cfg.DATA.TEST_CROP_SIZE = 224
     cfg.TEST.ENABLE = False
     cfg.merge_from_list(
-        [part for key, value in keys.items() for part in (key.replace("__", "."), value)]
+        list(chain.from_iterable((key.replace("__", "."), value) for key, value in keys.items()))
     )
     return models.find_problems(cfg)
 
@@ -225,21 +227,25 @@ def problems_of(name: str, **keys: Any) -> list[str]:
         (
             "mvit_v2_s",
             {"DATA__TEST_CROP_SIZE": 256},
-            "DATA.TRAIN_CROP_SIZE is 224 and DATA.TEST_CROP_SIZE is 256, but mvit_v2_s learns a position for each "
-            "place; use one size for both",
+            "DATA.TRAIN_CROP_SIZE is 224 and DATA.TEST_CROP_SIZE is 256, but mvit_v2_s learns an "
+            "embedding for each position. Use one size for both.",
         ),
         (
             "mvit_v1_b",
             {"DATA__TEST_CROP_SIZE": 100, "DATA__TRAIN_CROP_SIZE": 100},
-            "DATA.TRAIN_CROP_SIZE is 100; mvit_v1_b takes multiples of 32",
+            "DATA.TRAIN_CROP_SIZE is 100, but mvit_v1_b takes multiples of 32",
         ),
         (
             "mvit_v1_b",
             {"DATA__NUM_FRAMES": 7},
-            "DATA.NUM_FRAMES is 7; mvit_v1_b takes an even number",
+            "DATA.NUM_FRAMES is 7, but mvit_v1_b takes an even number",
         ),
-        ("s3d", {"DATA__NUM_FRAMES": 8}, "DATA.NUM_FRAMES is 8; s3d takes 14 or more"),
-        ("s3d", {"DATA__TEST_CROP_SIZE": 112}, "DATA.TEST_CROP_SIZE is 112; s3d takes 224 or more"),
+        ("s3d", {"DATA__NUM_FRAMES": 8}, "DATA.NUM_FRAMES is 8, but s3d takes 14 or more"),
+        (
+            "s3d",
+            {"DATA__TEST_CROP_SIZE": 112},
+            "DATA.TEST_CROP_SIZE is 112, but s3d takes 224 or more",
+        ),
         (
             "r3d_18",
             {"MODEL__CHECKPOINT_NUM": [0, 0, 2, 0]},
@@ -252,11 +258,13 @@ def problems_of(name: str, **keys: Any) -> list[str]:
         ),
     ],
 )
-def test_what_a_baseline_cannot_do_is_said(name: str, keys: dict[str, Any], message: str) -> None:
+def test_what_a_baseline_cannot_do_is_reported(
+    name: str, keys: dict[str, Any], message: str
+) -> None:
     assert any(problem.startswith(message) for problem in problems_of(name, **keys))
 
 
-def test_every_key_of_uniformer_alone_is_refused() -> None:
+def test_every_key_that_only_uniformer_reads_is_refused() -> None:
     assert problems_of("r3d_18") == []
     others = {bool: True, int: 8, float: 0.5, list: [1, 2, 3, 4], type(None): 0.5, str: "x"}
     changes = {
@@ -269,7 +277,7 @@ def test_every_key_of_uniformer_alone_is_refused() -> None:
         ]
 
 
-def test_a_baseline_trains_and_is_tested_as_torchvision_would_score_it(
+def test_a_trained_baseline_gets_the_scores_of_torchvision(
     tiny_cfg: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
     uniformer = {
@@ -295,7 +303,7 @@ def test_a_baseline_trains_and_is_tested_as_torchvision_would_score_it(
     expected = torch.zeros(24, 8)
     with torch.no_grad():
         for batch in build_loader(cfg, "test"):
-            expected.index_add_(0, batch.video, theirs(batch.frames).softmax(dim=1))
+            expected.index_add_(0, batch.video_indices, theirs(batch.frames).softmax(dim=1))
     scores = np.load(tmp_path / "run/test/scores.npz")["scores"]
     np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -304,17 +312,10 @@ def test_a_baseline_trains_and_is_tested_as_torchvision_would_score_it(
 def test_gradients_reach_all_weights_of_small_clips(
     name: str, cfg_of: Callable[..., CfgNode]
 ) -> None:
-    size = [
-        "DATA.NUM_FRAMES",
-        "4",
-        "DATA.TRAIN_CROP_SIZE",
-        "64",
-        "DATA.TEST_CROP_SIZE",
-        "64",
-        "MODEL.NUM_CLASSES",
-        "3",
-    ]
-    model = build_model(cfg_of(name, *size, "DATA.TEST_SHORT_SIDE", "64")).train()
+    sizes = ["DATA.NUM_FRAMES", "4", "MODEL.NUM_CLASSES", "3"]
+    for key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE", "DATA.TEST_SHORT_SIDE"):
+        sizes += [key, "64"]
+    model = build_model(cfg_of(name, *sizes)).train()
     logits = model(torch.randn(2, 3, 4, 64, 64))
     assert logits.shape == (2, 3)
     logits.square().sum().backward()

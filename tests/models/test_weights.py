@@ -1,156 +1,27 @@
-import argparse
-import os
+"""Weights fill a model by name: inflated, with the right head, and with a report of differences."""
+
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from fvcore.common.config import CfgNode
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from slowfast.config import default_cfg
 from slowfast.models.build import MODELS, build_model
 from slowfast.models.uniformer import UniFormer
-from slowfast.models.weights import Report, fill_weights, head_names, inflate, load_weights
+from slowfast.models.weights import fill_weights, head_names, inflate, load_weights
+from tests.models.tiny_uniformer import (
+    NUM_WEIGHTS,
+    are_equal,
+    copy_state,
+    counts,
+    tiny_uniformer,
+)
 
-
-def tiny(num_classes: int = 5, **settings: Any) -> UniFormer:
-    return UniFormer(
-        num_classes=num_classes, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8, **settings
-    )
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) for name in first
-    )
-
-
-def counts(report: Report) -> tuple[int, ...]:
-    """How many weights are loaded, inflated, dropped, missing, unexpected."""
-    return tuple(len(part) for part in report[:5])
-
-
-NUM_WEIGHTS = len(tiny().state_dict())
-WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
-    "bare": lambda weights: weights,
-    "model": lambda weights: {"model": weights, "epoch": 3},
-    "model_state": lambda weights: {
-        "model_state": weights,
-        "cfg": "A: 1",
-        "optimizer_state": {"state": {}},
-    },
-    "state_dict": lambda weights: {"state_dict": weights, "loss": torch.zeros(3)},
-    "model in state_dict": lambda weights: {"state_dict": {"model": weights}},
-    "a model that is a name": lambda weights: {"model": {"name": "x"}, "state_dict": weights},
-}
-
-
-@pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone.", "_orig_mod."])
-def test_published_files_load_whole(tmp_path: Path, wrapping: str, prefix: str) -> None:
-    source, target = tiny(), tiny()
-    weights = {prefix + name: tensor for name, tensor in source.state_dict().items()}
-    torch.save(WRAPPINGS[wrapping](weights), tmp_path / "x.pth")
-    report = load_weights(target, str(tmp_path / "x.pth"))
-    assert same(source.state_dict(), target.state_dict())
-    assert counts(report) == (NUM_WEIGHTS, 0, 0, 0, 0)
-    assert sum(report.loaded.values()) == pytest.approx(1)
-
-
-def test_a_model_whose_own_names_look_wrapped_loads_what_it_saved(tmp_path: Path) -> None:
-    source, target = nn.Sequential(), nn.Sequential()
-    for wrapped in (source, target):
-        wrapped.add_module("model", tiny())
-        wrapped.add_module("fc", nn.Linear(5, 2))
-    torch.save(source.state_dict(), tmp_path / "x.pth")
-    assert counts(load_weights(target, str(tmp_path / "x.pth")))[2:] == (0, 0, 0)
-    assert same(source.state_dict(), target.state_dict())
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".pyth", ".safetensors"])
-def test_files_of_every_kind_give_the_same_model(tmp_path: Path, suffix: str) -> None:
-    source, target = tiny(), tiny()
-    path = str(tmp_path / f"x{suffix}")
-    save = save_file if suffix == ".safetensors" else torch.save
-    save({name: tensor.contiguous() for name, tensor in source.state_dict().items()}, path)
-    load_weights(target, path)
-    assert same(source.state_dict(), target.state_dict())
-
-
-BESIDE = {
-    "args": argparse.Namespace(
-        lr=1e-3, folder=Path("/a"), nested=argparse.Namespace(x=[1, (2, None)])
-    ),
-    "max_accuracy": np.float64(82.9),
-    "config": CfgNode({"MODEL": CfgNode({"NAME": "x"})}),
-}
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_files_with_a_command_line_beside_the_weights_open_without_calling_anything(
-    tmp_path: Path, is_zip: bool
-) -> None:
-    source, target = tiny(), tiny()
-    path = tmp_path / "x.pth"
-    torch.save(
-        {"model": source.state_dict(), **BESIDE}, path, _use_new_zipfile_serialization=is_zip
-    )
-    assert counts(load_weights(target, str(path))) == (NUM_WEIGHTS, 0, 0, 0, 0)
-    assert same(source.state_dict(), target.state_dict())
-
-
-class Attack:
-    def __init__(self, folder: Path) -> None:
-        self.command = f"mkdir {folder}"
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-@pytest.mark.parametrize("hidden_in", ["model", "args"])
-def test_a_file_that_wants_to_run_a_command_is_refused(
-    tmp_path: Path, is_zip: bool, hidden_in: str
-) -> None:
-    attack: Any = Attack(tmp_path / "owned")
-    state = {"model": tiny().state_dict(), "args": argparse.Namespace(x=attack)}
-    state = state if hidden_in == "args" else {"model": attack}
-    path = tmp_path / "x.pth"
-    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
-    target = tiny()
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r"x\.pth: .* \(it holds posix\.system, which could run code\)"
-    ):
-        load_weights(target, str(path))
-    assert not (tmp_path / "owned").exists()
-    assert same(before, target.state_dict())
-
-
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_a_truncated_file_changes_nothing(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"x.{'safetensors' if kind == 'safetensors' else 'pth'}"
-    weights = {name: tensor.contiguous() for name, tensor in tiny().state_dict().items()}
-    if kind == "safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path, _use_new_zipfile_serialization=kind == "zip")
-    content = path.read_bytes()
-    target = tiny()
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    for size in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:size])
-        with pytest.raises(
-            ValueError,
-            match=rf"{path.name}: (not a whole checkpoint of tensors|is not a checkpoint)",
-        ):
-            load_weights(target, str(path))
-    assert same(before, target.state_dict())
+NAMES = ["ant", "bee", "cat", "dog", "eel"]
+HEAD = {"head.weight", "head.bias"}
 
 
 def test_inflation_by_hand() -> None:
@@ -159,49 +30,46 @@ def test_inflation_by_hand() -> None:
 
 
 def test_image_weights_are_inflated_and_get_a_new_head(tmp_path: Path) -> None:
-    source, target = tiny(num_classes=1000), tiny()
+    source, target = tiny_uniformer(num_classes=1000), tiny_uniformer()
     weights = source.state_dict()
-    flat = {
-        name: tensor.mean(dim=2) if tensor.dim() == 5 else tensor
-        for name, tensor in weights.items()
-    }
-    flat = {
-        name: tensor for name, tensor in flat.items() if not name.endswith("num_batches_tracked")
-    }
+    flat = {}
+    for name, tensor in weights.items():
+        if not name.endswith("num_batches_tracked"):
+            flat[name] = tensor.mean(dim=2) if tensor.dim() == 5 else tensor
     torch.save({"model": flat}, tmp_path / "x.pth")
+
     head = target.head.weight.clone()
     report = load_weights(target, str(tmp_path / "x.pth"), may_replace_head=True)
     loaded = target.state_dict()
-    assert loaded["patch_embed1.proj.weight"].shape == (8, 3, 3, 4, 4)
-    torch.testing.assert_close(
-        loaded["patch_embed1.proj.weight"].sum(dim=2),
-        flat["patch_embed1.proj.weight"],
-        rtol=1e-6,
-        atol=1e-7,
-    )
+    stem = "patch_embed1.proj.weight"
+    assert loaded[stem].shape == (8, 3, 3, 4, 4)
+    torch.testing.assert_close(loaded[stem].sum(dim=2), flat[stem], rtol=1e-6, atol=1e-7)
     assert torch.equal(target.head.weight, head)
+
     assert report.inflated.keys() == {name for name, tensor in weights.items() if tensor.dim() == 5}
-    assert set(report.dropped) == {"head.weight", "head.bias"}
+    assert set(report.dropped) == HEAD
     assert counts(report)[3:] == (0, 0)
-    num_numbers = sum(tensor.numel() for tensor in loaded.values())
-    assert report.dropped["head.weight"] == pytest.approx(5 * 16 / num_numbers)
+    num_values = sum(tensor.numel() for tensor in loaded.values())
+    assert report.dropped["head.weight"] == pytest.approx(5 * 16 / num_values)
+
+
+# ---- The head --------------------------------------------------------------------------------
 
 
 def test_a_head_of_another_size_is_replaced_only_where_allowed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source, target = tiny(num_classes=7), tiny()
+    source, target = tiny_uniformer(num_classes=7), tiny_uniformer()
     torch.save(source.state_dict(), tmp_path / "x.pth")
     head = target.head.weight.clone()
-    message = (
-        r"x\.pth has a head for 7 classes, but the model has one for 5; check MODEL\.NUM_CLASSES"
-    )
+    message = r"x\.pth has a head for 7 classes, but the model has one for 5\. Check MODEL\.NUM"
     with pytest.raises(ValueError, match=message):
         load_weights(target, str(tmp_path / "x.pth"))
+
     with caplog.at_level("INFO"):
         load_weights(target, str(tmp_path / "x.pth"), may_replace_head=True)
     assert (
-        "x.pth has a head of another size, or none; the head keeps its random weights"
+        "x.pth has a head of another size, or none, so the head keeps its random weights"
         in caplog.text
     )
     assert f"of {NUM_WEIGHTS} weights, {NUM_WEIGHTS - 2} loaded, 99." in caplog.text
@@ -211,23 +79,19 @@ def test_a_head_of_another_size_is_replaced_only_where_allowed(
     assert torch.equal(target.state_dict()[name], source.state_dict()[name])
 
 
-def test_a_file_without_a_head_can_start_a_training_alone(tmp_path: Path) -> None:
-    weights = {
-        name: tensor for name, tensor in tiny().state_dict().items() if not name.startswith("head.")
-    }
-    torch.save(weights, tmp_path / "x.pth")
-    with pytest.raises(
-        ValueError, match=r"2 of \d+ weights are missing \(head\.weight, head\.bias\)"
-    ):
-        load_weights(tiny(), str(tmp_path / "x.pth"))
-    assert set(load_weights(tiny(), str(tmp_path / "x.pth"), may_replace_head=True).missing) == {
-        "head.weight",
-        "head.bias",
-    }
+def test_a_file_without_a_head_can_only_start_a_training(tmp_path: Path) -> None:
+    state = tiny_uniformer().state_dict()
+    weights = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    path = str(tmp_path / "x.pth")
+    torch.save(weights, path)
+    message = r"2 of \d+ weights are missing \(head\.weight, head\.bias\)"
+    with pytest.raises(ValueError, match=message):
+        load_weights(tiny_uniformer(), path)
+    assert set(load_weights(tiny_uniformer(), path, may_replace_head=True).missing) == HEAD
 
 
 class WithHead(nn.Sequential):
-    """A model whose last layer is called as those of several libraries are."""
+    """A model with a last layer named as in one of several libraries."""
 
     def __init__(self, head: str, num_classes: int) -> None:
         super().__init__()
@@ -235,13 +99,11 @@ class WithHead(nn.Sequential):
         *path, last = head.split(".")
         inner: nn.Module = self
         for name in path:
-            inner.add_module(
-                name, nn.Sequential(nn.Dropout()) if name == "head" else nn.Sequential()
-            )
+            child = nn.Sequential(nn.Dropout()) if name == "head" else nn.Sequential()
+            inner.add_module(name, child)
             inner = inner.get_submodule(name)
-        inner.add_module(
-            last, nn.Conv3d(4, num_classes, 1) if head.startswith("classifier") else nn.Linear(4, 5)
-        )
+        is_convolution = head.startswith("classifier")
+        inner.add_module(last, nn.Conv3d(4, num_classes, 1) if is_convolution else nn.Linear(4, 5))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -251,6 +113,21 @@ def test_the_last_layer_of_every_model_has_a_row_for_each_class(name: str) -> No
     with torch.device("meta"):
         model = build_model(cfg)
     assert [len(model.get_parameter(head)) for head in head_names(model)] == [7, 7]
+
+
+@pytest.mark.parametrize("head", ["fc", "head", "head.1", "classifier.1", "decoder.classes"])
+def test_the_head_is_the_last_layer_whatever_its_name(tmp_path: Path, head: str) -> None:
+    model = WithHead(head, 5)
+    assert head_names(model) == [f"{head}.weight", f"{head}.bias"]
+    smaller = {}
+    for name, tensor in model.state_dict().items():
+        smaller[name] = tensor[:3] if name.startswith(head) else tensor
+    torch.save(smaller, tmp_path / "x.pth")
+    report = load_weights(model, str(tmp_path / "x.pth"), may_replace_head=True)
+    assert set(report.dropped) == set(head_names(model))
+
+
+# ---- Other models ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["r3d_18", "mvit_v2_s", "UniFormer-B"])
@@ -263,192 +140,181 @@ def test_published_models_are_told_apart(other: str) -> None:
         else:
             cfg.MODEL.MODEL_NAME = other
         state = build_model(cfg).state_dict()
+
     known = small.state_dict().keys()
-    num_missing = len(
-        [name for name in known - state.keys() if not name.endswith("num_batches_tracked")]
+    missing = [name for name in known - state.keys() if not name.endswith("num_batches_tracked")]
+    message = (
+        rf"x\.pth does not fit this model: {len(missing)} of {len(known)} weights are missing.*, "
+        rf"{len(state.keys() - known)} are unexpected"
     )
-    counts = rf"{num_missing} of {len(known)} weights are missing.*, {len(state.keys() - known)} are unknown"
-    with pytest.raises(ValueError, match=rf"x\.pth is not of this model: {counts}"):
+    with pytest.raises(ValueError, match=message):
         fill_weights(small, state, path="x.pth")
 
 
-@pytest.mark.parametrize("head", ["fc", "head", "head.1", "classifier.1", "decoder.classes"])
-def test_the_head_is_the_last_layer_whatever_its_name(tmp_path: Path, head: str) -> None:
-    model = WithHead(head, 5)
-    assert head_names(model) == [f"{head}.weight", f"{head}.bias"]
-    smaller = {
-        name: tensor[:3] if name.startswith(head) else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    torch.save(smaller, tmp_path / "x.pth")
-    report = load_weights(model, str(tmp_path / "x.pth"), may_replace_head=True)
-    assert set(report.dropped) == set(head_names(model))
-
-
 def test_weights_of_another_model_change_nothing(tmp_path: Path) -> None:
-    source, target = tiny(split=True), tiny()
+    source, target = tiny_uniformer(split=True), tiny_uniformer()
     torch.save(source.state_dict(), tmp_path / "x.pth")
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(
-        ValueError,
-        match=r"x\.pth is not of this model: 0 of \d+ weights are missing, 12 are unknown",
-    ):
+    before = copy_state(target)
+    message = r"x\.pth does not fit this model: 0 of \d+ weights are missing, 12 are unexpected"
+    with pytest.raises(ValueError, match=message):
         load_weights(target, str(tmp_path / "x.pth"), may_replace_head=True)
-    assert same(before, target.state_dict())
+    assert are_equal(before, target.state_dict())
 
 
-def test_weights_of_another_size_or_kind_of_model_are_refused(tmp_path: Path) -> None:
-    deeper = UniFormer(num_classes=5, dims=(8, 8, 16, 16), depths=(1, 2, 1, 1), head_dim=8)
-    wider = UniFormer(num_classes=5, dims=(8, 8, 16, 32), depths=(1, 1, 1, 1), head_dim=8)
-    other = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Linear(4, 5))
-    for source, message in (
+DEEPER = UniFormer(num_classes=5, dims=(8, 8, 16, 16), depths=(1, 2, 1, 1), head_dim=8)
+WIDER = UniFormer(num_classes=5, dims=(8, 8, 16, 32), depths=(1, 1, 1, 1), head_dim=8)
+OTHER = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Linear(4, 5))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
         (
-            deeper,
-            r"0 of \d+ weights are missing, 22 are unknown \(blocks2\.1\.pos_embed\.weight, .*, \.\.\.\)",
+            DEEPER,
+            r"0 of \d+ weights are missing, 22 are unexpected "
+            r"\(blocks2\.1\.pos_embed\.weight, .* and 17 more\)",
         ),
-        (wider, r"\d+ have another size \(patch_embed4\.norm\.weight \(32,\) for \(16,\), "),
+        (WIDER, r"\d+ have another size \(patch_embed4\.norm\.weight \(32,\) for \(16,\), "),
         (
-            other,
-            rf"\d+ of {NUM_WEIGHTS} weights are missing .*, 4 are unknown \(0\.weight, 0\.bias, 1\.weight,",
+            OTHER,
+            rf"\d+ of {NUM_WEIGHTS} weights are missing .*, 4 are unexpected "
+            r"\(0\.weight, 0\.bias, 1\.weight,",
         ),
-    ):
-        torch.save(source.state_dict(), tmp_path / "x.pth")
-        with pytest.raises(ValueError, match=message):
-            load_weights(tiny(), str(tmp_path / "x.pth"), may_replace_head=True)
+    ],
+    ids=["deeper", "wider", "other"],
+)
+def test_weights_of_another_size_or_kind_of_model_are_refused(
+    tmp_path: Path, source: nn.Module, message: str
+) -> None:
+    torch.save(source.state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=message):
+        load_weights(tiny_uniformer(), str(tmp_path / "x.pth"), may_replace_head=True)
 
 
 def test_what_a_pattern_allows_may_differ(tmp_path: Path) -> None:
-    source, target = tiny(split=True, num_classes=7), tiny()
+    source, target = tiny_uniformer(split=True, num_classes=7), tiny_uniformer()
+    path = str(tmp_path / "x.pth")
     weights = {name: tensor for name, tensor in source.state_dict().items() if name != "norm.bias"}
-    torch.save(weights, tmp_path / "x.pth")
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r"1 of \d+ weights are missing \(norm\.bias\), 12 are unknown"
-    ):
-        load_weights(target, str(tmp_path / "x.pth"), allowed=["head.*"])
-    report = load_weights(target, str(tmp_path / "x.pth"), allowed=["head.*", "norm.bias", "*.t_*"])
-    assert set(report.dropped) == {"head.weight", "head.bias"}
+    torch.save(weights, path)
+    before = copy_state(target)
+    message = r"1 of \d+ weights are missing \(norm\.bias\), 12 are unexpected"
+    with pytest.raises(ValueError, match=message):
+        load_weights(target, path, allowed=["head.*"])
+
+    report = load_weights(target, path, allowed=["head.*", "norm.bias", "*.t_*"])
+    assert set(report.dropped) == HEAD
     assert set(report.missing) == {"norm.bias"}
     assert len(report.unexpected) == 12
     for name, tensor in target.state_dict().items():
-        kept = name.startswith("head.") or name == "norm.bias"
-        assert torch.equal(tensor, before[name] if kept else weights[name])
+        is_kept = name.startswith("head.") or name == "norm.bias"
+        assert torch.equal(tensor, before[name] if is_kept else weights[name])
+
+
+# ---- Classes ---------------------------------------------------------------------------------
 
 
 def save_named(path: Path, names: list[str]) -> UniFormer:
-    model = tiny(num_classes=len(names))
+    model = tiny_uniformer(num_classes=len(names))
     torch.save({"model_state": model.state_dict(), "class_names": names}, path)
     return model
-
-
-NAMES = ["ant", "bee", "cat", "dog", "eel"]
 
 
 def test_classes_in_another_order_take_their_rows_with_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source, target = save_named(tmp_path / "x.pth", NAMES), tiny()
+    source, target = save_named(tmp_path / "x.pth", NAMES), tiny_uniformer()
     source.eval(), target.eval()
     frames = torch.randn(2, 3, 4, 32, 32)
+    names = ["dog", "ant", "eel", "bee", "cat"]
     with caplog.at_level("INFO"):
-        report = load_weights(
-            target, str(tmp_path / "x.pth"), class_names=["dog", "ant", "eel", "bee", "cat"]
-        )
+        report = load_weights(target, str(tmp_path / "x.pth"), class_names=names)
     assert report.class_order == [3, 0, 4, 1, 2]
     assert (
-        "x.pth has the data's classes in another order: the rows of its head are reordered"
+        "x.pth orders the classes differently from the data, so its head is reordered"
         in caplog.text
     )
     torch.testing.assert_close(target(frames), source(frames)[:, [3, 0, 4, 1, 2]])
 
 
 @pytest.mark.parametrize("names", [[], NAMES, ["Ant", "BEE", "c-a-t", "dog ", "eel"]])
-def test_the_same_classes_or_unknown_ones_leave_the_head_as_it_is(
+def test_the_same_or_unknown_classes_keep_the_head_as_it_is(
     tmp_path: Path, names: list[str]
 ) -> None:
-    source, target = save_named(tmp_path / "x.pth", NAMES), tiny()
+    source, target = save_named(tmp_path / "x.pth", NAMES), tiny_uniformer()
     report = load_weights(target, str(tmp_path / "x.pth"), class_names=names)
     assert report.class_order == []
-    assert same(source.state_dict(), target.state_dict())
+    assert are_equal(source.state_dict(), target.state_dict())
 
 
-def test_a_file_without_names_is_taken_as_it_is(tmp_path: Path) -> None:
-    source, target = tiny(), tiny()
+def test_a_file_without_names_is_loaded_as_it_is(tmp_path: Path) -> None:
+    source, target = tiny_uniformer(), tiny_uniformer()
     torch.save(source.state_dict(), tmp_path / "x.pth")
     load_weights(target, str(tmp_path / "x.pth"), class_names=NAMES)
-    assert same(source.state_dict(), target.state_dict())
+    assert are_equal(source.state_dict(), target.state_dict())
 
 
 def test_other_classes_are_an_error_or_get_a_new_head(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source, target = save_named(tmp_path / "x.pth", NAMES), tiny()
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    source, target = save_named(tmp_path / "x.pth", NAMES), tiny_uniformer()
+    path = str(tmp_path / "x.pth")
+    before = copy_state(target)
     others = ["ant", "bee", "cow", "dog", "elk"]
     message = (
-        "x.pth was trained on other classes: 2 of its 5 are not among those of the data ('cat', 'eel'), "
-        "2 of the data's 5 are not among its ('cow', 'elk'); check DATA.CLASS_NAMES"
+        "x.pth was trained on other classes: 2 of its 5 are not among those of the data "
+        "('cat', 'eel'), 2 of the data's 5 are not among its ('cow', 'elk'). "
+        "Check DATA.CLASS_NAMES."
     )
     with pytest.raises(ValueError, match=f"{re.escape(message)}$"):
-        load_weights(target, str(tmp_path / "x.pth"), class_names=others)
-    assert same(before, target.state_dict())
+        load_weights(target, path, class_names=others)
+    assert are_equal(before, target.state_dict())
+
     with caplog.at_level("INFO"):
-        report = load_weights(
-            target, str(tmp_path / "x.pth"), class_names=others, may_replace_head=True
-        )
+        report = load_weights(target, path, class_names=others, may_replace_head=True)
     assert "was trained on other classes" in caplog.text
     assert "the head keeps its random weights" in caplog.text
-    assert set(report.dropped) == {"head.weight", "head.bias"}
+    assert set(report.dropped) == HEAD
     assert torch.equal(target.head.weight, before["head.weight"])
     assert torch.equal(target.norm.weight, source.norm.weight)
 
 
-def test_a_file_without_weights_says_what_it_holds(tmp_path: Path) -> None:
-    torch.save({"epoch": 3}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth: holds no weights; found epoch"):
-        load_weights(tiny(), str(tmp_path / "x.pth"))
+# ---- The report ------------------------------------------------------------------------------
 
 
 def test_the_report_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    torch.save(tiny().state_dict(), tmp_path / "x.pth")
+    torch.save(tiny_uniformer().state_dict(), tmp_path / "x.pth")
     with caplog.at_level("INFO"):
-        load_weights(tiny(), str(tmp_path / "x.pth"))
+        load_weights(tiny_uniformer(), str(tmp_path / "x.pth"))
     assert caplog.messages == [
-        f"{tmp_path}/x.pth: of {NUM_WEIGHTS} weights, {NUM_WEIGHTS} loaded, 100.00%, 0 of them inflated over time, "
-        "0 dropped, 0 missing, 0 unexpected"
+        f"{tmp_path}/x.pth: of {NUM_WEIGHTS} weights, {NUM_WEIGHTS} loaded, 100.00%, "
+        "0 of them inflated over time, 0 dropped, 0 missing, 0 unexpected"
     ]
 
 
-def test_weights_that_fill_a_model_as_they_are_need_no_words(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_filling_a_model_without_differences_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        report = fill_weights(tiny(), tiny().state_dict(), path="x.pth")
+        report = fill_weights(tiny_uniformer(), tiny_uniformer().state_dict(), path="x.pth")
     assert report.is_whole
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("change", ["dropped", "missing", "unexpected", "inflated", "reordered"])
-def test_whatever_was_not_filled_as_it_is_is_logged(
-    change: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    weights = tiny(num_classes=7 if change == "dropped" else 5).state_dict()
-    state: dict[str, Any] = {"model_state": weights, "class_names": NAMES}
+def test_each_difference_is_logged(change: str, caplog: pytest.LogCaptureFixture) -> None:
+    weights = tiny_uniformer(num_classes=7 if change == "dropped" else 5).state_dict()
     if change == "missing":
         del weights["norm.bias"]
     elif change == "unexpected":
         weights["extra"] = torch.zeros(1)
     elif change == "inflated":
         weights["patch_embed1.proj.weight"] = weights["patch_embed1.proj.weight"].mean(dim=2)
+
+    state: dict[str, Any] = {"model_state": weights, "class_names": NAMES}
+    allowed = ["norm.bias", "extra", "head.*"]
     names = NAMES[::-1] if change == "reordered" else []
     with caplog.at_level("INFO"):
         report = fill_weights(
-            tiny(), state, path="x.pth", allowed=["norm.bias", "extra", "head.*"], class_names=names
+            tiny_uniformer(), state, path="x.pth", allowed=allowed, class_names=names
         )
     assert not report.is_whole
-    reports = [
-        message
-        for message in caplog.messages
-        if message.startswith(f"x.pth: of {NUM_WEIGHTS} weights, ")
-    ]
-    assert len(reports) == 1
+    start = f"x.pth: of {NUM_WEIGHTS} weights, "
+    assert len([message for message in caplog.messages if message.startswith(start)]) == 1

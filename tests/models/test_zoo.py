@@ -1,4 +1,4 @@
-"""Where weights are found, and what a user is told who does not have them."""
+"""Published weights are found by name and verified, and an error says where to download them."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 
-from slowfast.config import CfgNode
-from slowfast.models import build as models
-from slowfast.models.zoo import Published, find_weights, published, weights_to_start
-from slowfast.utils.checkpoint import checkpoint_path, save_checkpoint
+from slowfast.models.zoo import Published, find_weights, published
 
-TinyCfg = Callable[..., CfgNode]
 NAME = "uniformer_small_in1k"
 
 
 @pytest.fixture(autouse=True)
-def _no_folder_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def _unset_weights_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEIGHTS_DIR", raising=False)
 
 
@@ -36,7 +32,7 @@ def test_every_experiment_with_published_weights_has_an_entry(
     }
     assert zoo == table
     names = [name for name in published() if name.startswith("uniformer_")]
-    assert len(names) == len(table) + 2  # and the two of ImageNet
+    assert len(names) == len(table) + 2  # The other two are for ImageNet.
 
 
 def test_every_name_that_published_configs_start_from_is_known(
@@ -75,25 +71,30 @@ def test_a_missing_published_file_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as no_folder:
         find_weights(NAME, key="UNIFORMER.PRETRAIN_NAME")
     assert str(no_folder.value) == (
-        f"UNIFORMER.PRETRAIN_NAME is '{NAME}', but no folder of weights is given; download it from {page}, and set "
-        f"MODEL.WEIGHTS_DIR or the environment variable WEIGHTS_DIR to the folder that holds {NAME}.pth"
+        f"UNIFORMER.PRETRAIN_NAME is '{NAME}', but no folder of weights is set. "
+        f"Download it from {page}, and set MODEL.WEIGHTS_DIR or the environment variable "
+        f"WEIGHTS_DIR to the folder that holds {NAME}.pth."
     )
     with pytest.raises(
-        FileNotFoundError, match=rf"but {tmp_path} has no file {NAME}\.pth; download it from https:"
+        FileNotFoundError,
+        match=rf"but {tmp_path} has no file {NAME}\.pth\. Download it from https:",
     ):
         find_weights(NAME, key="X", folder=str(tmp_path))
 
 
-def test_a_misspelt_name_is_no_path(tmp_path: Path) -> None:
-    message = f"^X is 'uniformer_smal_in1k': no such file of weights; the nearest published name is {NAME}$"
+def test_a_misspelled_name_gets_a_suggestion(tmp_path: Path) -> None:
+    message = (
+        "^X is 'uniformer_smal_in1k': no such file of weights. "
+        f"The nearest published name is {NAME}.$"
+    )
     with pytest.raises(FileNotFoundError, match=message):
         find_weights("uniformer_smal_in1k", key="X", folder=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"none\.pth': no such file of weights$"):
         find_weights(str(tmp_path / "none.pth"), key="X")
 
 
-def test_a_server_that_does_not_answer_is_named() -> None:
-    with pytest.raises(OSError, match=r"^X: http://127\.0\.0\.1:9/a\.pth cannot be had: .*refused"):
+def test_an_unreachable_server_is_named() -> None:
+    with pytest.raises(OSError, match=r"^X: cannot reach http://127\.0\.0\.1:9/a\.pth: .*refused"):
         find_weights("http://127.0.0.1:9/a.pth", key="X")
 
 
@@ -101,27 +102,25 @@ def test_a_known_sha256_is_verified(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"weights")
     right = Published("a.pth", "https://a", "A", 1.0, sha256=hashlib.sha256(b"weights").hexdigest())
     first_digits = right._replace(sha256=right.sha256[:8])
-    assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": right}) == str(
-        tmp_path / "a.pth"
-    )
-    assert find_weights("a", key="X", folder=str(tmp_path), zoo={"a": first_digits}) == str(
-        tmp_path / "a.pth"
-    )
+    path, folder = str(tmp_path / "a.pth"), str(tmp_path)
+    assert find_weights("a", key="X", folder=folder, zoo={"a": right}) == path
+    assert find_weights("a", key="X", folder=folder, zoo={"a": first_digits}) == path
     wrong = right._replace(sha256="0" * 64)
-    with pytest.raises(
-        ValueError,
-        match=r"a\.pth: is not the published a\.pth: its sha256 is 9a12.* starts with 0000.*; download it again from https://a",
-    ):
+    message = (
+        r"a\.pth: is not the published a\.pth: its sha256 is 9a12.* starts with 0000.*\. "
+        r"Download it again from https://a"
+    )
+    with pytest.raises(ValueError, match=message):
         find_weights("a", key="X", folder=str(tmp_path), zoo={"a": wrong})
 
 
 def test_a_published_file_is_verified_under_its_own_name(tmp_path: Path) -> None:
     path = tmp_path / "mc3_18-a90a0ba3.pth"
-    path.write_bytes(b"abc")  # its sha256 begins with ba7816bf
+    path.write_bytes(b"abc")  # Its sha256 begins with ba7816bf.
     for weights, folder in ((str(path), ""), ("mc3_18", str(tmp_path))):
         with pytest.raises(
             ValueError,
-            match=r"is not the published mc3_18-.*: its sha256 is ba7816bf.* a90a0ba3; down",
+            match=r"is not the published mc3_18-.*: its sha256 is ba7816bf.* a90a0ba3\. Down",
         ):
             find_weights(weights, key="X", folder=folder)
     zoo = {"a": Published("a.pth", "https://a", "A", 1.0, sha256="ba7816bf")}
@@ -132,7 +131,7 @@ def test_a_published_file_is_verified_under_its_own_name(tmp_path: Path) -> None
         find_weights(str(path), key="X", zoo=zoo)
 
 
-def test_only_sums_that_are_known_are_in_the_registry() -> None:
+def test_only_known_checksums_are_in_the_registry() -> None:
     for name, entry in published().items():
         if name.startswith("uniformer_"):
             assert entry.sha256 == ""
@@ -141,63 +140,11 @@ def test_only_sums_that_are_known_are_in_the_registry() -> None:
             assert len(entry.sha256) == 8
 
 
-def test_a_folder_of_weights_is_no_file_of_weights(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=rf"^{tmp_path}: is a folder, not a checkpoint file; name a file$"
+        ValueError, match=rf"^{tmp_path}: is a folder, not a checkpoint file. Name a file$"
     ):
         find_weights(str(tmp_path), key="X")
     (tmp_path / "a.pth").symlink_to(tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth: is a link that leads back to itself"):
         find_weights(str(tmp_path / "a.pth"), key="X")
-
-
-def test_given_weights_come_before_the_published_name(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
-    (tmp_path / "x.pth").touch()
-    (tmp_path / f"{NAME}.pth").touch()
-    names = {"UNIFORMER__PRETRAIN_NAME": NAME, "MODEL__WEIGHTS_DIR": tmp_path}
-    assert weights_to_start(tiny_cfg()) == ""
-    assert weights_to_start(tiny_cfg(**names)) == str(tmp_path / f"{NAME}.pth")
-    assert weights_to_start(
-        tiny_cfg(**names, TRAIN__CHECKPOINT_FILE_PATH=tmp_path / "x.pth")
-    ) == str(tmp_path / "x.pth")
-
-
-def test_missing_weights_are_found_before_a_run_starts(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
-    assert models.find_problems(tiny_cfg()) == []
-    assert (
-        f"is '{NAME}', but no folder"
-        in models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME))[0]
-    )
-    none = {
-        "TRAIN__CHECKPOINT_FILE_PATH": tmp_path / "a.pth",
-        "TEST__CHECKPOINT_FILE_PATH": tmp_path / "b.pth",
-    }
-    assert [problem.split(" is ")[0] for problem in models.find_problems(tiny_cfg(**none))] == [
-        "TRAIN.CHECKPOINT_FILE_PATH",
-        "TEST.CHECKPOINT_FILE_PATH",
-    ]
-    alone = models.find_problems(tiny_cfg(TRAIN__ENABLE=False))
-    assert len(alone) == 1
-    assert "there are no weights to test" in alone[0]
-
-
-def test_weights_that_the_training_will_write_are_no_problem(
-    tiny_cfg: TinyCfg, tmp_path: Path
-) -> None:
-    written = checkpoint_path(str(tmp_path / "run"), epoch=2)
-    assert models.find_problems(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=written)) == []
-    assert (
-        models.find_problems(tiny_cfg(TEST__CHECKPOINT_FILE_PATH=written, TRAIN__ENABLE=False))
-        != []
-    )
-
-
-def test_neither_testing_nor_resuming_needs_the_weights_to_start_from(tiny_cfg: TinyCfg) -> None:
-    cfg = tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME)
-    save_checkpoint(checkpoint_path(cfg.OUTPUT_DIR, epoch=1), {"epoch": 1})
-    assert models.find_problems(cfg) == []
-    assert models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME, TRAIN__ENABLE=False)) == []
-    assert (
-        models.find_problems(tiny_cfg(UNIFORMER__PRETRAIN_NAME=NAME, TRAIN__AUTO_RESUME=False))
-        != []
-    )

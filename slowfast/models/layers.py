@@ -1,0 +1,150 @@
+"""Layers of UniFormer on channels-last volumes: patch embedding, attention, MLP and drop path.
+
+Attribute names are part of the file format of published weights.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """Return (B, C, T, H, W) as tokens (B, T*H*W, C), a view if x is channels-last."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_volume(tokens: Tensor, thw: Sequence[int]) -> Tensor:
+    """Return tokens (B, T*H*W, C) as (B, C, T, H, W), a channels-last view."""
+    return tokens.unflatten(1, tuple(thw)).permute(0, 4, 1, 2, 3)
+
+
+def trunc_normal_(weight: Tensor, *, std: float) -> None:
+    """Fill a tensor in place from a normal distribution of mean 0, truncated to [-2, 2].
+
+    The values are drawn with the inverse CDF, so that one uniform draw gives one value.
+    """
+    bound = math.erf(2 / (std * math.sqrt(2)))
+    with torch.no_grad():
+        weight.uniform_(-bound, bound).erfinv_().mul_(std * math.sqrt(2)).clamp_(-2, 2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, zeroes a residual branch for a random share of the samples.
+
+    The other samples are scaled up, so that the expected value stays the same.
+
+    Args:
+        rate: Probability of zeroing a sample.
+
+    Source: Huang et al., Deep Networks with Stochastic Depth, arXiv:1603.09382.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of x, (B, ...)."""
+        if self.rate == 0 or not self.training:
+            return x
+
+        keep = 1 - self.rate
+        is_kept = x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(keep)
+        return x * is_kept.div_(keep) if keep > 0 else x * is_kept
+
+
+class Pointwise(nn.Conv3d):
+    """A 1x1x1 convolution, computed as a matrix product over the channels.
+
+    For small batches on one CPU thread, the convolution of torch returns channels-first order.
+    """
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__(in_dim, dim, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, dim, T, H, W) for (B, in_dim, T, H, W), channels-last."""
+        x = x.permute(0, 2, 3, 4, 1)  # (B, C, T, H, W) -> (B, T, H, W, C)
+        x = F.linear(x, self.weight.flatten(1), self.bias)
+        return x.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
+
+
+class PatchEmbed(nn.Module):
+    """A strided convolution to fewer and wider tokens, followed by a LayerNorm."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        *,
+        kernel: tuple[int, int, int],
+        stride: tuple[int, int, int],
+        padding: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.proj = nn.Conv3d(in_dim, dim, kernel, stride, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, dim, T', H', W') for (B, in_dim, T, H, W)."""
+        x = self.proj(x)
+        return to_volume(self.norm(to_tokens(x)), x.shape[2:])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens of a sequence."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        head_dim: int,
+        qkv_bias: bool,
+        qkv_scale: float | None,
+        dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.scale = qkv_scale
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, N, C) for (B, N, C)."""
+        qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # Each (B, heads, N, head_dim)
+
+        dropout = self.attention_dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        x = x.transpose(1, 2).flatten(2)  # (B, heads, N, head_dim) -> (B, N, C)
+        return self.proj_drop(self.proj(x))
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU between them.
+
+    Args:
+        dim: Number of input and output channels.
+        hidden_dim: Number of channels between the layers.
+        layer: Class of both layers, nn.Linear for tokens or Pointwise for volumes.
+        dropout: Dropout rate after each layer.
+    """
+
+    def __init__(
+        self, dim: int, hidden_dim: int, *, layer: Callable[[int, int], nn.Module], dropout: float
+    ) -> None:
+        super().__init__()
+        self.fc1 = layer(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.drop = nn.Dropout(dropout)
+        self.fc2 = layer(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of x."""
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
