@@ -20,7 +20,7 @@ quickstart-test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/test_quickstart.py -m quickstart
 
 zoo: $(INSTALLED)
-	$(VENV)/bin/python -m pytest tests/test_exp.py tests/docs -m zoo --numprocesses $(TEST_PROCESSES)
+	$(VENV)/bin/python -m pytest tests/exp tests/docs -m zoo --numprocesses $(TEST_PROCESSES)
 
 soak: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m soak $(IN_PARALLEL)

@@ -1,7 +1,8 @@
-"""What several tests share: videos with the frame number painted in, small data sets, small configs."""
+"""Shared fixtures: videos with painted frame numbers, small datasets, small configs and runs."""
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -16,30 +17,36 @@ import torch
 from numpy.typing import NDArray
 
 from slowfast.config import CfgNode, load_cfg
-from slowfast.preparation.motion import make_motion, write_video
+from slowfast.distributed import collectives
+from slowfast.preparation.encode import write_video
+from slowfast.preparation.motion import make_motion
 
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number
 FIRST = (
-    *("utils/test_launch.py", "test_quickstart.py", "engine/test_interruptions.py", "test_exp.py"),
-    *(
-        "slurm/test_interruptions.py",
-        "slurm/test_lost_machines.py",
-        "slurm/test_jobs.py",
-    ),  # of make slurm
+    "distributed/test_rendezvous.py",
+    "distributed/test_launch.py",
+    "test_quickstart.py",
+    "engine/test_interruptions.py",
+    "engine/test_resume.py",
+    "engine/test_run_folder.py",
+    "engine/test_choices.py",
+    "slurm/test_interruptions.py",
+    "slurm/test_lost_machines.py",
+    "slurm/test_jobs.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, which processes share: some mostly wait, one computes."""
+    """Begin with the longest files, so that the test processes end at the same time."""
     first = [REPOSITORY / "tests" / name for name in FIRST]
     items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Leave the other cores to the other processes that run tests: threads that wait for a core cost more than help."""
+    """Leave the other cores to the other test processes. Threads that wait for a core cost time."""
     torch.set_num_threads(1)
 
 
@@ -56,10 +63,22 @@ def _logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def ctrl_c_is_heard() -> Iterator[None]:
-    """Have SIGINT raise KeyboardInterrupt, here and in new processes: a shell has what it starts with `&` ignore it."""
+    """Make SIGINT raise KeyboardInterrupt, here and in new processes.
+
+    A shell makes a command that it starts with `&` ignore it.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process believe that it computes on GPU 2 of 8. Nothing can be computed there."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(collectives, "_on_gpu", True)
 
 
 @pytest.fixture(scope="session")
@@ -104,13 +123,14 @@ def painted_number() -> Callable[[NDArray[np.uint8]], list[int]]:
 
 @pytest.fixture(scope="session")
 def motion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small `motion` data set: 32 videos to train on, 16 for validation, 24 to test."""
+    """A small `motion` dataset: 32 videos to train on, 16 for validation, 24 to test."""
     folder = tmp_path_factory.mktemp("motion")
     make_motion(folder, seed=5, videos_per_class={"train": 4, "val": 2, "test": 3})
     return folder
 
 
-BROKEN = {  # rows of the lists of `broken_folder` -> what is wrong with the file, and what the error says
+# Rows in the lists of `broken_folder`, with the kind of damage and a pattern of its error.
+BROKEN = {
     2: ("missing", "no such file"),
     5: ("empty", "invalid data found"),
     9: ("truncated", "invalid data found"),
@@ -121,13 +141,13 @@ BROKEN = {  # rows of the lists of `broken_folder` -> what is wrong with the fil
 
 @pytest.fixture(scope="session")
 def broken_rows() -> dict[int, tuple[str, str]]:
-    """Rows of the lists of `broken_folder` -> what is wrong with the file, and what the error says."""
+    """Rows in the lists of `broken_folder`, with the kind of damage and a pattern of its error."""
     return BROKEN
 
 
 @pytest.fixture(scope="session")
 def broken_folder(motion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 20 videos, five of which are broken in five ways; the same list for all splits."""
+    """A dataset of 20 videos with five unreadable ones. All splits have the same list."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "classes.txt").write_text((motion_folder / "classes.txt").read_text())
     lines = (motion_folder / "test.csv").read_text().splitlines()[:20]
@@ -176,7 +196,7 @@ def write_sound(path: Path) -> None:
 
 @pytest.fixture
 def tiny_settings(motion_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """KEY VALUE pairs that make the quickstart experiment a run of seconds; `SECTION__NAME=value` adds one."""
+    """KEY VALUE pairs that shorten the quickstart to seconds. `SECTION__NAME=value` adds one."""
 
     def make(**overrides: Any) -> list[str]:
         settings: dict[str, Any] = {
@@ -203,7 +223,7 @@ def tiny_settings(motion_folder: Path, tmp_path: Path) -> Callable[..., list[str
             "LOG_PERIOD": 2,
         }
         settings |= {name.replace("__", "."): value for name, value in overrides.items()}
-        return [str(part) for pair in settings.items() for part in pair]
+        return [str(word) for pair in settings.items() for word in pair]
 
     return make
 
@@ -216,9 +236,9 @@ def tiny_cfg(tiny_settings: Callable[..., list[str]]) -> Callable[..., CfgNode]:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[int]]]:
-    """Run tools/run_net.py, and send it a signal at a moment; returns the exit statuses of its processes."""
+    """Run tools/run_net.py, send a signal in a phase, and return the exit statuses."""
     server = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "tests/engine/run_server.py")],
+        [sys.executable, str(REPOSITORY / "tests/engine/run_server.py"), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -240,33 +260,31 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., li
         environment: dict[str, str] | None = None,
         ignored: str = "",
     ) -> list[int]:
-        request: dict[str, Any] = {
+        output = output or Path("run_server.log")
+        request = {
             "arguments": arguments,
             "num_processes": num_processes,
             "signal": signal,
-        }
-        output = output or Path("run_server.log")
-        request |= {
             "when": when,
             "output": str(output),
             "errors": str(errors or output),
             "largest_file": largest_file,
+            "environment": environment or {},
+            "ignored": ignored,
         }
-        request |= {"environment": environment or {}, "ignored": ignored}
         print(json.dumps(request), file=requests, flush=True)
         statuses: list[int] = json.loads(answers.readline())
         return statuses
 
     yield run
-    print(
-        "null", file=requests, flush=True
-    )  # its end of the pipe may live on in a worker of some loader
+    # A loader worker may keep the pipe open, so closing it would not end the server.
+    print("null", file=requests, flush=True)
     server.wait()
 
 
 @pytest.fixture
 def arguments(tiny_settings: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[str]]:
-    """A run of epochs with 16 steps each, whose steps are random in every way."""
+    """Arguments of a run with 16 steps per epoch and every kind of randomness."""
 
     def make(folder: str, num_processes: int, **overrides: Any) -> list[str]:
         settings: dict[str, Any] = {

@@ -1,16 +1,16 @@
-"""Ports for the servers of tests."""
+"""Free ports for the servers of tests."""
 
 import random
 import socket
 
-_PORTS = range(20000, 32768)  # below those that the system gives to clients
+_PORTS = range(20000, 32768)  # below the ports that the system gives to clients
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that no client can have.
+    """Return a port that nobody listens on and that the system gives to no client.
 
-    A client that tries again and again to reach a server which is not there yet may be given that very port by the
-    system if it is one for clients, and is then connected to itself.
+    A client that retries before its server listens could otherwise get the very port of the server,
+    and connect to itself.
     """
     while True:
         port = random.choice(_PORTS)

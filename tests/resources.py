@@ -1,4 +1,4 @@
-"""What this process holds: memory, descriptors and threads."""
+"""Resources of this process: memory, descriptors and threads."""
 
 import contextlib
 import gc
@@ -18,21 +18,22 @@ class Resources(NamedTuple):
 
 
 def resources() -> Resources:
+    """Return the resources that this process holds now."""
     held: Counter[str] = Counter()
-    for entry in [*Path("/proc/self/fd").iterdir(), *Path("/proc/self/task").iterdir()]:
-        with contextlib.suppress(OSError):  # it has ended since
-            held[
-                os.readlink(entry)
-                if entry.is_symlink()
-                else f"thread {(entry / 'comm').read_text().strip()}"
-            ] += 1
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # It was closed meanwhile.
+            held[os.readlink(descriptor)] += 1
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # It has ended meanwhile.
+            held[f"thread {(task / 'comm').read_text().strip()}"] += 1
+
     status = Path("/proc/self/status").read_text()
     memory = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
     return Resources(memory, held)
 
 
 def left_since(before: Resources) -> Counter[str]:
-    """Descriptors and threads that there were not before; queues that were closed get a moment to end their threads."""
+    """Return new descriptors and threads. Closed queues get time to end their threads."""
     deadline = time.monotonic() + 10
     while True:
         gc.collect()

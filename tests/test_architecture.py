@@ -1,36 +1,47 @@
-"""The rules of the tree: who imports whom, no dead keys, no vague file names."""
+"""Rules of the tree: who imports whom, who takes the config, no dead keys, no vague file names."""
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from slowfast.config import CfgNode, default_cfg
-from slowfast.config.defaults import RETIRED
+from slowfast.config import default_cfg
+from slowfast.config.retired import RETIRED
+from slowfast.config.tree import leaf_keys
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "slowfast"
-MAY_IMPORT = {
-    "engine": {
-        "engine",
-        "evaluation",
-        "datasets",
-        "models",
-        "visualization",
-        "distributed",
-        "utils",
-    },
-    "evaluation": {"evaluation", "datasets", "visualization", "distributed", "utils"},
-    "visualization": {"visualization", "datasets", "models", "utils"},
-    "preparation": {"preparation", "datasets", "utils"},
-    "datasets": {"datasets", "distributed", "utils"},
-    "models": {"models", "distributed", "utils"},
-    "distributed": {"distributed", "utils"},
-    "config": {"config"},
-    "utils": {"utils"},
-}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+
+# Modules directly under slowfast/ (the API) and the tools import everything.
+MAY_IMPORT: dict[str, set[str]] = {
+    "engine": {"evaluation", "datasets", "models", "visualization", "distributed", "utils"},
+    "evaluation": {"datasets", "visualization", "distributed", "utils"},
+    "visualization": {"datasets", "models", "utils"},
+    "preparation": {"datasets", "distributed", "utils"},
+    "datasets": {"distributed", "utils"},
+    "models": {"distributed", "utils"},
+    "distributed": {"utils"},
+    "config": set(),
+    "utils": set(),
+}
+
+# Builders, checks and entry points take the config. Everything else takes plain arguments.
+MAY_TAKE_CFG = re.compile(r"_?build_\w+|find_problems\w*|_find_\w+|train|evaluate")
+
+# Further functions that take the config, "file::function", each with its reason. At most three.
+CFG_EXCEPTIONS = {
+    "slowfast/engine/resume.py::start_run": "It builds what a run resumes or starts from.",
+    "tools/run_net.py::run": "It is the entry point of each process, which trains and tests.",
+}
+
+
+def path_in_tree(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -44,46 +55,70 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def packages_in_strings(path: Path) -> set[str]:
+    """Return our packages that a file names in a string, to read their files for example."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    texts = [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
+    pattern = re.compile(rf"slowfast\.({'|'.join(MAY_IMPORT)})[.\w]*")
+    return {match[1] for match in map(pattern.fullmatch, texts) if match}
+
+
+def functions_that_take_cfg(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            arguments = node.args
+            named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            if "cfg" in {argument.arg for argument in named}:
+                yield getattr(node, "name", "lambda")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=path_in_tree)
 def test_packages_import_only_what_lies_below_them(path: Path) -> None:
-    parts = path.relative_to(PACKAGE).parts
-    if len(parts) == 1:
+    package, *inside = path.relative_to(PACKAGE).parts
+    if not inside:
         return
-    imported = {
-        name.split(".")[1] for name in imported_modules(path) if name.startswith("slowfast.")
-    }
-    assert imported <= MAY_IMPORT[parts[0]]
+    modules = [name for name in imported_modules(path) if name.startswith("slowfast.")]
+    imported = {name.split(".")[1] for name in modules}
+    assert imported | packages_in_strings(path) <= {package} | MAY_IMPORT[package]
 
 
 def test_every_package_has_a_rule() -> None:
-    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(
-        MAY_IMPORT
-    )
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(MAY_IMPORT)
 
 
-def config_keys(tree: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in tree.items():
-        keys += (
-            config_keys(value, f"{prefix}{name}.")
-            if isinstance(value, CfgNode)
-            else [f"{prefix}{name}"]
-        )
-    return keys
+@pytest.mark.parametrize("path", [*SOURCES, *TOOLS, *BENCHMARKS], ids=path_in_tree)
+def test_only_builders_checks_and_entry_points_take_cfg(path: Path) -> None:
+    if path.is_relative_to(PACKAGE / "config"):
+        return
+    others = [name for name in functions_that_take_cfg(path) if not MAY_TAKE_CFG.fullmatch(name)]
+    unlisted = [name for name in others if f"{path_in_tree(path)}::{name}" not in CFG_EXCEPTIONS]
+    assert not unlisted, "give these functions plain arguments instead of cfg"
 
 
-@pytest.mark.parametrize("key", config_keys(default_cfg()))
+def test_there_are_few_exceptions_and_each_is_needed() -> None:
+    assert len(CFG_EXCEPTIONS) <= 3
+    for entry, reason in CFG_EXCEPTIONS.items():
+        file, _, name = entry.partition("::")
+        assert name in functions_that_take_cfg(ROOT / file)
+        assert reason
+
+
+@pytest.mark.parametrize("key", leaf_keys(default_cfg()))
 def test_every_config_key_is_read_in_full(key: str) -> None:
-    readers = [
-        path for path in [*SOURCES, *(ROOT / "tools").glob("*.py")] if path.parent.name != "config"
-    ]
-    assert any(re.search(rf"\bcfg\.{re.escape(key)}\b", path.read_text()) for path in readers), (
-        f"no code reads {key}"
-    )
+    in_full = re.compile(rf"\bcfg\.{re.escape(key)}\b")
+    readers = [path for path in [*SOURCES, *TOOLS] if path.parent.name != "config"]
+    assert any(in_full.search(path.read_text()) for path in readers), f"no code reads {key}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "utils").glob("*.py")), ids=path_in_tree)
+def test_utils_name_no_config_key(path: Path) -> None:
+    words = set(re.findall(r"[A-Z][A-Z0-9_.]+", path.read_text()))
+    assert not words & set(leaf_keys(default_cfg()))
 
 
 def test_retired_keys_are_not_in_the_tree() -> None:
-    assert not set(config_keys(default_cfg())) & set(RETIRED)
+    assert not set(leaf_keys(default_cfg())) & set(RETIRED)
 
 
 def test_no_file_has_a_name_that_says_nothing() -> None:

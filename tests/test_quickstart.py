@@ -1,4 +1,4 @@
-"""The quickstart experiment as a user runs it (`make quickstart-test`)."""
+"""The quickstart as a user runs it, with `make quickstart-test`."""
 
 import json
 import os
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from slowfast.datasets.decode import VideoFile
-from slowfast.preparation.motion import CLASSES, make_motion, write_video
+from slowfast.preparation.encode import write_video
+from slowfast.preparation.motion import make_motion
+from slowfast.preparation.motion_classes import CLASSES
 
 pytestmark = pytest.mark.quickstart
 
@@ -28,7 +30,7 @@ class Quickstart(NamedTuple):
     environment: dict[str, str]
 
     def script(self, name: str, *overrides: str, **environment: str) -> str:
-        """Run run.sh or test.sh from another folder than the repository's; return what it printed."""
+        """Run run.sh or test.sh from outside the repository. Return what it printed."""
         env = os.environ | {"DATA_DIR": str(self.data), "OUTPUT_DIR": str(self.output)}
         env |= self.environment | environment
         command = ["bash", str(self.repository / "exp/quickstart" / name), *overrides]
@@ -41,7 +43,7 @@ class Quickstart(NamedTuple):
 
 @pytest.fixture(scope="module")
 def quickstart(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
-    """The experiment, trained; in folders with a space in their names."""
+    """The trained experiment, in folders with spaces in their names."""
     folder = tmp_path_factory.mktemp("quick start")
     run = Quickstart(repository, folder / "motion videos", folder / "out put", {})
     run.script("run.sh", "NUM_GPUS", "0", "TEST.ENABLE", "False")
@@ -49,11 +51,10 @@ def quickstart(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Qu
 
 
 def table_of(printed: str) -> list[str]:
-    """The lines of the table of accuracies."""
+    """Return the lines of the table of accuracies."""
     lines = [line.rstrip() for line in printed.splitlines()]
-    start = next(
-        number for number, line in enumerate(lines) if line.split()[:2] == ["class", "videos"]
-    )
+    is_head = [line.split()[:2] == ["class", "videos"] for line in lines]
+    start = is_head.index(True)
     return lines[start : start + len(CLASSES) + 2]
 
 
@@ -62,7 +63,7 @@ def result_in(folder: Path) -> dict[str, Any]:
 
 
 def check_table(run: Quickstart, printed: str, *, num_videos: int) -> float:
-    """Compare what test.sh printed with the result that it wrote; return the top-1 accuracy."""
+    """Compare what test.sh printed with the result that it wrote. Return the top-1 accuracy."""
     result = result_in(run.output)
     assert result["num_videos"] == num_videos
     table = table_of(printed)
@@ -72,9 +73,7 @@ def check_table(run: Quickstart, printed: str, *, num_videos: int) -> float:
     return float(result["top1"])
 
 
-def test_its_videos_are_those_that_one_process_makes(
-    quickstart: Quickstart, tmp_path: Path
-) -> None:
+def test_its_videos_are_those_of_one_process(quickstart: Quickstart, tmp_path: Path) -> None:
     make_motion(tmp_path, videos_per_class={"train": 2, "val": 1, "test": 1})
     videos = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.mp4")]
     assert len(videos) == 4 * len(CLASSES)
@@ -88,8 +87,9 @@ def test_two_processes_give_the_table_of_one(
     rows = (quickstart.data / "test.csv").read_text().splitlines()
     (tmp_path / "test.csv").write_text("\n".join(rows[::5]))
     tables, scores = [], []
-    for processes in (1, 2):
-        output = tmp_path / f"run {processes}"
+
+    for num_processes in (1, 2):
+        output = tmp_path / f"run {num_processes}"
         settings = {
             "TRAIN.ENABLE": False,
             "TEST.CHECKPOINT_FILE_PATH": max((quickstart.output / "checkpoints").iterdir()),
@@ -100,11 +100,14 @@ def test_two_processes_give_the_table_of_one(
             "OUTPUT_DIR": output,
         }
         config = str(quickstart.repository / "exp/quickstart/config.yaml")
-        arguments = ["--cfg", config, *(str(part) for pair in settings.items() for part in pair)]
-        printed = tmp_path / f"printed {processes}"
-        assert serve(arguments, num_processes=processes, output=printed) == [0] * processes
+        overrides = [str(word) for pair in settings.items() for word in pair]
+        printed = tmp_path / f"printed {num_processes}"
+        command = ["--cfg", config, *overrides]
+        statuses = serve(command, num_processes=num_processes, output=printed)
+        assert statuses == [0] * num_processes
         tables.append(table_of(printed.read_text()))
         scores.append(np.load(output / "test/scores.npz")["scores"])
+
     assert tables[0] == tables[1]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-4)
 
@@ -114,25 +117,29 @@ def test_it_learns_to_tell_motions_apart(quickstart: Quickstart) -> None:
     assert check_table(quickstart, printed, num_videos=NUM_TEST_VIDEOS) >= 95
 
 
-def test_videos_played_backwards_are_taken_for_the_opposite_class(
+def test_videos_played_backwards_get_the_opposite_class(
     quickstart: Quickstart, tmp_path: Path
 ) -> None:
-    expected = []
-    with open(tmp_path / "test.csv", "w") as listing:
-        for line in (quickstart.data / "test.csv").read_text().splitlines():
-            path, label = line.split(",")
-            name = CLASSES[int(label)]
-            if name in BACKWARDS:
-                with VideoFile(str(quickstart.data / path)) as video:
-                    frames = video.read(range(video.num_frames))
-                write_video(tmp_path / Path(path).name, frames[::-1])
-                listing.write(f"{Path(path).name},{label}\n")
-                expected.append(CLASSES.index(BACKWARDS[name]))
+    lines = (quickstart.data / "test.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    rows = [[path, label] for path, label in rows if CLASSES[int(label)] in BACKWARDS]
+    expected = np.array([CLASSES.index(BACKWARDS[CLASSES[int(label)]]) for _, label in rows])
+    for path, _ in rows:
+        write_reversed(quickstart.data / path, tmp_path / Path(path).name)
+    lines = [f"{Path(path).name},{label}\n" for path, label in rows]
+    (tmp_path / "test.csv").write_text("".join(lines))
+
     weights = str(max((quickstart.output / "checkpoints").iterdir()))
     folders = ("DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(tmp_path))
     quickstart.script("test.sh", *folders, OUTPUT_DIR=str(tmp_path / "out"), WEIGHTS=weights)
     predicted = np.load(tmp_path / "out/test/scores.npz")["scores"].argmax(axis=1)
     assert len(predicted) == NUM_TEST_VIDEOS // 2
     for opposite in BACKWARDS.values():
-        rows = np.array(expected) == CLASSES.index(opposite)
-        assert (predicted[rows] == CLASSES.index(opposite)).mean() >= 0.85, opposite
+        label = CLASSES.index(opposite)
+        assert (predicted[expected == label] == label).mean() >= 0.85, opposite
+
+
+def write_reversed(source: Path, path: Path) -> None:
+    with VideoFile(str(source)) as video:
+        frames = video.read(range(video.num_frames))
+    write_video(path, frames[::-1])

@@ -1,91 +1,63 @@
-"""What all processes must agree on after each step: whether it was skipped, and whether the run saves or stops."""
+"""Agreement of all processes after each step: was it skipped, and does the run save or stop."""
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from slowfast.distributed.collectives import device, sum_over_ranks
 
 
-class Verdict(NamedTuple):
-    """On one step; the same in all processes."""
+class StepFlags(NamedTuple):
+    """What happened in a step in any process. It is the same in all processes."""
 
-    is_bad: bool  # a gradient was not finite: the step was skipped
-    has_bad_loss: bool  # in some process
-    shall_stop: bool  # some process was asked to
-    shall_save: bool  # some process was asked to
-    num_unreadable: int  # videos of the step that could not be read, over all processes
+    is_skipped: bool  # a gradient was not finite
+    has_nonfinite_loss: bool
+    stop_requested: bool
+    save_requested: bool
+    num_unreadable: int  # unreadable videos of the step, summed over all processes
 
 
-class Agreement:
-    """Collects what each process has to say after a step, and tells it one step later.
+class FlagAllReduce:
+    """An all-reduce of the flags of a step, which is read one step later.
 
-    By then the device has long done that step: reading the verdict makes no process wait for its device, as an
-    immediate answer would. All processes read the same verdict at the same step.
+    By then the device has finished the step long ago, so no process waits for its device. All
+    processes read the same flags after the same step.
     """
 
     def __init__(self) -> None:
-        self._host = torch.zeros(len(Verdict._fields), pin_memory=device().type == "cuda")
-        # To wait for an event that is not blocking keeps a core busy.
-        self._copied = torch.cuda.Event(blocking=True) if device().type == "cuda" else None
+        is_gpu = device().type == "cuda"
+        self._host = torch.zeros(len(StepFlags._fields), pin_memory=is_gpu)
+        # Waiting for an event that is not blocking would keep a core busy.
+        self._copied = torch.cuda.Event(blocking=True) if is_gpu else None
 
-    def ask(
+    def start(
         self,
         *,
-        is_bad: Tensor,
+        is_skipped: Tensor,
         loss: Tensor,
-        shall_stop: bool,
-        shall_save: bool,
+        stop_requested: bool,
+        save_requested: bool,
         num_unreadable: int,
     ) -> None:
-        """Bring together what the processes have to say on the step that was just taken."""
-        of_host = torch.tensor([shall_stop, shall_save, num_unreadable], dtype=torch.float32).to(
-            device(), non_blocking=True
-        )
-        of_device = torch.stack([is_bad.float(), (~loss.isfinite()).float()])
-        self._host.copy_(sum_over_ranks(torch.cat([of_device, of_host])), non_blocking=True)
+        """Start to reduce the flags of the step that has just run in this process."""
+        host_flags = [stop_requested, save_requested, num_unreadable]
+        from_host = torch.tensor(host_flags, dtype=torch.float32).to(device(), non_blocking=True)
+        from_device = torch.stack([is_skipped.float(), (~loss.isfinite()).float()])
+
+        total = sum_over_ranks(torch.cat([from_device, from_host]))
+        self._host.copy_(total, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
 
-    def answer(self) -> Verdict:
-        """Return the verdict on the last step that was asked about."""
+    def result(self) -> StepFlags:
+        """Return the flags of the last step passed to `start`."""
         if self._copied is not None:
             self._copied.synchronize()
         *flags, num_unreadable = self._host.tolist()
-        is_bad, has_bad_loss, shall_stop, shall_save = (flag > 0 for flag in flags)
-        return Verdict(is_bad, has_bad_loss, shall_stop, shall_save, int(num_unreadable))
-
-
-class BufferSnapshot:
-    """The buffers of a model, such as BatchNorm statistics and their counters, which a forward pass changes.
-
-    A step changes them before it is known whether it is skipped.
-
-    Args:
-        model: The model, on its device.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}  # one kernel copies tensors of one type
-        for buffer in model.buffers():
-            by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        self._groups = [
-            (buffers, [buffer.clone() for buffer in buffers]) for buffers in by_dtype.values()
-        ]
-
-    def take(self) -> None:
-        """Remember what the buffers are now."""
-        for buffers, remembered in self._groups:
-            torch._foreach_copy_(remembered, buffers)
-
-    def restore(self) -> None:
-        """Bring back what was remembered."""
-        for buffers, remembered in self._groups:
-            torch._foreach_copy_(buffers, remembered)
-
-    def restore_where(self, condition: Tensor) -> None:
-        """Bring back what was remembered if the condition, one bool on the device, holds; the host does not wait."""
-        for buffers, remembered in self._groups:
-            for buffer, value in zip(buffers, remembered, strict=True):
-                buffer.copy_(torch.where(condition, value, buffer))
+        is_skipped, has_nonfinite_loss, stop_requested, save_requested = (
+            flag > 0 for flag in flags
+        )
+        return StepFlags(
+            is_skipped, has_nonfinite_loss, stop_requested, save_requested, int(num_unreadable)
+        )

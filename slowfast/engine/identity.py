@@ -1,4 +1,4 @@
-"""What makes a run the one it is: its settings, its videos, the weights it starts from, its batch and its rates."""
+"""Identity of a run: its settings, videos, start weights, videos per step and learning rates."""
 
 from typing import Any
 
@@ -6,99 +6,59 @@ import simplejson
 from fvcore.common.config import CfgNode
 
 from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import build_batch_sizes
 from slowfast.distributed.collectives import device
-from slowfast.engine.optim import amp_dtype, dtype_name, lr_at
+from slowfast.engine.build import build_lr_schedule
+from slowfast.engine.precision import amp_dtype, dtype_name
 
-START_WEIGHTS = "sha256 of the weights it started from"  # "": random ones
-
-# Keys that say where and how fast a run computes, what it shows and when it saves: not what it is.
-FREE_KEYS = (
-    *("NUM_GPUS", "SHARD_ID", "DIST_BACKEND", "DIST_TIMEOUT", "OUTPUT_DIR", "LOG_PERIOD"),
-    *(
-        "TRAIN.ENABLE",
-        "TRAIN.EVAL_PERIOD",
-        "TRAIN.AUTO_RESUME",
-        "TRAIN.REHEARSE",
-        "TRAIN.RESUME_WITH_CHANGES",
-    ),
-    *(
-        "TRAIN.STATIC_GRAPH",
-        "TRAIN.GRADIENT_BUCKET_VIEW",
-        "TRAIN.PREFETCH",
-        "TRAIN.EARLY_STOP_PATIENCE",
-    ),
-    *(
-        "TRAIN.CHECKPOINT_",
-        "TRAIN.SAVE_LATEST",
-        "TRAIN.KEEP_",
-        "TEST.",
-        "TENSORBOARD.",
-        "DATA_LOADER.",
-    ),
-    *(
-        "DATA.PATH_",
-        "DATA.LABEL_PATH_TEMPLATE",
-        "DATA.CLASS_NAMES",
-        "DATA.TEST_",
-        "DATA.ENSEMBLE_METHOD",
-    ),
-    "DATA.MAX_FRAME_PIXELS",
-    *("DATA.MANIFEST", "DATA.MAX_BAD_FRACTION"),  # what the manifest leaves out shows in the videos
-    *("MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_", "MODEL.WEIGHTS_DIR", "MODEL.ALLOWED_MISMATCH"),
-    *("UNIFORMER.PRETRAIN_NAME", "SOLVER.ACCUM_STEPS", "SOLVER.MAX_BAD_STEPS", "SOLVER.FUSED"),
-    *("TRAIN.BEST_METRIC",),
-    "TRAIN.AMP",  # the number format that it means on the device is compared instead
-    # What these make together, the batch of a step and its learning rate, is compared instead.
-    *("NUM_SHARDS", "TRAIN.BATCH_SIZE", "SOLVER.BASE_LR"),
-)
+# Entries beside the settings, with the words that tell a user what differs.
+_DESCRIPTIONS = {
+    "num_training_videos": "number of training videos",
+    "labels_sha256": "SHA-256 of their labels",
+    "paths_sha256": "SHA-256 of their paths, in order",
+    "videos_per_step": "videos per step (TRAIN.BATCH_SIZE * NUM_SHARDS)",
+    "learning_rates": "learning rates at first and after the warm-up (SOLVER.BASE_LR, NUM_SHARDS)",
+    "dtype": "dtype of the forward pass (TRAIN.AMP)",
+    "start_weights_sha256": "SHA-256 of the start weights",
+}
 
 
-def identity_of(cfg: CfgNode, annotations: Annotations, *, start_weights: str) -> dict[str, Any]:
+def build_identity(cfg: CfgNode, annotations: Annotations, *, start_weights: str) -> dict[str, Any]:
     """Return what makes a run the one it is, as plain data.
 
     Args:
-        cfg: The config; all of its keys count but FREE_KEYS.
+        cfg: The config. The keys that it declares as identity count.
         annotations: The training videos.
-        start_weights: The sha256 of the file of weights that the run starts from; "" for random weights.
+        start_weights: SHA-256 of the weights file that the run starts from, "" for random weights.
     """
-    settings = {key: value for key, value in _flatten(cfg) if not key.startswith(FREE_KEYS)}
-    identity = settings | {
-        "training videos": len(annotations),
-        "checksum of their labels": annotations.checksum_of_labels(),
-        "checksum of their paths, in order": annotations.checksum_of_paths(
-            prefix=cfg.DATA.PATH_PREFIX
-        ),
-        "videos per step (TRAIN.BATCH_SIZE * NUM_SHARDS)": cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS,
-        "learning rate at first and after the warm-up (SOLVER.BASE_LR, NUM_SHARDS)": [
-            lr_at(cfg, epoch) for epoch in (0, cfg.SOLVER.WARMUP_EPOCHS)
-        ],
-        "number format (TRAIN.AMP)": dtype_name(amp_dtype(cfg.TRAIN.AMP, device())),
-        START_WEIGHTS: start_weights,
+    lr_schedule = build_lr_schedule(cfg)
+    entries = {
+        "num_training_videos": len(annotations),
+        "labels_sha256": annotations.hash_labels(),
+        "paths_sha256": annotations.hash_paths(prefix=cfg.DATA.PATH_PREFIX),
+        "videos_per_step": build_batch_sizes(cfg).videos_per_step,
+        "learning_rates": [lr_schedule.lr_at(0), lr_schedule.lr_at(lr_schedule.warmup_epochs)],
+        "dtype": dtype_name(amp_dtype(cfg.TRAIN.AMP, device())),
+        "start_weights_sha256": start_weights,
     }
-    plain: dict[str, Any] = simplejson.loads(
-        simplejson.dumps(identity)
-    )  # as it is read again from a file
-    return plain
+
+    # JSON turns the identity into what a later start reads from the record of the run.
+    text = simplejson.dumps(cfg.identity_settings() | entries)
+    identity: dict[str, Any] = simplejson.loads(text)
+    return identity
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """Return what differs between the identity of a run and that of a run found in a folder, one line each.
+    """Return the differences between the identities of two runs, one line each.
 
-    A key that only one of them has is no difference: another version of this package has written it.
+    A key that only one of them has is no difference. Another version of this package wrote it.
+
+    Args:
+        here: Identity of the run to start.
+        there: Identity of the run found in a folder.
     """
     return [
-        f"{key}: {there[key]!r} there, {value!r} here"
+        f"{_DESCRIPTIONS.get(key, key)}: {there[key]!r} there, {value!r} here"
         for key, value in here.items()
         if key in there and there[key] != value
     ]
-
-
-def _flatten(tree: CfgNode, prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        pairs += (
-            _flatten(value, f"{prefix}{name}.")
-            if isinstance(value, CfgNode)
-            else [(f"{prefix}{name}", value)]
-        )
-    return pairs

@@ -1,4 +1,4 @@
-"""How much memory a process has taken, and what to do when there is no more."""
+"""Memory: the peak of a process, and out-of-memory errors that name the settings that help."""
 
 import re
 import resource
@@ -9,38 +9,39 @@ import torch
 
 from slowfast.distributed.collectives import device, rank
 
-# Messages of a GPU (torch, CUDA, Triton, NCCL), of cuBLAS and cuDNN, of NCCL's own allocations, and of a CPU.
+# Messages of torch, CUDA, Triton, NCCL, cuBLAS and cuDNN, and of the allocator on a CPU.
 _OUT_OF_MEMORY = re.compile(
-    r"\bout of memory\b|_ALLOC_FAILED|_ALLOCATION_FAILED|Failed to CUDA \w*alloc|can't allocate memory",
+    r"\bout of memory\b|_ALLOC_FAILED|_ALLOCATION_FAILED|Failed to CUDA \w*alloc"
+    r"|can't allocate memory",
     re.IGNORECASE,
 )
 
 
 class OutOfMemoryError(OSError):
-    """A device has not enough memory for a step."""
+    """The device does not have enough memory."""
 
 
 def peak_memory() -> float:
-    """Return the most memory that this process has had, in GiB: of its GPU, or of the machine where there is none."""
+    """Return the peak memory of this process in GiB, on its GPU or else in RAM."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 def peak_reserved() -> float:
-    """Return the most memory of its GPU that this process has kept from others, in use or not, in GiB; 0 on a CPU."""
+    """Return the peak GPU memory in GiB that torch reserved, in use or not. It is 0 on a CPU."""
     return torch.cuda.max_memory_reserved() / 2**30 if device().type == "cuda" else 0.0
 
 
 @contextmanager
 def explained_out_of_memory(remedies: str) -> Iterator[None]:
-    """Turn errors of allocation within into one that names the settings that help.
+    """Turn allocation errors in the block into an error that names the settings that help.
 
     Args:
-        remedies: What helps, for the message.
+        remedies: Settings to change, for the message.
 
     Raises:
-        OutOfMemoryError: with the measured peak.
+        OutOfMemoryError: If an allocation fails. The message has the measured peak.
     """
     try:
         yield
@@ -48,7 +49,8 @@ def explained_out_of_memory(remedies: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not _is_about_memory(error):
             raise
         raise OutOfMemoryError(
-            f"rank {rank()} on {device()} is out of memory, its peak was {_peaks()}. What helps: {remedies}"
+            f"rank {rank()} on {device()} is out of memory, its peak was {_peaks()}. "
+            f"What helps: {remedies}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""How many blocks must be recomputed in the backward pass for the activations of a step to fit into memory."""
+"""Activation checkpointing: how many blocks the backward pass must recompute to fit into memory."""
 
 import logging
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from slowfast.distributed.collectives import device, from_main
-from slowfast.engine.optim import autocast
+from slowfast.engine.precision import autocast
 from slowfast.models.uniformer import UniFormer
 
 logger = logging.getLogger(__name__)
 
-MARGIN = 0.2  # share of the free memory of a GPU that is left for what the kernels themselves take
+MARGIN = 0.2  # fraction of the free GPU memory that is left to the kernels themselves
 
 
 def choose_recomputed(
@@ -22,73 +22,71 @@ def choose_recomputed(
     *,
     shape: tuple[int, ...],
     amp: torch.dtype | None,
-    limit: float,
+    budget: float,
     remedy: str = "",
 ) -> None:
-    """Let a model recompute as few blocks as make the activations of a training step fit into memory.
+    """Let a model recompute as few blocks as make the activations of a training step fit.
 
-    Nothing is computed to find out: the step is followed with tensors that have shapes but no content. Blocks of the
-    stage with the largest activations are taken first.
+    Nothing is computed to find out. The forward pass runs on tensors that have shapes but no
+    content. Blocks of the stage with the largest activations are recomputed first.
 
     Args:
-        model: The model, on its device, changed.
+        model: Model on its device. Its `recomputed` changes.
         shape: Shape (B, C, T, H, W) of the frames of one forward pass of this process.
-        amp: Number format of the forward pass; None for float32.
-        limit: Bytes that the activations may take.
-        remedy: What to do if that is too little, for the message.
+        amp: Autocast dtype, or None for float32.
+        budget: Bytes that the activations may take.
+        remedy: What to do if they do not fit, for the message.
 
     Raises:
-        ValueError: not even all blocks are enough.
+        ValueError: If they do not fit even with all blocks recomputed.
     """
-    num_clips = shape[0]
-    depths = tuple(
-        len(stage) for stage in (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
-    )
-    none = activation_bytes(model, (0, 0, 0, 0), shape=shape, amp=amp)
-    saved = [
-        none
-        - activation_bytes(
-            model, tuple(int(other == stage) for other in range(4)), shape=shape, amp=amp
-        )
-        if depths[stage]
-        else 0
-        for stage in range(4)
-    ]  # by one block of each stage
+    stages = (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
+    with_none = activation_bytes(model, (0, 0, 0, 0), shape=shape, amp=amp)
+    saved = [0, 0, 0, 0]  # bytes that one block of each stage saves
+    for index, stage in enumerate(stages):
+        if len(stage):
+            one_block = tuple(int(other == index) for other in range(4))
+            saved[index] = with_none - activation_bytes(model, one_block, shape=shape, amp=amp)
     order = [
-        stage
-        for stage in sorted(range(4), key=lambda stage: -saved[stage])
-        for _ in range(depths[stage])
+        index for index in sorted(range(4), key=lambda index: -saved[index]) for _ in stages[index]
     ]
 
-    def bytes_with(count: int) -> int:
-        # While a block is recomputed, its own activations are there as well.
-        again = max((saved[stage] for stage in order[:count]), default=0)
-        return activation_bytes(model, _first(order, count), shape=shape, amp=amp) + again
+    def bytes_with(num_blocks: int) -> int:
+        # While a block is recomputed, its own activations are in memory again.
+        again = max((saved[index] for index in order[:num_blocks]), default=0)
+        return activation_bytes(model, _counts(order[:num_blocks]), shape=shape, amp=amp) + again
 
     too_few, enough = -1, len(order)
-    if bytes_with(enough) > limit:
+    if bytes_with(enough) > budget:
         raise ValueError(
-            f"MODEL.CHECKPOINT_AUTO: even with all blocks recomputed, the activations of {num_clips} clips take "
-            f"{bytes_with(enough) / 2**30:.2f} GiB, of {limit / 2**30:.2f} GiB; {remedy}"
+            "MODEL.CHECKPOINT_AUTO: even with all blocks recomputed, the activations of "
+            f"{shape[0]} clips take {_gib(bytes_with(enough))} of {_gib(budget)}. "
+            f"To fix this, {remedy}"
         )
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if bytes_with(middle) <= limit else (middle, enough)
-    model.recomputed = from_main(_first(order, enough))
+        if bytes_with(middle) <= budget:
+            enough = middle
+        else:
+            too_few = middle
+
+    model.recomputed = from_main(_counts(order[:enough]))
     logger.info(
-        "activations of %d clips take %.2f GiB, of %.2f GiB; with MODEL.CHECKPOINT_NUM %s, %.2f GiB",
-        *(
-            num_clips,
-            none / 2**30,
-            limit / 2**30,
-            list(model.recomputed),
-            bytes_with(enough) / 2**30,
-        ),
+        "activations of %d clips take %s of %s. With MODEL.CHECKPOINT_NUM %s they take %s",
+        shape[0],
+        _gib(with_none),
+        _gib(budget),
+        list(model.recomputed),
+        _gib(bytes_with(enough)),
     )
 
 
-def _first(order: list[int], count: int) -> tuple[int, ...]:
-    return tuple(order[:count].count(stage) for stage in range(4))
+def _counts(stage_indices: list[int]) -> tuple[int, ...]:
+    return tuple(stage_indices.count(stage) for stage in range(4))
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
 
 
 def activation_bytes(
@@ -98,13 +96,15 @@ def activation_bytes(
     shape: tuple[int, ...],
     amp: torch.dtype | None,
 ) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass, besides the weights; nothing is computed.
+    """Return the bytes that a forward pass keeps for the backward pass, without computing it.
+
+    The weights do not count.
 
     Args:
-        model: on its device.
-        recomputed: first n blocks of each stage.
-        shape: of the frames.
-        amp: number format of the forward pass.
+        model: Model on its device.
+        recomputed: Number of the first blocks of each stage that are recomputed.
+        shape: Shape (B, C, T, H, W) of the frames.
+        amp: Autocast dtype, or None for float32.
     """
     before, was_training = model.recomputed, model.training
     model.recomputed = recomputed
@@ -115,14 +115,14 @@ def activation_bytes(
                 name: fake.from_tensor(tensor)
                 for name, tensor in model.state_dict(keep_vars=True).items()
             }
+            frames = torch.empty(shape, device=device())
             with kept_tensors() as kept, autocast(amp, device()):
-                logits = torch.func.functional_call(
-                    model, state, torch.empty(shape, device=device())
-                )
+                logits = torch.func.functional_call(model, state, frames)
                 logits.float().logsumexp(dim=1).mean()
     finally:
         model.recomputed = before
         model.train(was_training)
+
     own = {tensor.untyped_storage()._cdata for tensor in state.values()}
     storages = {
         tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept
@@ -132,7 +132,7 @@ def activation_bytes(
 
 @contextmanager
 def kept_tensors() -> Iterator[list[Tensor]]:
-    """Collect the tensors that are kept for the backward pass."""
+    """Collect the tensors that autograd keeps for the backward pass."""
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -143,25 +143,25 @@ def kept_tensors() -> Iterator[list[Tensor]]:
         yield kept
 
 
-def free_bytes(
+def activation_budget(
     model: nn.Module,
     *,
     num_moments: int,
-    has_average: bool,
+    has_ema: bool,
     num_gradient_copies: float,
     input_bytes: int,
 ) -> float:
-    """Return the bytes of a GPU that are left for activations, with what is still to come taken off.
+    """Return the bytes of a GPU that activations may take, next to what a training still allocates.
 
     Args:
-        model: The model, on the GPU already.
-        num_moments: Number of moments of each weight that the optimizer keeps.
-        has_average: Whether a moving average of the weights is kept (EMA).
-        num_gradient_copies: Number of copies of all gradients, those of DDP included, in float32.
-        input_bytes: Bytes of all batches that are on the GPU at the same time.
+        model: Model, already on the GPU.
+        num_moments: Number of moments that the optimizer keeps of each weight.
+        has_ema: Whether a moving average of the weights is kept.
+        num_gradient_copies: Number of copies of all gradients in float32, those of DDP included.
+        input_bytes: Bytes of all frames that are on the GPU at the same time.
     """
     free, _ = torch.cuda.mem_get_info(device())
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    average = sum(tensor.nbytes for tensor in model.state_dict().values()) if has_average else 0
-    to_come = (num_moments + num_gradient_copies) * weights + average + input_bytes
+    weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    ema_bytes = sum(tensor.nbytes for tensor in model.state_dict().values()) if has_ema else 0
+    to_come = (num_moments + num_gradient_copies) * weight_bytes + ema_bytes + input_bytes
     return (1 - MARGIN) * (free - to_come)

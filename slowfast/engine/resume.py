@@ -1,34 +1,27 @@
-"""How a training begins: which run its folder holds, whether that is resumed, and what is set aside."""
+"""Start of a training: resuming the run in OUTPUT_DIR, refusing it, or setting it aside."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from slowfast.datasets.build import VideoLoader, build_loader, known_class_names
+from slowfast.datasets.annotations import Annotations
+from slowfast.datasets.build import VideoLoader, build_known_class_names, build_loader
 from slowfast.distributed.collectives import from_main, is_main, world_size
 from slowfast.distributed.job import current_job
 from slowfast.engine.build import build_state
-from slowfast.engine.checkpoints import Validations
-from slowfast.engine.identity import START_WEIGHTS, differences, identity_of
-from slowfast.engine.run_folder import (
-    RunRecord,
-    find_run,
-    holds_outputs,
-    load_newest,
-    locked,
-    new_run_id,
-    outputs_in,
-    own_checkpoints,
-    resumable_checkpoints,
-    set_aside,
-    write_record,
-)
+from slowfast.engine.choose_weights import choose_start_weights
+from slowfast.engine.identity import build_identity, differences
+from slowfast.engine.run_checkpoints import load_newest, own_checkpoints, resumable_checkpoints
+from slowfast.engine.run_folder import holds_outputs, locked, outputs_in, set_aside
+from slowfast.engine.run_record import RunRecord, find_run, new_run_id, write_record
 from slowfast.engine.state import TrainingState, check_state
+from slowfast.engine.validations import read_validations
 from slowfast.models.weights import load_weights
-from slowfast.models.zoo import name_of_start_weights, weights_to_start
-from slowfast.utils.checkpoint import checkpoints_of, load_checkpoint
+from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.checkpoint_files import list_checkpoints
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.files import write_file
 from slowfast.utils.paths import pathmgr
@@ -39,177 +32,221 @@ from slowfast.utils.text import count
 logger = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
-    """What the folder of a new start holds."""
+@dataclass(frozen=True)
+class FoundRun:
+    """The run that OUTPUT_DIR holds, as far as a training may resume it."""
 
-    record: RunRecord | None  # of a run that may be resumed
-    state: dict[str, Any] | None  # the content of its newest whole checkpoint
-    path: Path | None  # that checkpoint
+    record: RunRecord | None = None
+    state: dict[str, Any] | None = None  # content of its newest checkpoint
+    path: Path | None = None  # that checkpoint
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Identity in the checkpoint. It is empty without one."""
+        return self.state["identity"] if self.state else {}
+
+
+class StartWeightsFile(NamedTuple):
+    """The file of weights that a run starts from."""
+
+    name: str  # as the config names it, empty for random weights
+    path: str  # local path or address, empty for random weights
+    sha256: str  # empty for random weights
+
+
+NO_WEIGHTS = StartWeightsFile(name="", path="", sha256="")
 
 
 def start_run(cfg: CfgNode) -> tuple[TrainingState, VideoLoader, bool]:
-    """Return the run to train, resumed or at its beginning, its loader, and whether it is resumed.
+    """Resume the run in OUTPUT_DIR, or start a new one there.
 
-    The log file and config.yaml of OUTPUT_DIR belong to this run afterwards; what another one has written there is
-    refused, or set aside.
+    Afterward the log and config.yaml in OUTPUT_DIR belong to this run. The outputs of another run
+    are refused or set aside.
+
+    Returns:
+        The training state, the training loader, and whether the run is resumed.
 
     Raises:
-        FileNotFoundError: A list or the weights to start from are missing.
-        ValueError: A list, the weights or the checkpoint do not fit the config, or the folder holds another run.
+        FileNotFoundError: If a list or the weights to start from are missing.
+        ValueError: If a list, the weights or the checkpoint do not fit the config, or OUTPUT_DIR
+            holds another run.
     """
-    found = _find(cfg)
-    num_parts = _parts_per_step(cfg, found.state or {})
-    loader = build_loader(cfg, "train", parts_per_step=num_parts)
-    weights, identity = from_main(_identify(cfg, loader, found) if is_main() else ("", {}))
+    found = _find_in_folder(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME)
+    num_micro_batches = cfg.SOLVER.ACCUM_STEPS or _micro_batches_per_process(found.state)
+    loader = build_loader(cfg, "train", micro_batches_per_step=num_micro_batches)
+    weights = NO_WEIGHTS
+    identity: dict[str, Any] = {}
+    if is_main():
+        annotations = loader.dataset.annotations
+        weights, identity = _build_weights_and_identity(cfg, annotations, found)
+    weights, identity = from_main((weights, identity))
 
-    changes = differences(identity, found.state["identity"] if found.state else {})
+    changes = differences(identity, found.identity)
     if changes and not cfg.TRAIN.RESUME_WITH_CHANGES:
         raise ValueError(_describe_other_run(cfg.OUTPUT_DIR, found, changes))
-    run_id = from_main(
-        _take_folder(cfg, found, identity=identity, weights=weights) if is_main() else ""
-    )
+    run_id = ""
+    if is_main():
+        run_id = _take_folder(cfg.OUTPUT_DIR, found, identity=identity, weights=weights)
+        write_file(Path(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump())
     if changes:
-        logger.warning("%s", "\n    ".join([f"resuming from {found.path} with changes:", *changes]))
+        lines = [f"resuming from {found.path} with changes:", *changes]
+        logger.warning("%s", "\n    ".join(lines))
 
-    run = build_state(cfg, identity=identity, num_parts=num_parts * world_size())
-    run.run_id = run_id
+    state = build_state(
+        cfg,
+        num_micro_batches=num_micro_batches * world_size(),
+        run_id=from_main(run_id),
+        identity=identity,
+    )
     if found.state is not None:
-        _resume(cfg, run, found, weights=weights)
-    elif weights:
+        _resume(cfg.OUTPUT_DIR, state, found, num_epochs=cfg.SOLVER.MAX_EPOCH)
+        if weights.path:
+            logger.info("the start weights of the run, %s, are not loaded again", weights.path)
+    elif weights.path:
         load_weights(
-            run.model,
-            weights,
+            state.model,
+            weights.path,
             may_replace_head=True,
             allowed=cfg.MODEL.ALLOWED_MISMATCH,
-            class_names=known_class_names(cfg),
+            class_names=build_known_class_names(cfg),
         )
-        if run.ema is not None:
-            run.ema.begin_at(run.model)
-    return run, loader, found.state is not None
+        if state.ema is not None:
+            state.ema.reset(state.model)
+    return state, loader, found.state is not None
 
 
-def _find(cfg: CfgNode) -> Found:
-    """What the main process finds in OUTPUT_DIR, in every process."""
-    record, path, state = None, None, None
+def _find_in_folder(output_dir: str, *, auto_resume: bool) -> FoundRun:
+    """Return what the main process finds in OUTPUT_DIR, in every process."""
+    found = FoundRun()
     if is_main():
-        record = find_run(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME)
-        newest = (
-            load_newest(resumable_checkpoints(cfg.OUTPUT_DIR, record.run_id)) if record else None
-        )
-        state, path = newest or (None, None)
-        if state is not None:
-            check_state(state, path=str(path))
-        others = (
-            len(checkpoints_of(cfg.OUTPUT_DIR))
-            - len(own_checkpoints(cfg.OUTPUT_DIR, record.run_id))
-            if record
-            else 0
-        )
-        if others:
-            logger.warning(
-                "%s/checkpoints: %s of other runs, left alone",
-                cfg.OUTPUT_DIR,
-                count(others, "checkpoint"),
-            )
-    record, path = from_main((record, path))
-    if path is not None and state is None:
-        state = load_checkpoint(path)
-    return Found(record, state, path)
+        record = find_run(output_dir, auto_resume=auto_resume)
+        if record is not None:
+            found = _load_newest(output_dir, record)
+
+    record, path = from_main((found.record, found.path))
+    if is_main() or path is None:
+        return FoundRun(record, found.state, path)
+    return FoundRun(record, load_checkpoint(path), path)
 
 
-def _identify(cfg: CfgNode, loader: VideoLoader, found: Found) -> tuple[str, dict[str, Any]]:
-    """The file of weights that the run starts from, "" for none, and the identity of the run."""
-    known = (found.state or {}).get("identity", {})
+def _load_newest(output_dir: str, record: RunRecord) -> FoundRun:
+    num_others = len(list_checkpoints(output_dir)) - len(own_checkpoints(output_dir, record.run_id))
+    if num_others:
+        others = count(num_others, "checkpoint")
+        logger.warning("%s/checkpoints: ignoring %s of other runs", output_dir, others)
+
+    newest = load_newest(resumable_checkpoints(output_dir, record.run_id))
+    if newest is None:
+        return FoundRun(record)
+    state, path = newest
+    check_state(state, path=str(path))
+    return FoundRun(record, state, path)
+
+
+def _micro_batches_per_process(state: dict[str, Any] | None) -> int:
+    """Return a number with which a resumed run keeps its micro-batches. It is 1 for a new run."""
+    if state is None:
+        return 1
+    num_micro_batches = state["num_micro_batches"]
+    if num_micro_batches % world_size():
+        logger.warning(
+            "%s cannot share the %s of each step of this run. BatchNorm will see other batches "
+            "than before, while the gradient of a step stays the same",
+            count(world_size(), "process"),
+            count(num_micro_batches, "micro-batch"),
+        )
+        return 1
+    return num_micro_batches // world_size()
+
+
+def _build_weights_and_identity(
+    cfg: CfgNode, annotations: Annotations, found: FoundRun
+) -> tuple[StartWeightsFile, dict[str, Any]]:
+    """Return the weights to start from and the identity of the run.
+
+    The weights of a run that is resumed may be missing, since they are not loaded again.
+    """
+    weights = choose_start_weights(
+        cfg.TRAIN.CHECKPOINT_FILE_PATH,
+        pretrain_name=cfg.UNIFORMER.PRETRAIN_NAME,
+        model_name=cfg.MODEL.MODEL_NAME,
+    )
     try:
-        weights = weights_to_start(cfg)
-        checksum = sha256_of(pathmgr.get_local_path(weights)) if weights else ""
+        path = weights.find_file(folder=cfg.MODEL.WEIGHTS_DIR)
+        sha256 = sha256_of(pathmgr.get_local_path(path)) if path else ""
     except OSError as error:
-        names = (
-            {start.get("start_weights") for start in found.record.starts} if found.record else set()
-        )
-        is_of_run = known.get(START_WEIGHTS) and (not names or name_of_start_weights(cfg) in names)
-        if not is_of_run:
+        path, sha256 = "", found.identity.get("start_weights_sha256", "")
+        starts = found.record.starts if found.record else []
+        names = {start.get("start_weights") for start in starts}
+        if not sha256 or (names and weights.name not in names):
             raise
         logger.info(
-            "the weights that this run started from are not there, and not needed to resume it (%s)",
-            error,
+            "the start weights of this run are missing, but resuming does not need them (%s)", error
         )
-        weights, checksum = "", known[START_WEIGHTS]
-    return weights, identity_of(cfg, loader.dataset.annotations, start_weights=checksum)
+    identity = build_identity(cfg, annotations, start_weights=sha256)
+    return StartWeightsFile(weights.name, path, sha256), identity
 
 
-def _take_folder(cfg: CfgNode, found: Found, *, identity: dict[str, Any], weights: str) -> str:
-    """Make OUTPUT_DIR the folder of this run; return the id of the run."""
+def _take_folder(
+    output_dir: str, found: FoundRun, *, identity: dict[str, Any], weights: StartWeightsFile
+) -> str:
+    """Make OUTPUT_DIR the directory of this run, and return the ID of the run."""
     record = found.record
     if record and not found.state and differences(identity, record.identity):
-        record = None  # of a run that was stopped before it saved anything
-    if record is None and holds_outputs(cfg.OUTPUT_DIR):
-        _refuse_to_move(weights, cfg.OUTPUT_DIR)
-        with locked(
-            cfg.OUTPUT_DIR, purpose="test"
-        ):  # one that runs would write its result into the new run's folder
-            folder = set_aside(cfg.OUTPUT_DIR)
-        logger.warning("%s holds another run, which is set aside: %s", cfg.OUTPUT_DIR, folder)
+        record = None  # Another run, which stopped before it saved anything.
+    if record is None and holds_outputs(output_dir):
+        _refuse_own_weights(weights.path, output_dir)
+        # A running test would write its result into the directory of the new run.
+        with locked(output_dir, purpose="test"):
+            folder = set_aside(output_dir)
+        logger.warning("%s holds another run, which is set aside: %s", output_dir, folder)
 
     run_id = record.run_id if record else new_run_id()
-    start = {**provenance(), "start_weights": name_of_start_weights(cfg)}
-    starts = [*(record.starts if record else []), start]
-    write_record(cfg.OUTPUT_DIR, RunRecord(run_id, identity, starts, job=current_job()._asdict()))
-    log_to_file(cfg.OUTPUT_DIR)
-    write_file(Path(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump())
+    starts = record.starts if record else []
+    start = {**provenance(), "start_weights": weights.name}
+    job = current_job()._asdict()
+    write_record(output_dir, RunRecord(run_id, identity, [*starts, start], job=job))
+    log_to_file(Path(output_dir, "stdout.log"))
     return run_id
 
 
-def _refuse_to_move(weights: str, output_dir: str) -> None:
-    """Raise an error if the weights to start from are a file of the run that would be set aside."""
+def _refuse_own_weights(weights: str, output_dir: str) -> None:
+    """Raise an error if the start weights are an output of the run that would be set aside."""
     path = Path(weights).resolve()
-    if weights and any(path.is_relative_to(output.resolve()) for output in outputs_in(output_dir)):
+    outputs = [output.resolve() for output in outputs_in(output_dir)]
+    if weights and any(path.is_relative_to(output) for output in outputs):
         raise ValueError(
-            f"{weights} is a file of the run in {output_dir}, which would be set aside for a new run that starts from "
-            "it; use another OUTPUT_DIR"
+            f"{weights} belongs to the run in {output_dir}, which would be set aside for a new run "
+            "that starts from it. Use another OUTPUT_DIR"
         )
 
 
-def _resume(cfg: CfgNode, run: TrainingState, found: Found, *, weights: str) -> None:
+def _resume(output_dir: str, state: TrainingState, found: FoundRun, *, num_epochs: int) -> None:
     assert found.state is not None
-    run.load(found.state, path=str(found.path))
-    later = Validations.read(cfg.OUTPUT_DIR, run.run_id, max_epoch=run.epoch) if is_main() else []
-    known = {record["epoch"] for record in run.validations}
-    run.validations += [record for record in from_main(later) if record["epoch"] not in known]
+    state.load_state_dict(found.state, path=str(found.path))
 
-    if run.epoch >= cfg.SOLVER.MAX_EPOCH:
+    later: list[dict[str, Any]] = []
+    if is_main():
+        later = read_validations(output_dir, state.run_id, max_epoch=state.epoch)
+    known = {record["epoch"] for record in state.validations}
+    state.validations += [record for record in from_main(later) if record["epoch"] not in known]
+
+    if state.epoch >= num_epochs:
         logger.info(
             "the run in %s is finished: it has %s, and SOLVER.MAX_EPOCH is %d",
-            *(cfg.OUTPUT_DIR, count(run.epoch, "epoch"), cfg.SOLVER.MAX_EPOCH),
+            output_dir,
+            count(state.epoch, "epoch"),
+            num_epochs,
         )
     else:
-        logger.info("resuming at %s, from %s", run.place, found.path)
-    if weights:
-        logger.info("the weights in %s, which the run started from, are not loaded again", weights)
+        logger.info("resuming at %s, from %s", state.position, found.path)
 
 
-def _describe_other_run(output_dir: str, found: Found, changes: list[str]) -> str:
-    return "\n    ".join(
-        [
-            f"{output_dir} holds another run (newest checkpoint: {found.path}). It differs in:",
-            *changes,
-            "use the same settings to resume it, TRAIN.RESUME_WITH_CHANGES True to resume it with the new ones, "
-            "another OUTPUT_DIR for a new run, or TRAIN.AUTO_RESUME False to set the old run aside",
-        ]
-    )
-
-
-def _parts_per_step(cfg: CfgNode, state: dict[str, Any]) -> int:
-    """Parts of a process's share of a step: as given, or so that a resumed run keeps the parts that it had."""
-    if cfg.SOLVER.ACCUM_STEPS:
-        return cfg.SOLVER.ACCUM_STEPS
-    num_parts = state.get("num_parts", world_size())
-    if num_parts % world_size():
-        logger.warning(
-            "this run divided its steps into %s, which %s cannot share: BatchNorm will see other batches than before "
-            "(the sum of them, the step, is the same)",
-            count(num_parts, "part"),
-            count(world_size(), "process"),
-        )
-        return 1
-    return num_parts // world_size()
+def _describe_other_run(output_dir: str, found: FoundRun, changes: list[str]) -> str:
+    lines = [
+        f"{output_dir} holds another run (newest checkpoint: {found.path}). It differs in:",
+        *changes,
+        "Use the same settings to resume it, TRAIN.RESUME_WITH_CHANGES True to resume it with the "
+        "new ones, another OUTPUT_DIR for a new run, or TRAIN.AUTO_RESUME False to set it aside",
+    ]
+    return "\n    ".join(lines)

@@ -1,7 +1,8 @@
-"""A run: all that the rest of a training depends on, as it is saved and brought back.
+"""Training state: everything that a run depends on, as a checkpoint saves and restores it.
 
-Random draws are functions of seed, epoch, step and part of the step, never of what ran before: there is no generator
-state to save, and what a run does next does not depend on the number of processes that saved it.
+Random draws are functions of the seed, the epoch, the step and the micro-batch, never of what ran
+before. There is no generator state to save, and what a run does next does not depend on the number
+of processes that saved it.
 """
 
 import logging
@@ -14,61 +15,80 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slowfast.engine.ema import ModelEma
+from slowfast.engine.position import Position
 from slowfast.engine.skipped_steps import Streak
 from slowfast.models.weights import fill_weights, head_names
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of a checkpoint of a run; another number is refused
-REQUIRED = (  # what a run cannot be resumed without
-    *("format", "run_id", "identity", "epoch", "step", "num_parts", "counters", "validations"),
-    *("model_state", "optimizer_state", "scaler_state"),
+FORMAT = 1  # Version of training checkpoints. Any other version is refused.
+REQUIRED_KEYS = (
+    "format",
+    "run_id",
+    "identity",
+    "epoch",
+    "step",
+    "num_micro_batches",
+    "counters",
+    "validations",
+    "model_state",
+    "optimizer_state",
+    "scaler_state",
 )
 
 
 @dataclass
 class TrainingState:
-    """A model, what trains it, and how far it has come."""
+    """A model, what trains it, and the position of the run."""
 
     model: nn.Module
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
-    ema: ModelEma | None = None  # of the weights of the model
-    identity: dict[str, Any] = field(default_factory=dict)  # see `identity_of`
-    class_names: list[str] = field(default_factory=list)  # empty where they are not known
+    ema: ModelEma | None = None
+    run_id: str = ""  # see `slowfast.engine.run_folder`
+    identity: dict[str, Any] = field(default_factory=dict)  # see `slowfast.engine.identity`
+    class_names: list[str] = field(default_factory=list)  # empty if they are not known
     allowed_mismatch: list[str] = field(default_factory=list)  # see `fill_weights`
     cfg_text: str = ""
-    num_parts: int = 1  # batches into which all processes together divide a step
+    num_micro_batches: int = 1  # per step, over all processes
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the next epoch
-    unreadable: set[int] = field(
-        default_factory=set
-    )  # rows of the training videos that were unreadable in this epoch
-    num_skipped_steps: int = 0  # skipped so far, because their numbers were not finite
-    streak: Streak = field(default_factory=Streak)  # of skipped steps
-    validations: list[dict[str, Any]] = field(default_factory=list)  # records, see `Validations`
-    run_id: str = ""  # see `slowfast.engine.run_folder`
+    unreadable: set[int] = field(default_factory=set)  # rows of this epoch's unreadable videos
+    num_skipped_steps: int = 0  # since the run began
+    streak: Streak = field(default_factory=Streak)
+    validations: list[dict[str, Any]] = field(default_factory=list)  # see `Validations`
 
     @property
-    def place(self) -> str:
-        """How far it has come, for a reader."""
-        return f"epoch {self.epoch + 1}, step {self.step + 1}"
+    def position(self) -> Position:
+        """The finished epochs, and the finished steps of the next one."""
+        return Position(self.epoch, self.step)
 
     @property
     def models(self) -> list[nn.Module]:
-        """The model that is trained and, last, the one with the averaged weights, if there is one."""
+        """The model in training and, if there is one, its moving average."""
         return [self.model] if self.ema is None else [self.model, self.ema.model]
 
-    def state(self) -> dict[str, Any]:
-        """Return all of it as tensors and plain data."""
-        average = {"ema_state": self.ema.model.state_dict()} if self.ema is not None else {}
+    def evaluated_model(self, *, use_ema: bool) -> nn.Module:
+        """Return the model to validate and test: the moving average if it is wanted and exists."""
+        return self.models[-1] if use_ema else self.model
+
+    def finish_epoch(self) -> None:
+        """Move on to the first step of the next epoch."""
+        self.epoch += 1
+        self.step = 0
+        self.unreadable = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state as tensors and plain data, the content of a checkpoint."""
+        ema = {} if self.ema is None else {"ema_state": self.ema.model.state_dict()}
         return {
-            **average,
+            **ema,
             "format": FORMAT,
             "run_id": self.run_id,
+            "identity": self.identity,
             "epoch": self.epoch,
             "step": self.step,
-            "num_parts": self.num_parts,
+            "num_micro_batches": self.num_micro_batches,
             "counters": {
                 "unreadable": sorted(self.unreadable),
                 "num_skipped_steps": self.num_skipped_steps,
@@ -78,97 +98,106 @@ class TrainingState:
             "model_state": self.model.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
-            "identity": self.identity,
             "class_names": self.class_names,
             "cfg": self.cfg_text,
         }
 
-    def load(self, state: dict[str, Any], *, path: str) -> None:
-        """Bring back what `state` has returned, in this process or in another one.
+    def load_state_dict(self, state: dict[str, Any], *, path: str) -> None:
+        """Restore what `state_dict` returned, in this process or another one.
 
         Args:
-            state: The content of a checkpoint.
-            path: The checkpoint, for messages.
+            state: Content of a checkpoint.
+            path: Path of the checkpoint, for messages.
 
         Raises:
-            ValueError: It cannot be resumed from, or is of another model or optimizer.
+            ValueError: If the checkpoint cannot be resumed, or has another model or optimizer.
         """
         check_state(state, path=path)
-        report = fill_weights(
-            self.model,
-            state,
-            path=path,
-            allowed=self.allowed_mismatch,
-            class_names=self.class_names,
-        )
-        if self.ema is not None and "ema_state" in state:
-            averaged = {**state, "model_state": state["ema_state"]}
-            fill_weights(
-                self.ema.model,
-                averaged,
+        class_order = self._load_models(state, path=path)
+
+        try:
+            self.optimizer.load_state_dict(self._with_own_options(state["optimizer_state"]))
+            self._reorder_head(class_order)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: was trained with another optimizer ({error}). Use another OUTPUT_DIR"
+            ) from error
+
+        if state["scaler_state"]:
+            self.scaler.load_state_dict(state["scaler_state"])
+        elif self.scaler.is_enabled():
+            logger.warning("%s: was not trained in fp16. The loss scale starts afresh", path)
+
+        counters = state["counters"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.unreadable = set(counters["unreadable"])
+        self.num_skipped_steps = counters["num_skipped_steps"]
+        vars(self.streak).update(counters["streak"])
+        self.validations[:] = state["validations"]
+
+    def _load_models(self, state: dict[str, Any], *, path: str) -> Sequence[int]:
+        """Load the weights of the model and its moving average. Return the order of the classes."""
+
+        def fill(model: nn.Module, weights: dict[str, Any]) -> Sequence[int]:
+            report = fill_weights(
+                model,
+                {**state, "model_state": weights},
                 path=path,
                 allowed=self.allowed_mismatch,
                 class_names=self.class_names,
             )
-        elif self.ema is not None:
-            self.ema.begin_at(self.model)
-        try:
-            self.optimizer.load_state_dict(self._with_own_options(state["optimizer_state"]))
-            self._reorder_head(report.class_order)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: was trained with another optimizer ({error}); use another OUTPUT_DIR"
-            ) from error
-        if state["scaler_state"]:
-            self.scaler.load_state_dict(state["scaler_state"])
-        elif self.scaler.is_enabled():
-            logger.warning("%s: was not trained in fp16; the loss scale begins anew", path)
+            return report.class_order
 
-        self.epoch, self.step = state["epoch"], state["step"]
-        counters = state["counters"]
-        self.unreadable, self.num_skipped_steps = (
-            set(counters["unreadable"]),
-            counters["num_skipped_steps"],
-        )
-        vars(self.streak).update(counters["streak"])
-        self.validations[:] = state["validations"]
+        class_order = fill(self.model, state["model_state"])
+        if self.ema is not None and "ema_state" in state:
+            fill(self.ema.model, state["ema_state"])
+        elif self.ema is not None:
+            self.ema.reset(self.model)
+        return class_order
 
     def _with_own_options(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state of an optimizer, with the options of this one: the config decides, not the file."""
-        own, saved = self.optimizer.state_dict()["param_groups"], state["param_groups"]
-        if len(own) != len(saved):
-            return state  # which torch refuses
-        if ("betas" in own[0]) != ("betas" in saved[0]):  # torch would notice at the next step only
+        """Return an optimizer state with the options of this optimizer, as the config decides."""
+        own_groups = self.optimizer.state_dict()["param_groups"]
+        saved_groups = state["param_groups"]
+        if len(own_groups) != len(saved_groups):
+            return state  # torch refuses it
+        if ("betas" in own_groups[0]) != ("betas" in saved_groups[0]):
+            # Torch would notice only in the next step.
             raise ValueError("SOLVER.OPTIMIZING_METHOD is of another kind")
+
         groups = [
-            {**mine, "params": theirs["params"]} for mine, theirs in zip(own, saved, strict=True)
+            {**own, "params": saved["params"]}
+            for own, saved in zip(own_groups, saved_groups, strict=True)
         ]
         return {**state, "param_groups": groups}
 
     def _reorder_head(self, class_order: Sequence[int]) -> None:
-        """Bring the rows of the optimizer's means into the order that those of the head were brought into, if any."""
-        for parameter in map(
-            self.model.get_parameter, head_names(self.model) if class_order else ()
-        ):
-            for mean in self.optimizer.state[parameter].values():
-                if isinstance(mean, Tensor) and mean.shape == parameter.shape:
-                    mean.copy_(mean[[*class_order]])
+        """Reorder the optimizer's moments of the head as its classes were reordered."""
+        if not class_order:
+            return
+        for name in head_names(self.model):
+            parameter = self.model.get_parameter(name)
+            for moment in self.optimizer.state[parameter].values():
+                if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                    moment.copy_(moment[[*class_order]])
 
 
 def check_state(state: dict[str, Any], *, path: str) -> None:
-    """Check that the content of a file is all that a run needs to be resumed.
+    """Check that a run can be resumed from the content of a checkpoint.
 
     Raises:
-        ValueError: It is not; the message names what is missing, or the version.
+        ValueError: If it cannot. The message names the missing keys or the version.
     """
-    missing = [key for key in REQUIRED if key not in state]
     if "format" in state and state["format"] != FORMAT:
         raise ValueError(
-            f"{path}: has format {state['format']!r} of checkpoints, this version reads format {FORMAT}; resume with "
-            "the version that wrote it, or start from its weights: TRAIN.CHECKPOINT_FILE_PATH, and another OUTPUT_DIR"
+            f"{path}: has checkpoint format {state['format']!r}, but this version reads format "
+            f"{FORMAT}. Resume with the version that wrote it, or start from its weights with "
+            "TRAIN.CHECKPOINT_FILE_PATH and another OUTPUT_DIR"
         )
+
+    missing = [key for key in REQUIRED_KEYS if key not in state]
     if missing:
         raise ValueError(
-            f"{path}: cannot be resumed: it has no {', '.join(missing)}; to start from its weights alone, use "
-            "TRAIN.CHECKPOINT_FILE_PATH and another OUTPUT_DIR"
+            f"{path}: cannot be resumed: it has no {', '.join(missing)}. To start from its weights "
+            "alone, use TRAIN.CHECKPOINT_FILE_PATH and another OUTPUT_DIR"
         )

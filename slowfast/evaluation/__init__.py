@@ -1,1 +1,1 @@
-"""What the scores of an evaluation say: per-video scores, metrics and the written result."""
+"""Evaluation: per-video scores, the metrics computed from them, and the written report."""

@@ -1,10 +1,12 @@
-"""Runs tools/run_net.py again and again in forked processes: what takes seconds to import is imported once.
+"""Runs tools/run_net.py in forked processes, so that slow imports happen only once.
 
-`python run_server.py` reads one JSON request per line, {"arguments": [...], "num_processes": 1, "signal": "SIGKILL" or
-"", "when": seconds or a phase, "output": path, "errors": path, "largest_file": bytes or 0, "environment": {...},
-"ignored": a signal or ""}, and answers with the exit statuses of the processes, as `Popen.returncode` has them.
+`python run_server.py PARENT`, with the ID of its parent process, reads one JSON request per
+line, with the keys arguments (list), num_processes, signal ("SIGKILL" or ""), when (seconds or a
+phase), output and errors (paths), largest_file (bytes or 0), environment (object) and ignored (a
+signal or ""). It answers with the exit statuses of the processes, as `Popen.returncode` has them.
 
-A phase is observed, never guessed: start, rehearsal, training, validation, saving, test.
+A phase is observed and never guessed: start, rehearsal, training, estimate, validation, saving,
+test.
 """
 
 import json
@@ -16,13 +18,19 @@ import time
 import traceback
 from pathlib import Path
 
-import torch.multiprocessing
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
-import run_net
+from tests.engine.parent_death import end_with_parent
 
+if __name__ == "__main__":
+    end_with_parent(int(sys.argv[1]))  # before imports that take seconds
+
+import run_net
+import torch.multiprocessing
+
+import slowfast.engine.evaluate
+import slowfast.engine.train  # noqa: F401, the tool imports them in each process
 from tests.ports import free_port
 
 
@@ -38,12 +46,16 @@ def start(
 ) -> list[int]:
     """Fork the processes of a job, as torchrun would start them; they are one group."""
     port = str(free_port())
+    server = os.getpid()
     children: list[int] = []
     for rank in range(num_processes):
         child = os.fork()
         if child == 0:
+            end_with_parent(server)
             os.setpgid(0, children[0] if children else 0)
             os.environ |= {"OMP_NUM_THREADS": "1", **environment}
+            # A shell or nohup may have started the tests with this signal ignored.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             if ignored:
                 signal.signal(signal.Signals[ignored], signal.SIG_IGN)
             for descriptor, path in ((1, output), (2, errors)):
@@ -77,6 +89,7 @@ def start(
 PHASES = {  # what the log says when a phase begins, and when it has ended
     "rehearsal": ("rehearsing training", "rehearsed training"),
     "training": ("first step done", None),
+    "estimate": ("time left for the whole run", None),
     "validation": (": validating after epoch", ": validation after epoch"),
     "test": (": testing ", ": test, "),
 }
@@ -87,14 +100,14 @@ def has_ended(child: int) -> bool:
 
 
 def listens(child: int) -> bool:
-    """Whether a process has handlers for SIGTERM and SIGHUP, the first and the last that it gets."""
+    """Whether a process has handlers for SIGTERM and SIGHUP, the first and the last it installs."""
     lines = Path(f"/proc/{child}/status").read_text().splitlines()
     caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGHUP))
 
 
 def wait_for_moment(when: float | str, folder: Path, child: int) -> bool:
-    """Return in a phase, or seconds after the run began; False if the process has ended before that."""
+    """Wait for a phase, or some seconds after the run began. Return False if it ends first."""
     started, began = time.time(), None
     left_before = {*folder.glob("checkpoints/*.unfinished")}  # by a process that was killed
     log = folder / "stdout.log"

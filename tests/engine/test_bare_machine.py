@@ -1,4 +1,4 @@
-"""The training step on a machine that has torch, numpy, timm and numba alone."""
+"""The training step on a machine that has only torch, numpy, timm and numba."""
 
 import subprocess
 import sys
@@ -8,20 +8,22 @@ SCRIPT = """
 import sys
 
 MISSING = (
-    *("av", "fvcore", "iopath", "portalocker", "psutil", "pyarrow", "simplejson", "submitit"),
-    *("tensorboard", "termcolor", "tabulate", "yacs"),
-)
-sys.modules.update(dict.fromkeys(MISSING))  # to import one of them raises ModuleNotFoundError
+    "av fvcore iopath portalocker psutil pyarrow simplejson submitit tabulate tensorboard "
+    "termcolor yacs"
+).split()
+sys.modules.update(dict.fromkeys(MISSING))  # Importing one of them raises ModuleNotFoundError.
 
 import torch
 
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
-from slowfast.datasets.transforms import Normalize
+from slowfast.datasets.normalization import Normalize
 from slowfast.engine import agreement, ddp, memory, prefetch, recompute
 from slowfast.engine.ema import ModelEma
 from slowfast.engine.skipped_steps import SkippedSteps
-from slowfast.engine.optim import LOSSES, make_optimizer, parameter_groups
+from slowfast.engine.forward import ForwardPass
+from slowfast.engine.losses import LOSSES
+from slowfast.engine.optim import make_optimizer, parameter_groups
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import TrainStep
 from slowfast.engine.unreadable_videos import UnreadableVideos
@@ -31,7 +33,7 @@ from slowfast.distributed import collectives
 torch.manual_seed(0)
 model = UniFormer(num_classes=4, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
 groups = parameter_groups(model, weight_decay=0.05, norm_weight_decay=0.0, decay_1d=False)
-run = TrainingState(
+state = TrainingState(
     model=model,
     optimizer=make_optimizer("adamw", groups, lr=1e-3),
     scaler=torch.amp.GradScaler("cpu", enabled=False),
@@ -45,25 +47,28 @@ mix = Mix(
     switch_probability=0.5,
     smoothing=0.1,
 )
-taker = TrainStep(
-    run,
-    loss=LOSSES["soft_cross_entropy"],
+forward = ForwardPass(
+    loss_fn=LOSSES["soft_cross_entropy"],
     normalize=Normalize(mean=[0.45] * 3, std=[0.225] * 3, erase_mode="pixel"),
-    skipped_steps=SkippedSteps(run.streak, max_in_row=2),
-    unreadable=UnreadableVideos(4, max_fraction=0.0),
     mix=mix,
+)
+train_step = TrainStep(
+    state,
+    forward=forward,
+    skipped_steps=SkippedSteps(state.streak, max_in_row=2),
+    unreadable_videos=UnreadableVideos(4, max_fraction=0.0),
     max_norm=20.0,
 )
 rows = torch.arange(4)
 frames = torch.randint(0, 256, (4, 3, 4, 32, 32), dtype=torch.uint8)
 batch = Batch(frames, rows, rows, torch.zeros_like(rows), unreadable=())
-bad = batch._replace(frames=torch.full((4, 3, 4, 32, 32), torch.nan))
-losses = [taker.take((batch,), lr=1e-3).loss.item() for _ in range(3)]
-saved = run.state()
-taker.take((bad,), lr=1e-3)
-taker.settle()
-run.load(saved, path="memory")
-print(run.step, run.num_skipped_steps, all(0 < loss < 3 for loss in losses))
+nonfinite = batch._replace(frames=torch.full((4, 3, 4, 32, 32), torch.nan))
+losses = [train_step.run((batch,), lr=1e-3).loss.item() for _ in range(3)]
+saved = state.state_dict()
+train_step.run((nonfinite,), lr=1e-3)
+train_step.settle()
+state.load_state_dict(saved, path="memory")
+print(state.step, state.num_skipped_steps, all(0 < loss < 3 for loss in losses))
 """
 
 
@@ -73,7 +78,4 @@ def test_steps_need_no_library_for_files_videos_or_configs(repository: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["3", "0", "True"]
-    assert (
-        "epoch 1, step 4: numbers that are not finite; the step is skipped, first in "
-        in done.stderr
-    )
+    assert "epoch 1, step 4: non-finite numbers, the step is skipped, first in " in done.stderr

@@ -1,4 +1,4 @@
-"""A UniFormer that fails at a given step of a given process: `--import faulty_model MODEL.MODEL_NAME Faulty`."""
+"""A UniFormer that fails at a step: `--import faulty_model MODEL.MODEL_NAME Faulty`."""
 
 import hashlib
 import multiprocessing
@@ -16,20 +16,24 @@ from slowfast.distributed.collectives import rank
 from slowfast.models.build import Model, add_model
 from slowfast.models.uniformer import build_uniformer
 
-# KIND nan | nan_in_evaluation | raise | memory | kill_worker; from step FIRST to LAST of epoch 0, in process RANK.
+# KIND: none | nan | nan_in_evaluation | raise | memory | kill_worker. The model fails from step
+# FIRST to step LAST of epoch 0, in process RANK.
 add_section("FAULTY", {"KIND": "nan", "RANK": 0, "FIRST": 1, "LAST": 1, "FOLDER": ""})
 
 
 class Faulty(nn.Module):
-    """Knows by the seed of the step where it is; writes a checksum of its weights to FOLDER in evaluation."""
+    """A UniFormer that recognizes its step by the seed.
+
+    In evaluation, it writes a checksum of its weights to FOLDER.
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.model = build_uniformer(cfg)
         self.fault = cfg.FAULTY
         steps = range(cfg.FAULTY.FIRST, cfg.FAULTY.LAST + 1)
-        places = [(cfg.RNG_SEED, 0, step, cfg.FAULTY.RANK) for step in steps]
-        self.seeds = {int(np.random.SeedSequence(place).generate_state(1)[0]) for place in places}
+        keys = [(cfg.RNG_SEED, 0, step, cfg.FAULTY.RANK) for step in steps]
+        self.seeds = {int(np.random.SeedSequence(key).generate_state(1)[0]) for key in keys}
 
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.model(frames)

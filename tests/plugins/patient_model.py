@@ -1,6 +1,7 @@
-"""A UniFormer whose steps take as long as PACE says, so that a signal comes in the middle of an epoch.
+"""A UniFormer with slow steps, so that a signal arrives in the middle of an epoch.
 
-PACE: seconds of a step after the first start of a job, after the second, ...; the last holds for all further ones.
+The environment variable PACE lists the seconds of a step, one number per start of the job. The last
+number holds for all later starts.
 """
 
 import os

@@ -1,0 +1,49 @@
+"""Compilation of the blocks of a model with torch.compile."""
+
+from inspect import signature
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from slowfast.utils.compilers import find_cpu_problems, find_gpu_problems
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+
+def find_problems(cfg: "CfgNode") -> list[str]:
+    """Return the reasons why this machine cannot compile the blocks, if the config asks for it."""
+    if not (cfg.TRAIN.ENABLE and cfg.TRAIN.COMPILE):
+        return []
+
+    is_for_gpu = cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl"
+    problems = find_gpu_problems() if is_for_gpu else find_cpu_problems()
+    return [
+        f"TRAIN.COMPILE is True, but {problem}, or set TRAIN.COMPILE False" for problem in problems
+    ]
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile the blocks of a model in place, so that the names of its weights stay.
+
+    A model without blocks is compiled as a whole. Each block compiles when it first runs, and once
+    more for validation.
+    """
+    # DDP would cut the graph of a block at every boundary of its buckets. Blocks are already as
+    # small as the buckets.
+    torch._dynamo.config.optimize_ddp = False
+    blocks = [
+        block
+        for name, stage in model.named_children()
+        if name.startswith("blocks") and isinstance(stage, nn.ModuleList)
+        for block in stage
+    ] or [model]
+
+    # Blocks share their code. Counted together, their compiled variants would exceed the limit.
+    options = {"isolate_recompiles": True}
+    if not options.keys() <= signature(torch.compile).parameters.keys():  # before torch 2.14
+        options = {}
+        torch._dynamo.config.recompile_limit = 4 * len(blocks)
+    for block in blocks:
+        block.compile(**options)

@@ -1,0 +1,112 @@
+"""Compiled blocks: their numbers, their graphs with DDP, and what a machine needs to compile."""
+
+import re
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from slowfast.config import CfgNode
+from slowfast.engine.compile import compile_blocks, find_problems
+from slowfast.models.uniformer import UniFormer
+from slowfast.utils import compilers
+from tests.engine.small_step import TINY
+
+TinyCfg = Callable[..., CfgNode]
+
+
+@pytest.mark.parametrize(
+    ("depths", "recomputed"),
+    [
+        pytest.param((0, 0, 1, 0), (0, 0, 0, 0)),
+        pytest.param((1, 1, 2, 1), (1, 0, 1, 0), marks=pytest.mark.soak),  # takes minutes
+    ],
+)
+def test_compiled_blocks_keep_names_and_numbers(
+    depths: tuple[int, ...], recomputed: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "num_classes": 5,
+        "dims": (8, 8, 16, 16),
+        "depths": depths,
+        "head_dim": 8,
+    }
+    plain, compiled = (
+        UniFormer(**sizes, drop_path=0.0, recomputed=recomputed).train() for _ in range(2)
+    )
+    compiled.load_state_dict(plain.state_dict())
+    compile_blocks(compiled)
+
+    frames = torch.randn(2, 3, 4, 32, 32)
+    results = []
+    for model in (plain, compiled):
+        logits = model(frames)
+        logits.square().mean().backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        results.append((logits, dict(model.named_buffers()), gradients))
+
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+def test_ddp_does_not_cut_compiled_blocks(rank_0_of_1: None) -> None:
+    as_before = torch._dynamo.config.patch(optimize_ddp=True)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    blocks = UniFormer(**TINY, drop_path=0.0).blocks3
+    model = nn.Module()
+    model.blocks3 = blocks
+    model.forward = lambda x: blocks[0](x)
+    with as_before, torch.compiler.set_stance(force_backend=count):
+        compile_blocks(model)
+        DistributedDataParallel(model, bucket_cap_mb=0.001)(torch.randn(1, 16, 2, 2, 2))
+    torch._dynamo.reset()
+    assert len(graphs) == 1
+
+
+def test_a_missing_compiler_is_a_problem_of_the_config(
+    tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    assert find_problems(tiny_cfg(TRAIN__COMPILE=True)) == []
+    monkeypatch.setenv("PATH", "")
+    assert find_problems(tiny_cfg()) == []
+    [problem] = find_problems(tiny_cfg(TRAIN__COMPILE=True))
+    assert problem.startswith(
+        "TRAIN.COMPILE is True, but there is no C++ compiler here (g++, clang++, c++). Install g++"
+    )
+
+
+def test_compiling_for_a_gpu_needs_a_c_compiler_and_headers(
+    tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cfg = tiny_cfg(TRAIN__COMPILE=True, NUM_GPUS=1)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    no_compiler, no_header = find_problems(cfg)
+    assert "no C compiler here (gcc, clang). Install gcc" in no_compiler
+    assert f"header {tmp_path}/Python.h is missing" in no_header
+
+    (tmp_path / "Python.h").touch()
+    (tmp_path / "my-cc").touch(mode=0o755)
+    monkeypatch.setenv("CC", "my-cc")
+    assert find_problems(cfg) == []
+
+
+def test_the_docker_image_can_compile(repository: Path) -> None:
+    installed = re.findall(
+        r"install .*?((?: [\w+-]+)+) &&", (repository / "Dockerfile").read_text()
+    )
+    packages = " ".join(installed).split()
+    assert {compilers.COMPILERS[0], compilers.C_COMPILERS[0]} <= {*packages}

@@ -1,0 +1,85 @@
+"""Experiments from end to end, with their scripts."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from slowfast.models.zoo import published
+from slowfast.utils.text import count
+from tests.exp.experiments import TABLE
+from tests.exp.small_run import SmallRun
+
+Serve = Callable[..., list[int]]
+
+# Experiments of every test run, and whether their weights are named instead of found.
+SAMPLE = (("uniformer_s8x8_k400", False), ("uniformer_s16x4_hmdb51_prek400", True))
+
+
+def read_scores(output: Path) -> NDArray[np.float32]:
+    arrays = np.load(output / "test/scores.npz")
+    assert arrays["is_scored"].tolist() == [True] * 4
+    return arrays["scores"]
+
+
+def check_training(run: SmallRun, *, names_weights: bool) -> Path:
+    """Train and test with run.sh, and return the last checkpoint."""
+    case = TABLE[run.exp]
+    weights = published()[case["train"]["pretrain_name"]].file
+    named = {}
+    if names_weights:
+        named = {"WEIGHTS": str(Path(run.environment["WEIGHTS_DIR"], weights)), "WEIGHTS_DIR": ""}
+    trained = run.script("run.sh", **named)
+    check_printed(run, trained)
+
+    checkpoint = max((run.output / "checkpoints").glob("*epoch*.pyth"))
+    state = torch.load(checkpoint, weights_only=True)
+    steps = {int(moments["step"]) for moments in state["optimizer_state"]["state"].values()}
+    assert (state["epoch"], steps) == (1, {2})
+    assert len(state["model_state"]["head.bias"]) == case["train"]["num_classes_effective"]
+    return checkpoint
+
+
+def check_test(run: SmallRun, checkpoint: Path, *, names_weights: bool) -> None:
+    """Test a checkpoint with test.sh, and compare the scores with those of the training."""
+    expected = read_scores(run.output)
+    output, named = run.output, {}
+    if names_weights:
+        output = run.output.with_name("again")
+        named = {"WEIGHTS": str(checkpoint), "OUTPUT_DIR": str(output)}
+    tested = run.script("test.sh", **named)
+    check_printed(run, tested)
+    np.testing.assert_array_equal(read_scores(output), expected)
+
+
+def check_printed(run: SmallRun, done: "subprocess.CompletedProcess[str]") -> None:
+    protocol = TABLE[run.exp]["test_protocol"]
+    num_views = f"{count(protocol['clips'], 'clip')} x {count(protocol['crops'], 'crop')}"
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"test, {num_views}\n" in done.stdout
+    assert "scored 4/4" in done.stdout
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("exp", TABLE)
+def test_an_experiment_runs_from_end_to_end(
+    exp: str, small_run: Callable[..., SmallRun], serve: Serve
+) -> None:
+    # The first one starts Python as a user does. The others save the time of the imports.
+    is_first = exp == next(iter(TABLE))
+    run = small_run(exp) if is_first else small_run(exp, serve=serve)
+    checkpoint = check_training(run, names_weights=False)
+    check_test(run, checkpoint, names_weights=False)
+
+
+@pytest.mark.parametrize(("exp", "names_weights"), SAMPLE)
+def test_a_sample_of_experiments_runs_from_end_to_end(
+    exp: str, names_weights: bool, small_run: Callable[..., SmallRun], serve: Serve
+) -> None:
+    run = small_run(exp, serve=serve)
+    checkpoint = check_training(run, names_weights=names_weights)
+    check_test(run, checkpoint, names_weights=names_weights)
