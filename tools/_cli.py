@@ -1,7 +1,10 @@
-"""What all tools share: the package of their own checkout, their exit statuses and their errors.
+"""What all tools share: the package of their own checkout, common options, and errors.
 
-Each tool imports this module before the package, so that `python B/tools/run_net.py` runs the code
-of checkout B, also where checkout A is installed (`pip install --editable`) or on PYTHONPATH.
+Each tool imports this module before the package, so `python B/tools/run_net.py` runs the code of
+checkout B even if checkout A is installed (`pip install --editable`) or on PYTHONPATH.
+
+A tool parses its arguments before it imports anything slow, so `--help` and wrong usage take no
+time.
 """
 
 import argparse
@@ -13,18 +16,36 @@ from pathlib import Path
 from typing import TypeVar
 
 FAILED = 1  # exit status: the work failed
-WRONG_USAGE = 2  # exit status: the arguments are wrong, as of argparse
+WRONG_USAGE = 2  # exit status: the arguments are wrong, as in argparse
 INTERRUPTED = 130  # exit status: Ctrl-C
 
 Number = TypeVar("Number", int, float)
 
 
 class UsageError(ValueError):
-    """An argument is wrong in a way that argparse cannot see."""
+    """Wrong arguments that argparse cannot detect."""
+
+
+def run(work: Callable[[], int], *, interrupted: str = "stopped") -> int:
+    """Run the work of a tool and return the exit status.
+
+    Errors that the user can fix are printed. All others keep their traceback.
+
+    Args:
+        work: A function that returns the exit status.
+        interrupted: The line to print after Ctrl-C.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError, FloatingPointError) as error:
+        return report(error)
 
 
 def report(error: Exception) -> int:
-    """Print an error that the user can mend, and return the exit status of the tool."""
+    """Print an error that the user can fix and return the exit status of the tool."""
     message = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename and not error.filename2:
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"  # not "[Errno 2] ...: 'name'"
@@ -32,8 +53,49 @@ def report(error: Exception) -> int:
     return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that prints its description as it is written."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def make_experiment_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for a tool that loads a config: `--cfg FILE --import MODULE KEY VALUE ...`.
+
+    Parse with `parse_intermixed_args`, so options may follow the config keys.
+    """
+    parser = make_parser(description)
+    parser.add_argument("--cfg", required=True, help="YAML file of the experiment")
+    plugins.add_argument(parser)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
+    return parser
+
+
+def add_splits(parser: argparse.ArgumentParser, *, purpose: str) -> None:
+    """Add `--splits SPLIT ...`. Pass the command line through `repeat_option` before parsing it."""
+    parser.add_argument(
+        "--splits",
+        action="append",
+        choices=SPLITS,
+        metavar="SPLIT",
+        help=f"splits to {purpose}, one or more of {', '.join(SPLITS)} (default: all)",
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers N`."""
+    parser.add_argument(
+        "--workers",
+        type=number(int, least=1),
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="number of processes (default: one per core)",
+    )
+
+
 def path(text: str) -> Path:
-    """Return a path for argparse, with `~` expanded: the shell leaves it in `--out=~/views.png`."""
+    """Return a path for argparse and expand `~`, which the shell leaves in `--out=~/views.png`."""
     return Path(text).expanduser()
 
 
@@ -49,25 +111,25 @@ def number(
         value = kind(text)
         if not least <= value <= most:
             bounds = f"{least} or more" if most == math.inf else f"{least} to {most}"
-            raise argparse.ArgumentTypeError(f"{text} is out of range; use {bounds}")
+            raise argparse.ArgumentTypeError(f"{text} is out of range. Use {bounds}")
         return value
 
-    parse.__name__ = "number" if kind is float else "whole number"  # in argparse's own messages
+    parse.__name__ = "number" if kind is float else "whole number"  # argparse uses it in messages
     return parse
 
 
 def repeat_option(
     arguments: Sequence[str] | None, option: str, values: Collection[str]
 ) -> list[str]:
-    """Return a command line in which an option stands before each of its values.
+    """Return a command line with an option in front of each of its values.
 
-    So `--splits train val KEY VALUE` becomes `--splits train --splits val KEY VALUE`: argparse
-    would take all four words as values of the option.
+    `--splits train val KEY VALUE` becomes `--splits train --splits val KEY VALUE`. Otherwise,
+    argparse takes all four words as values of the option.
 
     Args:
-        arguments: Command line, without the name of the tool; None for that of this process.
-        option: Name of an option with `action="append"`.
-        values: Words that are its values.
+        arguments: The command line without the name of the tool, or None for that of this process.
+        option: The name of an option with `action="append"`.
+        values: The words that are its values.
     """
     words: list[str] = []
     is_after_value = False
@@ -80,7 +142,7 @@ def repeat_option(
 
 
 def _use_own_package() -> None:
-    """Put the root of this checkout before all other folders that Python looks into."""
+    """Search the root of this checkout before all other folders for modules."""
     root = Path(__file__).resolve().parents[1]
     own = root / "slowfast/__init__.py"
     if not own.is_file():
@@ -88,18 +150,16 @@ def _use_own_package() -> None:
 
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
-    # For processes that do not inherit sys.path, such as the server that workers are forked from.
-    inherited = os.environ.get("PYTHONPATH")
-    if (inherited or "").split(os.pathsep)[0] != str(root):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), inherited]))
 
     imported = getattr(sys.modules.get("slowfast"), "__file__", None)
     if imported and Path(imported).resolve() != own:
         running = Path(imported).parent
-        note = f"note: {running} was imported before this tool and runs in place of {own.parent}"
+        note = f"note: {running} was imported before this tool and runs instead of {own.parent}"
         print(note, file=sys.stderr)
 
 
 _use_own_package()
 
-from slowfast.utils.text import printable  # noqa: E402, from this checkout
+from slowfast.preparation.splits import SPLITS  # noqa: E402, from this checkout
+from slowfast.utils import plugins  # noqa: E402
+from slowfast.utils.text import printable  # noqa: E402

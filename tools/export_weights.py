@@ -1,4 +1,4 @@
-"""Write the weights of a checkpoint and the names of their classes, nothing else, to a .safetensors or .pth file."""
+"""Export the weights of a checkpoint and their class names to a .safetensors or .pth file."""
 
 import argparse
 import sys
@@ -8,59 +8,53 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli
 
-from slowfast.models.weights import tensors_in
-from slowfast.utils.checkpoint import load_checkpoint, save_weights
 from slowfast.utils.text import count
+
+SUFFIXES = (".safetensors", ".pth")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export, and return the exit status."""
+    """Export the weights and return the exit status."""
+    args = _make_parser().parse_args(arguments)
+    return _cli.run(lambda: _export(args.checkpoint, args.output, trained=args.trained))
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", help="path or URL of a checkpoint or another file of weights")
-    parser.add_argument(
-        "--trained",
-        action="store_true",
-        help="export the trained weights (default: those of the EMA if the checkpoint has them)",
-    )
+    parser.add_argument("checkpoint", help="path or URL of a checkpoint or another weights file")
     parser.add_argument(
         "output",
         type=_cli.path,
-        help="new file, .safetensors or .pth; its checksum goes to OUTPUT.sha256",
+        help="new file, .safetensors or .pth. Its checksum is written to OUTPUT.sha256",
     )
-    args = parser.parse_args(arguments)
-    try:
-        export(args.checkpoint, args.output, averaged=not args.trained)
-    except (ValueError, OSError) as error:
-        return _cli.report(error)
-    return 0
+    parser.add_argument(
+        "--trained",
+        action="store_true",
+        help="export the trained weights (default: the EMA weights, if the checkpoint has them)",
+    )
+    return parser
 
 
-def export(checkpoint: str, output: Path, *, averaged: bool) -> None:
-    """Write the weights of a file to another one.
-
-    Args:
-        checkpoint: Path or address of a file of weights.
-        output: A new file. `<name>.sha256` beside it takes its checksum.
-        averaged: Whether to take the moving average of the weights, as a test does, where there is one.
-
-    Raises:
-        ValueError: the suffix of `output` is not known, or the file has no weights.
-        FileNotFoundError: there is no checkpoint.
-        FileExistsError: there is such an output.
-    """
-    if output.suffix not in (".safetensors", ".pth"):
-        raise ValueError(f"{output}: a file of weights ends in .safetensors or .pth")
+def _export(checkpoint: str, output: Path, *, trained: bool) -> int:
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"{output}: the suffix of a weights file is {' or '.join(SUFFIXES)}")
     if output.exists():
-        raise FileExistsError(f"{output}: is there already; delete it, or choose another name")
+        raise FileExistsError(f"{output}: exists already. Delete it, or choose another name")
+
+    from slowfast.models.weight_files import tensors_in
+    from slowfast.utils.checkpoint import load_checkpoint, save_weights
+
     state = load_checkpoint(checkpoint)
-    takes_average = averaged and "ema_state" in state
-    weights = tensors_in(state["ema_state"] if takes_average else state)
+    uses_ema = "ema_state" in state and not trained
+    weights = tensors_in(state["ema_state"] if uses_ema else state)
     if not weights:
         raise ValueError(f"{checkpoint}: holds no weights")
     save_weights(output, weights, class_names=state.get("class_names") or [])
-    size = sum(tensor.numel() for tensor in weights.values())
-    ema = ", EMA" if takes_average else ""
-    print(f"{output}: {count(len(weights), 'tensor')}, {size / 1e6:.2f} M numbers{ema}")
+
+    millions = sum(tensor.numel() for tensor in weights.values()) / 1e6
+    ema = ", EMA" if uses_ema else ""
+    print(f"{output}: {count(len(weights), 'tensor')}, {millions:.2f} M numbers{ema}")
+    return 0
 
 
 if __name__ == "__main__":

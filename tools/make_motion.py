@@ -1,22 +1,30 @@
-"""Make the embedded data set: `python tools/make_motion.py FOLDER [--frames] [--seed N]`."""
+"""Write the embedded dataset: `python tools/make_motion.py FOLDER [--frames] [--seed N]`."""
 
 import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli
 
-from slowfast.preparation.motion import CLASSES, VIDEOS_PER_CLASS, make_motion
+from slowfast.preparation.motion_classes import CLASSES, VIDEOS_PER_CLASS
 from slowfast.utils.text import count
 
 
-def main() -> int:
-    """Write the data set and say where it lies; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=_cli.path, help="folder for the data set")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the dataset, print where it is, and return the exit status."""
+    args = _make_parser().parse_args(arguments)
+    return _cli.run(
+        lambda: _write(args), interrupted="stopped. The same command makes all videos again"
+    )
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _cli.make_parser(__doc__)
+    parser.add_argument("folder", type=_cli.path, help="folder of the dataset")
     parser.add_argument(
         "--frames",
         action="store_true",
@@ -26,32 +34,37 @@ def main() -> int:
         "--seed",
         type=_cli.number(int, least=0),
         default=0,
+        metavar="N",
         help="seed of the videos (default: 0)",
     )
-    for split, number in VIDEOS_PER_CLASS.items():
+
+    for split, num_videos in VIDEOS_PER_CLASS.items():
         parser.add_argument(
             f"--{split}",
             type=_cli.number(int, least=1),
-            default=number,
+            default=num_videos,
             metavar="N",
-            help=f"number of {split} videos per class (default: {number})",
+            help=f"number of {split} videos per class (default: {num_videos})",
         )
-    args = parser.parse_args()
-    counts = {split: getattr(args, split) for split in VIDEOS_PER_CLASS}
+    return parser
+
+
+def _write(args: argparse.Namespace) -> int:
+    from slowfast.preparation.motion import make_motion
+
+    videos_per_class = {split: getattr(args, split) for split in VIDEOS_PER_CLASS}
     start = time.perf_counter()
-    try:
-        is_new = make_motion(
-            args.folder,
-            seed=args.seed,
-            videos_per_class=counts,
-            as_frames=args.frames,
-            num_processes=len(os.sched_getaffinity(0)),
-        )
-    except OSError as error:
-        return _cli.report(error)
+    is_new = make_motion(
+        args.folder,
+        seed=args.seed,
+        videos_per_class=videos_per_class,
+        as_frames=args.frames,
+        num_processes=len(os.sched_getaffinity(0)),
+    )
+
     state = f"made in {time.perf_counter() - start:.0f}s" if is_new else "there already"
-    num_videos = sum(counts.values()) * len(CLASSES)
-    print(f"{args.folder}: {count(num_videos, 'video')} of {len(CLASSES)} classes, {state}")
+    num_videos = count(sum(videos_per_class.values()) * len(CLASSES), "video")
+    print(f"{args.folder}: {num_videos} of {len(CLASSES)} classes, {state}")
     return 0
 
 

@@ -1,404 +1,251 @@
 """Prepare videos for training: `python tools/prepare_data.py COMMAND ...`.
 
-COMMAND --help says more. If you stop one that writes many files, the same command resumes it.
+Use COMMAND --help for details. If you stop a command that writes many files, the same command
+resumes it.
 
 Exit status: 0 done, 1 some videos failed or the command failed, 2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse
 import inspect
-import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
 import _cli
+from _prepare_data_arguments import (
+    DEFAULT_SHARE,
+    add_frames_arguments,
+    add_lists_arguments,
+    add_resize_arguments,
+    add_split_arguments,
+)
 
 from slowfast.config import load_cfg
-from slowfast.datasets.build import SPLITS
-from slowfast.datasets.catalog import DATASETS, build_annotations, build_class_names
-from slowfast.preparation.convert import Conversion, extract_frames, resize_videos
-from slowfast.preparation.lists import write_fold_lists, write_folder_lists, write_found_lists
-from slowfast.preparation.splits import FEWEST_HELD_OUT
+from slowfast.preparation.splits import SPLITS
 from slowfast.utils import plugins
-from slowfast.utils.text import count, some
+from slowfast.utils.text import count
+
+if TYPE_CHECKING:
+    from slowfast.datasets.catalog import Format
+    from slowfast.preparation.available_lists import AvailableList
+    from slowfast.preparation.folder_conversion import Conversion
 
 RECIPE = Path(__file__).parents[1] / "configs/recipe.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command says, and return the exit status."""
-    args = _parser().parse_args(_cli.repeat_option(arguments, "--splits", SPLITS))
-    try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command resumes the work", file=sys.stderr)
-        return _cli.INTERRUPTED
-    except (OSError, ValueError) as error:
-        return _cli.report(error)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Run the command and return the exit status."""
+    args = _make_parser().parse_args(_cli.repeat_option(arguments, "--splits", SPLITS))
+    return _cli.run(
+        lambda: args.run(args), interrupted="stopped. The same command resumes the work"
     )
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _cli.make_parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    split = commands.add_parser(
-        "split",
-        help="write lists of your own videos, from a folder per class",
-        description=inspect.getdoc(_split),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    split.add_argument("videos", type=_cli.path, help="folder with one folder of videos per class")
-    split.add_argument(
-        "lists",
-        type=_cli.path,
-        help="folder for train.csv, val.csv, test.csv and classes.txt",
-    )
-    for name in ("val", "test"):
-        split.add_argument(
-            f"--{name}",
-            type=_cli.number(float, least=0, most=1),
-            metavar="SHARE",
-            help=f"share of each class in {name}.csv, 0 to 1, if it is more than the least; 0: no {name}.csv "
-            "(default: 0.15; with --folds: 0)",
+    def add_command(run: Callable[[argparse.Namespace], int], help_text: str) -> Any:
+        command = commands.add_parser(
+            run.__name__.removeprefix("_"),
+            help=help_text,
+            description=inspect.getdoc(run),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-    split.add_argument(
-        "--seed",
-        type=_cli.number(int, least=0),
-        default=0,
-        help="seed of the split (default: 0)",
-    )
-    split.add_argument(
-        "--group-by",
-        type=_pattern,
-        default="",
-        metavar="PATTERN",
-        help="regular expression: videos in whose paths, without suffix, it finds the same text stay together, as "
-        "'patient[0-9]+' (default: no groups)",
-    )
-    split.add_argument(
-        "--folds",
-        type=_cli.number(int, least=2),
-        metavar="K",
-        help="write lists for a K-fold cross-validation to fold1, fold2 ... (default: one split)",
-    )
-    split.add_argument(
-        "--force",
-        action="store_true",
-        help="assign all videos anew (default: videos that are listed already stay where they are)",
-    )
-    split.set_defaults(run=_split)
+        command.set_defaults(run=run)
+        return command
 
-    lists = commands.add_parser(
-        "lists",
-        help="write lists from official annotations",
-        description=_lists.__doc__,
-    )
-    lists.add_argument(
-        "--dataset",
-        required=True,
-        metavar="NAME",
-        help=f"format of the annotations: {', '.join(DATASETS)}",
-    )
-    plugins.add_argument(lists)
-    lists.add_argument(
-        "--annotations",
-        required=True,
-        metavar="FOLDER",
-        help="folder of the annotations as distributed",
-    )
-    lists.add_argument(
-        "--videos",
-        required=True,
-        type=_cli.path,
-        metavar="FOLDER",
-        help="folder of the videos or of the frame folders",
-    )
-    lists.add_argument(
-        "--splits",
-        action="append",
-        choices=SPLITS,
-        metavar="SPLIT",
-        help=f"lists to write, one or more: {', '.join(SPLITS)} (default: all)",
-    )
-    lists.add_argument(
-        "--test-from",
-        choices=SPLITS,
-        default="test",
-        metavar="SPLIT",
-        help="split that the test list is taken from (default: test)",
-    )
-    lists.add_argument(
-        "--frames",
-        action="store_true",
-        help="read frame folders, as the command `frames` writes them (default: video files)",
-    )
-    lists.add_argument(
-        "lists",
-        type=_cli.path,
-        help="folder for the lists, classes.txt and missing_*.txt",
-    )
-    lists.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config keys to override, such as MODEL.NUM_CLASSES or those of DATA",
-    )
-    lists.set_defaults(run=_lists)
-
-    resize = commands.add_parser(
-        "resize",
-        help="write small videos, which decode fast",
-        description=_resize.__doc__,
-    )
-    resize.add_argument(
-        "--short-side",
-        type=_cli.number(int, least=2),
-        default=320,
-        metavar="PIXELS",
-        help="largest short side of a frame, an even number (default: 320)",
-    )
-    resize.add_argument(
-        "--crf",
-        type=_cli.number(int, least=0, most=51),
-        default=18,
-        help="quality of x264, 0 to 51, lower is better (default: 18)",
-    )
-    resize.set_defaults(run=_resize)
-
-    frames = commands.add_parser(
-        "frames",
-        help="write a folder of JPEG files per video",
-        description=_frames.__doc__,
-    )
-    frames.add_argument(
-        "--fps",
-        type=_cli.number(float, least=0),
-        default=30,
-        help="frames per second, as ffmpeg -r, or 0 for all frames (default: 30)",
-    )
-    frames.add_argument(
-        "--quality",
-        type=_cli.number(int, least=1, most=100),
-        default=95,
-        help="quality of the JPEG files, 1 to 100 (default: 95)",
-    )
-    frames.add_argument(
-        "--template",
-        default="{:05d}.jpg",
-        help="file name of frame n, from 1 (default: {:05d}.jpg)",
-    )
-    frames.set_defaults(run=_frames)
-
-    for command in (resize, frames):
-        command.add_argument("videos", type=_cli.path, help="folder of videos, at any depth")
-        command.add_argument("out", type=_cli.path, help="folder for the results, same subfolders")
-        command.add_argument(
-            "--workers",
-            type=_cli.number(int, least=1),
-            default=len(os.sched_getaffinity(0)),
-            metavar="N",
-            help="number of processes (default: one per core)",
-        )
+    add_split_arguments(add_command(_split, "write lists of your own videos, a folder per class"))
+    add_lists_arguments(add_command(_lists, "write lists from the annotations of a dataset"))
+    add_resize_arguments(add_command(_resize, "write smaller videos, which decode faster"))
+    add_frames_arguments(add_command(_frames, "write a folder of JPEG files for each video"))
     return parser
 
 
-def _pattern(text: str) -> str:
-    """A regular expression, as argparse's `type`."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
-    return text
+# ---- Commands, whose docstrings are their help ---------------------------------------------------
 
 
 def _split(args: argparse.Namespace) -> int:
-    """Split your own videos into lists; paths in them are relative to VIDEOS.
+    """Split your own videos into lists. Paths in the lists are relative to VIDEOS.
 
     Each class is split by itself. Validation and test get their share of its videos, and at least
-    3 each, so that their accuracies mean something. A class of fewer than 15 videos gives a fifth
-    to each of them, and at least 1, so that most of it is left to train on: 10 videos become 6, 2
-    and 2; 3 videos become 1, 1 and 1. Of 2 videos, one is for training and one for validation; a
-    single one is for training. A warning names these classes. A share of 0 means no list.
+    3 each, so that their accuracies are meaningful. A class of fewer than 15 videos gives each of
+    them a fifth, and at least 1, so that most of it is left to train on: 10 videos become 6, 2 and
+    2, and 3 videos become 1, 1 and 1. Of 2 videos, one is for training and one for validation. A
+    single video is for training. A warning names these classes.
 
-    The lists are a function of the names of the videos, the shares and the seed. If you add videos
-    and repeat the command, those that are listed already stay in their lists, new ones fill the
-    lists up, and a new class gets the next label.
+    The lists depend only on the names of the videos, the shares and the seed. If you add videos and
+    repeat the command, listed videos stay in their lists, new ones fill up the lists, and a new
+    class gets the next label.
 
     --group-by keeps all videos of one patient, match or camera in one list. --folds K puts each
     video into val.csv of one fold and into train.csv of the others.
     """
+    from slowfast.preparation.fold_lists import write_fold_lists
+    from slowfast.preparation.lists import describe_small_classes, write_folder_lists
+
     chosen = {"seed": args.seed, "pattern": args.group_by, "force": args.force}
     if args.folds:
         if args.val is not None:
-            raise _cli.UsageError("--val is of no use with --folds, each of which is a share")
+            raise _cli.UsageError("--val has no effect with --folds, which set the share. Omit it")
+        test_share = args.test or 0.0
         split = write_fold_lists(
-            args.videos, args.lists, num_folds=args.folds, test_share=args.test or 0.0, **chosen
+            args.videos, args.lists, num_folds=args.folds, test_share=test_share, **chosen
         )
-        prefixes = [f"fold{fold}/" for fold in range(1, args.folds + 1)]
+        _print_sizes(args.lists, split.sizes, prefixes=[f"fold{k + 1}/" for k in range(args.folds)])
+        first_lists = args.lists / "fold1"
     else:
-        shares = {
-            "val": 0.15 if args.val is None else args.val,
-            "test": 0.15 if args.test is None else args.test,
-        }
+        shares = {"val": args.val, "test": args.test}
+        for name in shares:
+            if shares[name] is None:
+                shares[name] = DEFAULT_SHARE
         split = write_folder_lists(args.videos, args.lists, shares=shares, **chosen)
-        prefixes = [""]
+        _print_sizes(args.lists, split.sizes, prefixes=[""])
+        first_lists = args.lists
 
-    for prefix in prefixes:
-        numbers = {name: sum(split.sizes.get(f"{prefix}{name}", {}).values()) for name in SPLITS}
-        print(
-            f"{args.lists / prefix}: {count(numbers['train'], 'video')} for training, "
-            f"{numbers['val']} for validation, {numbers['test']} for the test"
-        )
     if split.num_kept:
         print(f"{count(split.num_kept, 'video')} stayed in their lists, {split.num_added} added")
     if not args.folds:
-        _warn_about_small_classes(split.sizes)
+        for warning in describe_small_classes(split.sizes):
+            print(f"warning: {warning}", file=sys.stderr)
         if not any(split.sizes["val"].values()):
             print("warning: there is no val.csv, which training needs", file=sys.stderr)
-    num_classes = len(split.sizes[f"{prefixes[0]}train"])
-    args.lists /= prefixes[0]
-    settings = _settings(args, num_classes=num_classes)
+
+    num_classes = len(next(iter(split.sizes.values())))
+    settings = _format_settings(first_lists, args.videos, num_classes=num_classes)
     print(f"train: python tools/run_net.py --cfg configs/own_videos.yaml {settings}")
     return 0
 
 
-def _warn_about_small_classes(sizes: Mapping[str, Mapping[str, int]]) -> None:
-    """Name the classes that a list lacks, and those with few videos for validation or test."""
-    lists = [split for split in SPLITS if any(sizes[split].values())]
-    absent = [name for name in sizes["train"] if not all(sizes[split][name] for split in lists)]
-    held_out = {
-        name: min(
-            (sizes[split][name] for split in lists if split != "train"), default=FEWEST_HELD_OUT
+def _print_sizes(
+    lists: Path, sizes: Mapping[str, Mapping[str, int]], *, prefixes: Sequence[str]
+) -> None:
+    for prefix in prefixes:
+        numbers = {name: sum(sizes.get(f"{prefix}{name}", {}).values()) for name in SPLITS}
+        print(
+            f"{lists / prefix}: {count(numbers['train'], 'video')} for training, "
+            f"{numbers['val']} for validation, {numbers['test']} for the test"
         )
-        for name in sizes["train"]
-    }
-    few = [name for name, size in held_out.items() if 0 < size < FEWEST_HELD_OUT]
-    problems = {
-        "too few videos to be in all lists": absent,
-        f"fewer than {FEWEST_HELD_OUT} videos for validation or the test, too few for a sure accuracy": few,
-    }
-    for problem, names in problems.items():
-        if names:
-            verb = "has" if len(names) == 1 else "have"
-            print(
-                f"warning: {count(len(names), 'class')} {verb} {problem}: {some(names)}",
-                file=sys.stderr,
-            )
 
 
 def _lists(args: argparse.Namespace) -> int:
-    """Make lists of those videos of official annotations that are there.
+    """Write lists of the annotated videos that you have.
 
-    They may lie at any depth below the folder, and have another suffix. What is missing is listed in missing_*.txt.
+    The videos may be at any depth below the folder and have another suffix. Videos that are not
+    found are listed in missing_*.txt.
     """
+    from slowfast.datasets.catalog import DATASETS, build_annotations, build_class_names
+    from slowfast.preparation.available_lists import write_available_lists
+
     plugins.import_plugins(args.imports)
     name = args.dataset
     if name not in DATASETS:
-        raise _cli.UsageError(f"--dataset is {name!r}; choose from {', '.join(DATASETS)}")
-    overrides = [
-        "TRAIN.DATASET",
-        name,
-        "TEST.DATASET",
-        name,
-        "DATA.PATH_TO_DATA_DIR",
-        args.annotations,
-        *args.opts,
-    ]
+        raise _cli.UsageError(f"--dataset is {name!r}. Choose from {', '.join(DATASETS)}")
+    overrides = ["TRAIN.DATASET", name, "TEST.DATASET", name]
+    overrides += ["DATA.PATH_TO_DATA_DIR", args.annotations, *args.opts]
     cfg = load_cfg(str(RECIPE), overrides)
+
     as_frames = args.frames or DATASETS[name].is_frames
-    dataset = name.removesuffix("_official") if as_frames else "kinetics"
-    written = DATASETS[dataset]
-    if written.is_frames != as_frames:
+    target = name.removesuffix("_official") if as_frames else "kinetics"
+    if DATASETS[target].is_frames != as_frames:
         raise ValueError(
-            f"{name} is trained on video files; only Something-Something is trained on frame folders"
+            f"{name} is trained on video files. Only Something-Something is trained on frame "
+            "folders"
         )
-    sources = {
-        split: args.test_from if split == "test" else split for split in args.splits or SPLITS
-    }
+
+    source_of = {split: split for split in args.splits or SPLITS}
+    if "test" in source_of:
+        source_of["test"] = args.test_from
     class_names = build_class_names(cfg)
-    found = write_found_lists(
-        {split: build_annotations(cfg, source) for split, source in sources.items()},
+    written = write_available_lists(
+        {split: build_annotations(cfg, source) for split, source in source_of.items()},
         args.lists,
         videos=args.videos,
         class_names=class_names,
-        list_names={
-            split: written.list_templates[0].format(written.split_names[split][0])
-            for split in sources
-        },
+        list_names={split: _list_name(DATASETS[target], split) for split in source_of},
         frame_template=cfg.DATA.IMAGE_TEMPLATE if as_frames else None,
     )
-    for split, result in found.items():
-        num_found = result.num_listed - result.num_missing
-        verb = "other is" if result.num_missing == 1 else "others are"
-        others = f"; the {verb} in missing_{split}.txt" if result.num_missing else ""
-        print(
-            f"{split}: {result.list_path}, {num_found} of {count(result.num_listed, 'video')}{others}"
-        )
+
+    for split, result in written.items():
+        print(f"{split}: {_format_available(result, split)}")
     if DATASETS[name].is_segmented and not as_frames:
         print(
-            f"for other programs; here, train with TRAIN.DATASET {name}, which knows how clips are to be taken"
+            f"these lists are for other programs. Here, train with TRAIN.DATASET {name}, which "
+            "samples clips as published"
         )
     else:
-        settings = _settings(args, num_classes=len(class_names))
-        print(f"train with: TRAIN.DATASET {dataset} TEST.DATASET {dataset} {settings}")
+        settings = _format_settings(args.lists, args.videos, num_classes=len(class_names))
+        print(f"train with: TRAIN.DATASET {target} TEST.DATASET {target} {settings}")
     return 0
 
 
-def _settings(args: argparse.Namespace, *, num_classes: int) -> str:
-    return (
-        f"MODEL.NUM_CLASSES {num_classes} DATA.PATH_TO_DATA_DIR '{args.lists}' DATA.PATH_PREFIX '{args.videos}' "
-        f"DATA.CLASS_NAMES '{args.lists / 'classes.txt'}'"
-    )
+def _format_available(result: "AvailableList", split: str) -> str:
+    num_found = result.num_listed - result.num_missing
+    text = f"{result.path}, {num_found} of {count(result.num_listed, 'video')}"
+    if not result.num_missing:
+        return text
+    verb = "other is" if result.num_missing == 1 else "others are"
+    return f"{text}. The {verb} in missing_{split}.txt"
 
 
 def _resize(args: argparse.Namespace) -> int:
-    """Write all videos as H.264 files with a short side of at most so many pixels, without sound, frame by frame.
+    """Write each video as an H.264 file of limited size, without sound, frame by frame.
 
-    The results keep frame times, colors and the shape of pixels, stand upright and have a keyframe every 32 frames, so
-    that clips decode fast. What is small and H.264 already is copied.
+    The results keep frame times, colors and the shape of pixels. Frames are upright, with a
+    keyframe at least every 32 frames, so clips decode fast. Videos that are small and H.264 already
+    are copied.
     """
-    return _report(
-        resize_videos(
-            args.videos,
-            args.out,
-            short_side=args.short_side,
-            crf=args.crf,
-            num_workers=args.workers,
-        ),
-        args,
+    from slowfast.preparation.convert import resize_videos
+
+    conversion = resize_videos(
+        args.videos,
+        args.out,
+        short_side=args.short_side,
+        crf=args.crf,
+        num_workers=args.workers,
     )
+    return _report(conversion, args.out)
 
 
 def _frames(args: argparse.Namespace) -> int:
     """Write the frames of each video as JPEG files, at a constant frame rate."""
-    return _report(
-        extract_frames(
-            args.videos,
-            args.out,
-            fps=args.fps,
-            quality=args.quality,
-            template=args.template,
-            num_workers=args.workers,
-        ),
-        args,
+    from slowfast.preparation.convert import extract_frames
+
+    conversion = extract_frames(
+        args.videos,
+        args.out,
+        fps=args.fps,
+        quality=args.quality,
+        template=args.template,
+        num_workers=args.workers,
+    )
+    return _report(conversion, args.out)
+
+
+def _list_name(list_format: "Format", split: str) -> str:
+    return list_format.list_templates[0].format(list_format.split_names[split][0])
+
+
+def _format_settings(lists: Path, videos: Path, *, num_classes: int) -> str:
+    """Return the config keys that train on lists, for a command line."""
+    return (
+        f"MODEL.NUM_CLASSES {num_classes} DATA.PATH_TO_DATA_DIR '{lists}' "
+        f"DATA.PATH_PREFIX '{videos}' DATA.CLASS_NAMES '{lists / 'classes.txt'}'"
     )
 
 
-def _report(conversion: Conversion, args: argparse.Namespace) -> int:
-    outcomes = ", ".join(
+def _report(conversion: "Conversion", out: Path) -> int:
+    outcomes = [
         f"{number} {outcome}" for outcome, number in sorted(conversion.counts.items()) if number
-    )
-    print(f"{args.out}: {count(conversion.counts.total(), 'video')}, {outcomes}")
-    if conversion.failed_path:
-        print(
-            f"what failed, with reasons: {conversion.failed_path}; the same command tries it again"
-        )
-    return 1 if conversion.failed_path else 0
+    ]
+    print(f"{out}: {count(conversion.counts.total(), 'video')}, {', '.join(outcomes)}")
+    if not conversion.failed_path:
+        return 0
+    print(f"failures, with reasons: {conversion.failed_path}. The same command tries them again")
+    return _cli.FAILED
 
 
 if __name__ == "__main__":

@@ -4,13 +4,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
-import _cli  # noqa: F401
-
-from slowfast.distributed import signals
-
-if __name__ == "__main__":
-    signals.listen()
-
 from run_net import main
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make the embedded videos where they are missing, train on them, and test (TEST.ENABLE False: train alone).
-# Environment: DATA_DIR, OUTPUT_DIR, PYTHON. Arguments override config keys.
+# Make the embedded dataset if it is missing, train on it, and test (with TEST.ENABLE False: train
+# only). Environment: DATA_DIR, OUTPUT_DIR, PYTHON. Arguments override config keys.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 

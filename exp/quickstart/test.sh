@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test what run.sh trained: the newest checkpoint in OUTPUT_DIR, or WEIGHTS.
+# Test WEIGHTS, or the newest checkpoint that run.sh wrote to OUTPUT_DIR.
 # Environment: DATA_DIR, OUTPUT_DIR, WEIGHTS, PYTHON. Arguments override config keys.
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train, then test. ../setup.sh lists the environment; arguments override config keys.
+# Train, then test. ../setup.sh lists the environment variables. Arguments override config keys.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 

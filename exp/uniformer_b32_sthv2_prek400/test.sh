@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Test WEIGHTS, or else what run.sh trained. ../setup.sh lists the environment; arguments override config keys.
+# Test WEIGHTS, or the checkpoint that run.sh trained. ../setup.sh lists the environment variables.
+# Arguments override config keys.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 

@@ -1,4 +1,4 @@
-"""The tool in this process, as a user calls it; and once in a process of its own, which is killed."""
+"""Checks of videos with check_data.py, in this process and once in a process that is killed."""
 
 import csv
 import os
@@ -20,13 +20,14 @@ import av
 import pytest
 
 from slowfast.datasets.manifest import STATUSES, read_manifest
+from slowfast.preparation.check_report import OUTCOMES
 
 Tool = Callable[..., int]
 
 
 @pytest.fixture
 def check_data(repository: Path, tmp_path: Path) -> Tool:
-    """Call the tool for the lists and videos in the test's folder."""
+    """Run the tool with the lists and videos in the folder of the test."""
     main = runpy.run_path(str(repository / "tools/check_data.py"))["main"]
 
     def call(*arguments: str) -> int:
@@ -42,8 +43,8 @@ def settings(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def data(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
-    """Lists of ten videos, of which one of train, val and test is missing, and another of train is empty."""
+def lists_with_missing(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
+    """A folder with lists of ten videos. One of each list is missing, another of train is empty."""
     (tmp_path / "videos").mkdir()
     write_painted(tmp_path / "videos/0.mp4", 8)
     for number in range(1, 9):
@@ -60,8 +61,8 @@ def data(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
     return tmp_path
 
 
-def test_all_splits_are_checked_and_summed_up(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+def test_all_splits_are_checked_and_summarized(
+    lists_with_missing: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check_data("--workers", "2") == 1
     printed = capsys.readouterr().out.splitlines()
@@ -90,16 +91,20 @@ def test_all_splits_are_checked_and_summed_up(
         "  test  9.mp4: missing: no such file or folder",
     ]
     assert printed[8:] == [
-        f"missing videos were looked for in DATA.PATH_PREFIX: {data}/videos",
+        f"missing videos were searched for in DATA.PATH_PREFIX: {lists_with_missing}/videos",
         "without DATA.MANIFEST:",
-        "  missing, empty: training takes another video in its place, the test does not score it",
-        "  2 of 6 training videos is more than DATA.MAX_BAD_FRACTION, 0.01: training stops with an error",
-        f"manifest: {data}/manifest.csv",
+        "  missing, empty: training replaces it with another video, testing does not score it",
+        "  2 of 6 training videos is more than DATA.MAX_BAD_FRACTION, 0.01: "
+        "training stops with an error",
+        f"manifest: {lists_with_missing}/manifest.csv",
         *printed[-1:],
     ]
-    assert printed[-1].endswith(f"DATA.MANIFEST {data}/manifest.csv")
-    assert read_manifest(str(data / "manifest.csv")).bad.keys() == {"8.mp4", "9.mp4"}
-    assert read_manifest(str(data / "manifest.csv")).num_checked == 9
+    assert printed[-1].endswith(f"DATA.MANIFEST {lists_with_missing}/manifest.csv")
+    assert read_manifest(str(lists_with_missing / "manifest.csv")).unreadable.keys() == {
+        "8.mp4",
+        "9.mp4",
+    }
+    assert read_manifest(str(lists_with_missing / "manifest.csv")).num_checked == 9
 
 
 def write_tagged(path: Path, **tags: Any) -> None:
@@ -112,21 +117,21 @@ def write_tagged(path: Path, **tags: Any) -> None:
         container.mux(stream.encode(None))
 
 
-def test_hdr_and_other_pixels_than_squares_are_counted(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+def test_hdr_and_non_square_pixels_are_counted(
+    lists_with_missing: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tags: list[dict[str, Any]] = [
         {"color_trc": 16},
         {"color_trc": 16, "sample_aspect_ratio": Fraction(4, 3)},
     ]
     tags += [{"color_trc": 18}, {"color_trc": 1}, {"sample_aspect_ratio": Fraction(100, 99)}]
-    for number, of_video in enumerate(tags):
-        write_tagged(data / f"videos/new {number}.mp4", **of_video)
-    (data / "train.csv").write_text(
+    for number, video_tags in enumerate(tags):
+        write_tagged(lists_with_missing / f"videos/new {number}.mp4", **video_tags)
+    (lists_with_missing / "train.csv").write_text(
         "".join(f"new {number}.mp4,1\n" for number in (0, 1, 2, 3, 4, 2))
     )
-    (data / "val.csv").write_text("new 1.mp4,1\n")
-    (data / "test.csv").write_text("0.mp4,1\n")
+    (lists_with_missing / "val.csv").write_text("new 1.mp4,1\n")
+    (lists_with_missing / "test.csv").write_text("0.mp4,1\n")
     assert check_data("--workers", "1") == 0
     assert [
         line.strip() for line in capsys.readouterr().out.splitlines() if "read as stored" in line
@@ -134,7 +139,7 @@ def test_hdr_and_other_pixels_than_squares_are_counted(
         "train  HDR (HLG): 2, HDR (PQ): 2, non-square pixels: 1 (read as stored)",
         "val  HDR (PQ): 1, non-square pixels: 1 (read as stored)",
     ]
-    with (data / "manifest.csv").open(newline="") as file:
+    with (lists_with_missing / "manifest.csv").open(newline="") as file:
         rows = {
             row["path"]: (row["sample_aspect_ratio"], row["hdr"]) for row in csv.DictReader(file)
         }
@@ -142,15 +147,14 @@ def test_hdr_and_other_pixels_than_squares_are_counted(
     assert rows["0.mp4"] == ("1", "")
 
 
-def test_the_outcome_of_every_status_is_known(repository: Path) -> None:
-    outcomes = runpy.run_path(str(repository / "tools/check_data.py"))["OUTCOMES"]
-    assert [*outcomes] == [*STATUSES]
+def test_the_outcome_of_every_status_is_known() -> None:
+    assert [*OUTCOMES] == [*STATUSES]
 
 
 def test_overrides_may_follow_the_splits(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+    lists_with_missing: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (data / "other.csv").write_text("0.mp4,1\n")
+    (lists_with_missing / "other.csv").write_text("0.mp4,1\n")
     template = ("DATA.LABEL_PATH_TEMPLATE", "other.csv")
     assert check_data("--workers", "1", "--splits", "train", "val", *template) == 0
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:3]]
@@ -163,81 +167,85 @@ def test_overrides_may_follow_the_splits(
 
 
 def test_doubtful_lists_are_reported(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+    lists_with_missing: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (data / "videos/copy.mp4").write_bytes((data / "videos/0.mp4").read_bytes())
-    (data / "train.csv").write_text("0.mp4,1\n1.mp4,1\n0.mp4,2\n")
-    (data / "val.csv").write_text("copy.mp4,1\n")
-    (data / "names.txt").write_text("hop\n\x1b[31mrun\nwalk\n")
-    settings = ("MODEL.NUM_CLASSES", "3", "DATA.CLASS_NAMES", str(data / "names.txt"))
+    (lists_with_missing / "videos/copy.mp4").write_bytes(
+        (lists_with_missing / "videos/0.mp4").read_bytes()
+    )
+    (lists_with_missing / "train.csv").write_text("0.mp4,1\n1.mp4,1\n0.mp4,2\n")
+    (lists_with_missing / "val.csv").write_text("copy.mp4,1\n")
+    (lists_with_missing / "names.txt").write_text("\x1b[31mhop\nrun\nwalk\n")
+    settings = ("MODEL.NUM_CLASSES", "3", "DATA.CLASS_NAMES", str(lists_with_missing / "names.txt"))
     assert check_data("--workers", "1", "--splits", "train", "val", *settings) == 0
     warnings = capsys.readouterr().err.splitlines()
     assert [line for line in warnings if line.startswith("warning: ")] == [
-        "warning: 1 of 1 video of val is in train, too: copy.mp4 (there 0.mp4)",
-        "warning: 1 video of train has two labels: 1.mp4 (1, and as 0.mp4 2)",
-        "warning: 1 of 3 classes has no training videos: hop",
+        "warning: 1 of 1 video of val is also in train: copy.mp4 (as 0.mp4)",
+        "warning: 1 video of train has two labels: 1.mp4 (1 and 2 as 0.mp4)",
+        "warning: 1 of 3 classes has no training videos: \\x1b[31mhop",
     ]
 
 
-def test_truncated_videos_are_bad_unless_they_are_allowed(
-    data: Path,
+def test_truncated_videos_fail_unless_allowed(
+    lists_with_missing: Path,
     check_data: Tool,
     capsys: pytest.CaptureFixture[str],
     write_painted: Callable[..., Path],
 ) -> None:
-    content = write_painted(data / "videos/whole.mkv", 50, g="10").read_bytes()
-    (data / "videos/half.mkv").write_bytes(content[: int(len(content) * 0.6)])
-    (data / "val.csv").write_text("0.mp4,1\nhalf.mkv,1\n")
+    content = write_painted(lists_with_missing / "videos/whole.mkv", 50, g="10").read_bytes()
+    (lists_with_missing / "videos/half\x1b[2J.mkv").write_bytes(content[: int(len(content) * 0.6)])
+    (lists_with_missing / "val.csv").write_text("0.mp4,1\nhalf\x1b[2J.mkv,1\n")
     arguments = ("--splits", "val", "--workers", "1")
     assert check_data(*arguments) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["val", "2", "1", "0", "0", "0", "0", "1", "0", "0"]
-    assert re.fullmatch(r"  val  half\.mkv: truncated: ends at [01]\.\d\d of 2\.00 s", printed[2])
+    assert re.fullmatch(
+        r"  val  half\\x1b\[2J\.mkv: truncated: ends at [01]\.\d\d of 2\.00 s", printed[2]
+    )
 
     assert check_data(*arguments, "DATA.ALLOW_TRUNCATED", "True") == 0
     assert "truncated: ends at" in capsys.readouterr().out  # it is still said
-    manifest = str(data / "manifest.csv")
-    assert read_manifest(manifest).bad.keys() == {"half.mkv"}
-    assert not read_manifest(manifest, allow_truncated=True).bad
+    manifest = str(lists_with_missing / "manifest.csv")
+    assert read_manifest(manifest).unreadable.keys() == {"half\x1b[2J.mkv"}
+    assert not read_manifest(manifest, allow_truncated=True).unreadable
 
 
-def test_statuses_are_0_if_good_1_if_failed_2_if_misused(
-    data: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_the_exit_status_is_0_if_ok_1_if_not_2_if_misused(
+    lists_with_missing: Path, check_data: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (data / "val.csv").write_text("0.mp4,1\n")
+    (lists_with_missing / "val.csv").write_text("0.mp4,1\n")
     assert (
         check_data("--splits", "val", "--manifest", str(tmp_path / "new/m.csv"), "--workers", "1")
         == 0
     )
     assert "DATA.MANIFEST" not in capsys.readouterr().out
     assert (tmp_path / "new/m.csv").exists()
-    assert check_data("DATA.PATH_TO_DATA_DIR", str(data / "none")) == 1
+    assert check_data("DATA.PATH_TO_DATA_DIR", str(lists_with_missing / "none")) == 1
     assert "none/train.csv: no such file" in capsys.readouterr().err
-    assert check_data("--manifest", str(data / "val.csv"), "--splits", "val") == 1
-    assert "val.csv is no manifest" in capsys.readouterr().err
+    assert check_data("--manifest", str(lists_with_missing / "val.csv"), "--splits", "val") == 1
+    assert "val.csv is not a manifest" in capsys.readouterr().err
     for arguments in (["--workers", "0"], ["--timeout", "0"], ["--splits", "none"]):
         with pytest.raises(SystemExit) as error:
             check_data(*arguments)
         assert error.value.code == 2
-    assert "argument --workers: 0 is out of range; use 1 or more" in capsys.readouterr().err
+    assert "argument --workers: 0 is out of range. Use 1 or more" in capsys.readouterr().err
 
 
 def test_a_manifest_is_a_local_file(
-    data: Path,
+    lists_with_missing: Path,
     check_data: Tool,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("FVCORE_CACHE", str(data / "cache"))
+    monkeypatch.setenv("FVCORE_CACHE", str(lists_with_missing / "cache"))
     with ThreadingHTTPServer(
-        ("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(data))
+        ("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(lists_with_missing))
     ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://localhost:{server.server_port}"
         assert check_data("DATA.PATH_TO_DATA_DIR", address, "--workers", "1") == 1
         server.shutdown()
     assert (
-        f"{address} cannot hold the manifest; name a local file with --manifest"
+        f"{address} cannot hold the manifest. Name a local file with --manifest"
         in capsys.readouterr().err
     )
 
@@ -246,8 +254,8 @@ NUM_MANY = 600
 
 
 @pytest.fixture
-def many(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
-    """A list of many videos."""
+def list_of_many_videos(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
+    """A folder with a list of many videos."""
     (tmp_path / "videos").mkdir()
     video = write_painted(tmp_path / "videos/0.mp4", 100)
     for number in range(1, NUM_MANY):
@@ -257,7 +265,7 @@ def many(tmp_path: Path, write_painted: Callable[..., Path]) -> Path:
 
 
 def wait_for_rows(manifest: Path, num_rows: int) -> None:
-    deadline = time.monotonic() + 240  # of a busy machine; it takes seconds
+    deadline = time.monotonic() + 240  # it takes seconds, but the machine may be busy
     while not manifest.exists() or manifest.read_text().count("\n") <= num_rows:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -270,8 +278,8 @@ def assert_all_are_checked_once(manifest: Path) -> None:
     assert {row[1] for row in rows} == {"ok"}
 
 
-def test_a_check_that_is_killed_goes_on_where_it_was(
-    many: Path, repository: Path, check_data: Tool
+def test_a_killed_check_is_resumed(
+    list_of_many_videos: Path, repository: Path, check_data: Tool
 ) -> None:
     command = [
         sys.executable,
@@ -282,27 +290,32 @@ def test_a_check_that_is_killed_goes_on_where_it_was(
         "train",
     ]
     process = subprocess.Popen(
-        [*command, "--cfg", str(repository / "configs/kinetics.yaml"), *settings(many)]
+        [
+            *command,
+            "--cfg",
+            str(repository / "configs/kinetics.yaml"),
+            *settings(list_of_many_videos),
+        ]
     )
-    wait_for_rows(many / "manifest.csv", 20)
+    wait_for_rows(list_of_many_videos / "manifest.csv", 20)
     process.kill()
     process.wait()
-    assert 18 < read_manifest(str(many / "manifest.csv")).num_checked < NUM_MANY
+    assert 18 < read_manifest(str(list_of_many_videos / "manifest.csv")).num_checked < NUM_MANY
     assert check_data("--splits", "train") == 0
-    assert_all_are_checked_once(many / "manifest.csv")
+    assert_all_are_checked_once(list_of_many_videos / "manifest.csv")
 
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
-def test_ctrl_c_ends_in_one_line_and_the_check_goes_on(
-    many: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
+def test_ctrl_c_prints_one_line_and_the_check_is_resumed(
+    list_of_many_videos: Path, check_data: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def press() -> None:
-        wait_for_rows(many / "manifest.csv", 20)
+        wait_for_rows(list_of_many_videos / "manifest.csv", 20)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
     assert check_data("--splits", "train", "--workers", "1") == 130
-    assert capsys.readouterr().err.endswith("\nstopped; the same command resumes the check\n")
-    assert 18 < read_manifest(str(many / "manifest.csv")).num_checked < NUM_MANY
+    assert capsys.readouterr().err.endswith("\nstopped. The same command resumes the check\n")
+    assert 18 < read_manifest(str(list_of_many_videos / "manifest.csv")).num_checked < NUM_MANY
     assert check_data("--splits", "train") == 0
-    assert_all_are_checked_once(many / "manifest.csv")
+    assert_all_are_checked_once(list_of_many_videos / "manifest.csv")

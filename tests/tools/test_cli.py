@@ -1,4 +1,4 @@
-"""Tools use the package of their own checkout, whichever is installed or on PYTHONPATH."""
+"""All tools use the package of their own checkout, start without slow imports and report errors."""
 
 import os
 import shutil
@@ -14,14 +14,14 @@ Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def copy_checkout(repository: Path, root: Path) -> None:
-    for name in ("slowfast", "tools", "benchmarks"):  # with what Python and numba have compiled
+    for name in ("slowfast", "tools", "benchmarks"):  # with the caches of Python and numba
         shutil.copytree(repository / name, root / name)
     (root / "slowfast/__init__.py").write_text(f"__version__ = {root.name!r}\n")
 
 
 @pytest.fixture
 def checkouts(repository: Path, tmp_path: Path) -> Path:
-    """A folder with two checkouts: A, which stands for the installed one, and `my B`."""
+    """A folder with two checkouts: A, which counts as installed, and `my B`."""
     for name in ("A", "my B"):
         copy_checkout(repository, tmp_path / name)
     return tmp_path
@@ -29,7 +29,7 @@ def checkouts(repository: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(checkouts: Path) -> Python:
-    """Run Python in the folder of A, which PYTHONPATH names before what is installed."""
+    """Run Python in the folder of A, with A on PYTHONPATH."""
 
     def run(
         *arguments: str | Path, cwd: Path = checkouts / "A", **environment: str
@@ -45,56 +45,82 @@ def python(checkouts: Path) -> Python:
 
 
 def leave_at_import(root: Path) -> None:
-    """Have the package of a checkout end the process that imports it, with its version."""
+    """Let the package of a checkout end the process that imports it, with its version."""
     (root / "slowfast/__init__.py").write_text(f"raise SystemExit('it is {root.name}')\n")
 
 
 @pytest.fixture
-def leaving(checkouts: Path) -> Path:
-    """Two checkouts whose packages end the process that imports them: no need to import torch."""
+def exiting_checkouts(checkouts: Path) -> Path:
+    """Two checkouts whose packages end the process that imports them, so torch is not imported."""
     for name in ("A", "my B"):
         leave_at_import(checkouts / name)
     return checkouts
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_each_tool_imports_the_package_beside_it(leaving: Path, python: Python, name: str) -> None:
-    done = python(leaving / "my B/tools" / name)
+def test_each_tool_imports_the_package_beside_it(
+    exiting_checkouts: Path, python: Python, name: str
+) -> None:
+    done = python(exiting_checkouts / "my B/tools" / name)
     assert done.stderr == "it is my B\n"
 
 
-def test_benchmarks_import_the_package_beside_them(leaving: Path, python: Python) -> None:
-    folder = leaving / "my B/benchmarks"
+HEAVY_MODULES = """
+import runpy, sys
+tool, *options = sys.argv[1:]
+for option in options:
+    sys.argv = [tool, option]
+    try:
+        runpy.run_path(tool, run_name="__main__")
+    except SystemExit as exit:
+        print("status", exit.code)
+print(*sorted({"av", "numba", "numpy", "pyarrow", "timm", "torch", "torchvision"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_and_wrong_usage_import_nothing_heavy(repository: Path, name: str) -> None:
+    tool = str(repository / "tools" / name)
+    command = [sys.executable, "-c", HEAVY_MODULES, tool, "--help", "--no-such-option"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    *_, after_help, after_wrong_usage, heavy = done.stdout.splitlines()
+    assert (after_help, after_wrong_usage) == ("status 0", "status 2")
+    assert heavy == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_benchmarks_import_the_package_beside_them(exiting_checkouts: Path, python: Python) -> None:
+    folder = exiting_checkouts / "my B/benchmarks"
     assert python(folder / "annotations.py").stderr == "it is my B\n"
-    # The others import torch before, which takes seconds: they begin in the same way.
+    # The others take seconds to import torch first, but begin in the same way.
     start = 'sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))\nimport _cli  #'
     for path in folder.glob("*.py"):
         before, _, _ = path.read_text().partition("\nfrom slowfast")
         assert start in before, path
 
 
-def test_the_way_in_which_a_tool_is_started_does_not_matter(leaving: Path, python: Python) -> None:
-    root = leaving / "my B"
+def test_a_tool_may_be_started_in_any_way(exiting_checkouts: Path, python: Python) -> None:
+    root = exiting_checkouts / "my B"
     tool = root / "tools/make_motion.py"
-    (leaving / "link").symlink_to(root / "tools")
-    (leaving / "linked.py").symlink_to(tool)
-    shutil.copytree(root / "tools", leaving / "alone")
+    (exiting_checkouts / "link").symlink_to(root / "tools")
+    (exiting_checkouts / "linked.py").symlink_to(tool)
+    shutil.copytree(root / "tools", exiting_checkouts / "alone")
     by_path = f"import runpy; runpy.run_path({str(tool)!r}, run_name='__main__')"
     ways: list[tuple[str | Path, ...]] = [
         ("tools/make_motion.py",),
         ("-m", "tools.make_motion"),
         ("-P", "tools/make_motion.py"),
-        (leaving / "link/make_motion.py",),
-        (leaving / "linked.py",),
+        (exiting_checkouts / "link/make_motion.py",),
+        (exiting_checkouts / "linked.py",),
         ("-c", by_path),
     ]
     for way in ways:
         assert python(*way, cwd=root).stderr == "it is my B\n", way
-    # Tools without a package beside them use what is installed, here what PYTHONPATH names.
-    assert python(leaving / "alone/make_motion.py").stderr == "it is A\n"
+    # Tools without a package beside them use the installed one, here on PYTHONPATH.
+    assert python(exiting_checkouts / "alone/make_motion.py").stderr == "it is A\n"
 
 
-def test_a_package_that_was_imported_before_is_named(checkouts: Path, python: Python) -> None:
+def test_a_package_imported_before_the_tool_is_named(checkouts: Path, python: Python) -> None:
     for name, note in (("A", True), ("my B", False)):
         code = (
             "import runpy, sys; sys.path.insert(0, sys.argv[2]); import slowfast\n"
@@ -104,7 +130,7 @@ def test_a_package_that_was_imported_before_is_named(checkouts: Path, python: Py
         (checkouts / name / "slowfast/datasets/build.py").write_text("raise ImportError\n")
         done = python("-c", code, checkouts / "my B/tools/make_motion.py", checkouts / name)
         expected = (
-            f"note: {checkouts}/A/slowfast was imported before this tool and runs in place of "
+            f"note: {checkouts}/A/slowfast was imported before this tool and runs instead of "
             f"{checkouts}/my B/slowfast\n"
         )
         assert done.stderr == (expected if note else "")
@@ -149,10 +175,13 @@ def test_workers_of_a_server_use_the_checkout_of_the_tool(
     checkouts: Path, python: Python, write_painted: Callable[..., Path]
 ) -> None:
     leave_at_import(checkouts / "A")
-    (checkouts / "videos").mkdir()
-    write_painted(checkouts / "videos/a.mkv", 10)
+    # Before Python 3.11, the server searches the current folder first.
+    folder = checkouts / "A" if sys.version_info >= (3, 11) else checkouts
+    (folder / "videos").mkdir()
+    write_painted(folder / "videos/a.mkv", 10)
+
     tool = checkouts / "my B/tools/prepare_data.py"
-    done = python(tool, "resize", "videos", "small", "--workers", "1", cwd=checkouts)
+    done = python(tool, "resize", "videos", "small", "--workers", "1", cwd=folder)
     assert done.stdout == "small: 1 video, 1 resized\n", done.stderr
 
 
@@ -174,10 +203,10 @@ def test_a_job_uses_the_copy_of_the_checkout(
     assert set(said.read_text().splitlines()) == expected
 
 
-def test_errors_of_the_user_have_no_class_names(python: Python, checkouts: Path) -> None:
+def test_errors_are_printed_without_class_names(python: Python, checkouts: Path) -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); import _cli\n"
-        "for cause in (ValueError('A is 1'), _cli.UsageError('--a is 1'), TimeoutError(),\n"
+        "for cause in (ValueError('A\\x1b is 1'), _cli.UsageError('--a is 1'), TimeoutError(),\n"
         "              KeyboardInterrupt('x')):\n"
         "    print(_cli.report(cause))\n"
         "for path in ('no such', b'no\\xff', 3):\n"
@@ -189,7 +218,7 @@ def test_errors_of_the_user_have_no_class_names(python: Python, checkouts: Path)
     done = python("-c", code, checkouts / "my B/tools")
     assert done.stdout.splitlines() == ["1", "2", "1", "1"]
     assert done.stderr.splitlines() == [
-        "error: A is 1",
+        "error: A\\x1b is 1",
         "error: --a is 1",
         "error: TimeoutError",
         "error: x",
@@ -198,3 +227,31 @@ def test_errors_of_the_user_have_no_class_names(python: Python, checkouts: Path)
         "error: [Errno 9] Bad file descriptor",
         "error: [Errno 2] No such file or directory: 'no' -> 'where'",
     ]
+
+
+ERRORS = """
+import os, sys
+before = dict(os.environ)
+sys.path.insert(0, sys.argv[1])
+import _cli
+assert os.environ == before
+
+def fail(error):
+    raise error
+
+for error in (ValueError("A is 1"), FloatingPointError("NaN"), _cli.UsageError("--b is 1")):
+    print(_cli.run(lambda: fail(error)))
+print(_cli.run(lambda: fail(KeyboardInterrupt()), interrupted="resume it"))
+print(_cli.run(lambda: 3))
+_cli.run(lambda: fail(AssertionError("a bug")))
+"""
+
+
+def test_each_kind_of_error_has_its_exit_status(repository: Path) -> None:
+    command = [sys.executable, "-c", ERRORS, str(repository / "tools")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["1", "1", "2", "130", "3"]
+    printed = done.stderr.splitlines()
+    assert printed[:5] == ["error: A is 1", "error: NaN", "error: --b is 1", "", "resume it"]
+    assert printed[5].startswith("Traceback")
+    assert printed[-1] == "AssertionError: a bug"

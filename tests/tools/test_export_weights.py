@@ -1,4 +1,4 @@
-"""Weights alone, out of a checkpoint of a run and into a model again."""
+"""Export of weights from the checkpoint of a run, and loading them into a model."""
 
 import runpy
 import subprocess
@@ -14,18 +14,19 @@ from slowfast.config import CfgNode
 from slowfast.engine.train import train
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
-from slowfast.utils.checkpoint import load_checkpoint, newest_checkpoint
+from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.checkpoint_files import newest_checkpoint
 
 
 @pytest.fixture
 def export(repository: Path) -> Callable[..., int]:
-    """Call the tool in this process."""
+    """Run the tool in this process."""
     main = runpy.run_path(str(repository / "tools/export_weights.py"))["main"]
     return lambda *arguments: main([*map(str, arguments)])
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_exported_weights_load_with_nothing_missing_and_their_classes(
+def test_exported_weights_load_completely_with_their_classes(
     tiny_cfg: Callable[..., CfgNode],
     export: Callable[..., int],
     tmp_path: Path,
@@ -58,11 +59,11 @@ def test_exported_weights_load_with_nothing_missing_and_their_classes(
     assert export(checkpoint, output) == 1
     assert (
         capsys.readouterr().err
-        == f"error: {output}: is there already; delete it, or choose another name\n"
+        == f"error: {output}: exists already. Delete it, or choose another name\n"
     )
 
 
-def test_averaged_weights_are_exported_as_they_are_tested(
+def test_ema_weights_are_exported_by_default(
     tiny_cfg: Callable[..., CfgNode],
     export: Callable[..., int],
     tmp_path: Path,
@@ -73,20 +74,20 @@ def test_averaged_weights_are_exported_as_they_are_tested(
     checkpoint = newest_checkpoint(cfg.OUTPUT_DIR)
     assert checkpoint is not None
     state = load_checkpoint(checkpoint)
-    for part, arguments in (("ema_state", ()), ("model_state", ("--trained",))):
-        output = tmp_path / f"{part}.safetensors"
+    for key, arguments in (("ema_state", ()), ("model_state", ("--trained",))):
+        output = tmp_path / f"{key}.safetensors"
         assert export(*arguments, checkpoint, output) == 0
-        assert ("numbers, EMA" in capsys.readouterr().out) == (part == "ema_state")
-        assert torch.equal(load_file(output)["head.weight"], state[part]["head.weight"])
+        assert ("numbers, EMA" in capsys.readouterr().out) == (key == "ema_state")
+        assert torch.equal(load_file(output)["head.weight"], state[key]["head.weight"])
     assert not torch.equal(state["ema_state"]["head.weight"], state["model_state"]["head.weight"])
 
 
-def test_a_file_of_another_kind_is_refused_by_the_command(repository: Path, tmp_path: Path) -> None:
+def test_another_suffix_is_refused(repository: Path, tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("none.pyth", "weights.onnx")]
     command = [sys.executable, str(repository / "tools/export_weights.py"), *files]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     assert (
         result.stderr
-        == f"error: {tmp_path}/weights.onnx: a file of weights ends in .safetensors or .pth\n"
+        == f"error: {tmp_path}/weights.onnx: the suffix of a weights file is .safetensors or .pth\n"
     )

@@ -1,4 +1,4 @@
-"""The command line, in processes of its own: what works, and what each mistake of a user leads to."""
+"""The command line of run_net.py: what it does, and the error for each mistake."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from slowfast.config import default_cfg
 
 
 class Result(NamedTuple):
-    """What a process left behind."""
+    """The exit status and output of a process."""
 
     status: int
     stdout: str
@@ -26,7 +26,7 @@ Quickstart = Callable[..., list[str]]
 
 @pytest.fixture
 def run_net(serve: Callable[..., list[int]], tmp_path: Path) -> Run:
-    """Run the command with arguments, in a process whose imports are done."""
+    """Run the command in a process that has done the imports."""
 
     def run(*arguments: str) -> Result:
         said, errors = tmp_path / "said", tmp_path / "errors"
@@ -38,7 +38,7 @@ def run_net(serve: Callable[..., list[int]], tmp_path: Path) -> Run:
 
 @pytest.fixture
 def quickstart(repository: Path, tiny_settings: Callable[..., list[str]]) -> Quickstart:
-    """The arguments of the quickstart experiment, very small, with overrides."""
+    """Return the arguments of a tiny quickstart experiment, with overrides."""
     return lambda **overrides: [
         "--cfg",
         str(repository / "exp/quickstart/config.yaml"),
@@ -53,9 +53,11 @@ def test_training_and_testing_in_one_command_with_two_processes(
     command = [sys.executable, str(repository / "tools/run_net.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
     assert "with 2 processes on CPU" in result.stdout
     assert "ETA" in result.stdout
     assert "all classes" in result.stdout
+
     files = {
         str(path.relative_to(tmp_path / "run"))
         for path in (tmp_path / "run").rglob("*")
@@ -97,7 +99,7 @@ def test_the_published_names_of_the_tool_work(repository: Path, name: str) -> No
     assert yaml.safe_load(result.stdout)["MODEL"]["NUM_CLASSES"] == 400
 
 
-def test_all_mistakes_are_reported_together_before_any_work(
+def test_all_mistakes_are_reported_together_at_the_start(
     run_net: Run, quickstart: Quickstart, tmp_path: Path
 ) -> None:
     mistakes = {
@@ -109,10 +111,11 @@ def test_all_mistakes_are_reported_together_before_any_work(
     assert result.status == 1
     assert "Traceback" not in result.stderr
     for message in (
-        "SOLVER.LR_POLICY is 'cosin'; choose from cosine, steps_with_relative_lrs",
-        "TRAIN.BATCH_SIZE is 8, which NUM_GPUS=7 processes cannot share equally; use a multiple of 7",
-        "MODEL.MODEL_NAME is 'Unifomer'; choose from Uniformer",
-        "none/train.csv: no such file; check DATA.PATH_TO_DATA_DIR",
+        "SOLVER.LR_POLICY is 'cosin'. Choose from cosine, steps_with_relative_lrs",
+        "TRAIN.BATCH_SIZE is 8, which NUM_GPUS=7 processes cannot share equally. "
+        "Use a multiple of 7",
+        "MODEL.MODEL_NAME is 'Unifomer'. Choose one of: Uniformer",
+        "none/train.csv: no such file. Check DATA.PATH_TO_DATA_DIR",
         "NUM_GPUS is 7, but this machine has",
     ):
         assert message in result.stderr
@@ -128,10 +131,11 @@ def test_all_mistakes_are_reported_together_before_any_work(
         ),
         (
             {"UNIFORMER__PRETRAIN_NAME": "uniformer_small_in1k", "MODEL__WEIGHTS_DIR": "/none"},
-            "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k', but /none has no file uniformer_small_in1k.pth; "
-            "download it from https://",
+            "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k', but /none has no file "
+            "uniformer_small_in1k.pth. "
+            "Download it from https://",
         ),
-        ({"DATA__PATH_PREFIX": "/none"}, "no such file; check DATA.PATH_PREFIX"),
+        ({"DATA__PATH_PREFIX": "/none"}, "no such file. Check DATA.PATH_PREFIX"),
         (
             {"MODEL__NUM_CLASSES": 5, "DATA__CLASS_NAMES": ""},
             "line 6 has the label 5, but MODEL.NUM_CLASSES=5",
@@ -151,7 +155,7 @@ def test_a_mistake_ends_in_one_message(
     assert "Traceback" not in result.stderr
 
 
-def test_a_config_file_that_is_not_there_is_named(run_net: Run) -> None:
+def test_a_missing_config_file_is_named(run_net: Run) -> None:
     result = run_net("--cfg", "none.yaml")
     assert result.status == 1
     assert result.stderr.startswith("error: ")

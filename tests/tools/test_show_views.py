@@ -1,3 +1,5 @@
+"""The views that show_views.py shows, against those of the loader."""
+
 import importlib.util
 import re
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from PIL import Image
 
 from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
-from slowfast.visualization.contact_sheet import THUMB, look_at
+from slowfast.visualization.contact_sheet import THUMB, sample_views
 
 AUGMENTED: dict[str, Any] = {
     "AUG__ENABLE": True,
@@ -36,28 +38,28 @@ def test_training_views_are_those_that_the_loader_gives(tiny_cfg: Callable[..., 
     loader = build_loader(tiny_cfg(**AUGMENTED), "train")
     loader.set_epoch(2)
     batch = next(iter(loader))
-    row = int(batch.video[0])
-    looks = look_at(loader, row)
+    row = int(batch.video_indices[0])
+    looks = sample_views(loader, row)
     assert len(looks) == 2
     for look, frames in zip(looks, batch.frames, strict=True):
         assert torch.equal(look.clip, frames)
-        assert "erased" in look.done
+        assert "erased" in look.augmentation
         top, left, height, width = look.box
         assert 0 <= top <= top + height <= 64
         assert 0 <= left <= left + width <= 80
 
 
 def test_test_views_are_told_by_frame_time_and_box(tiny_cfg: Callable[..., CfgNode]) -> None:
-    looks = look_at(build_loader(tiny_cfg(TEST__NUM_SPATIAL_CROPS=3), "test"), 0)
+    looks = sample_views(build_loader(tiny_cfg(TEST__NUM_SPATIAL_CROPS=3), "test"), 0)
     assert [(look.view.clip, look.view.crop) for look in looks] == [
         (clip, crop) for clip in (0, 1) for crop in range(3)
     ]
     # Frames of 64x80 become 32x40, of which a crop shows 32 columns: 64 of the frame.
     assert [look.box for look in looks[:3]] == [(0, 0, 64, 64), (0, 8, 64, 64), (0, 16, 64, 64)]
-    assert looks[0].seconds == pytest.approx(looks[0].numbers / 25)
+    assert looks[0].source.seconds == pytest.approx(looks[0].source.numbers / 25)
     # The clip is the box at half the size, normalized.
     seen = looks[1].clip * 0.225 + 0.45
-    halves = looks[1].source[:, :, 8:72].reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4)) / 255
+    halves = looks[1].source.frames[:, :, 8:72].reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4)) / 255
     assert np.abs(seen.permute(1, 2, 3, 0).numpy() - halves).max() < 1e-5
 
 
@@ -90,7 +92,7 @@ def test_the_tool_prints_tables_and_writes_contact_sheets(
         assert strips * THUMB <= sheet.height < (strips + 1) * THUMB
 
 
-def test_a_video_that_is_in_no_list_can_be_shown(
+def test_a_video_outside_the_lists_can_be_shown(
     show_views: Callable[[list[str]], int],
     repository: Path,
     motion_folder: Path,
@@ -108,6 +110,9 @@ def test_a_video_that_is_in_no_list_can_be_shown(
     assert (
         "0 10 20 31: 0.00 0.40" in capsys.readouterr().out
     )  # 4 frames that span 32, at 25 frames per second
+    (tmp_path / "\x1b[2J.mp4").symlink_to(video)
+    assert show_views([*command, "--split", "test", "--video", str(tmp_path / "\x1b[2J.mp4")]) == 0
+    assert capsys.readouterr().out.startswith(f"test: {tmp_path}/\\x1b[2J.mp4\n")
     assert show_views([*command, "--video", str(tmp_path / "none.mp4")]) == 1
     assert "none.mp4: no such file" in capsys.readouterr().err
     assert show_views([*command, "DATA.PATH_TO_DATA_DIR", str(motion_folder), "--row", "99"]) == 1
@@ -115,7 +120,7 @@ def test_a_video_that_is_in_no_list_can_be_shown(
 
 
 @pytest.mark.parametrize("name", ["sheet", "sheet.mp4", "folder/"])
-def test_a_contact_sheet_that_is_no_image_is_wrong_usage(
+def test_a_contact_sheet_must_be_an_image_file(
     show_views: Callable[[list[str]], int], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as error:
