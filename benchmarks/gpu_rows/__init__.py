@@ -1,1 +1,1 @@
-"""The rows of benchmarks/gpu.py, by what they check or measure."""
+"""Rows of the table of benchmarks/gpu.py by subject."""

@@ -1,4 +1,4 @@
-"""A report of rows: each is run, guarded and written down as soon as it is known."""
+"""Table of rows that runs each of them, contains its errors and is written after each result."""
 
 import gc
 import shutil
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu_rows.setup import Setup
+from benchmarks.gpu_rows.workload import Workload
 
 OK = "ok"
 FAILED = "FAILED"
 NOT_RUN = "not run"
-MEASURED = ""  # A number without a limit.
+MEASURED = ""  # A measurement without a limit.
 
 
 class Result(NamedTuple):
@@ -29,10 +29,10 @@ class Result(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A check or a measurement, which gives one line or several."""
+    """A check or a measurement that yields one or more lines."""
 
     name: str
-    results: Callable[[Setup], Iterator[Result]]
+    results: Callable[[Workload], Iterator[Result]]
     needs_gpu: bool = False
 
 
@@ -42,11 +42,11 @@ def verdict(is_right: bool) -> str:
 
 
 class Report:
-    """The lines that are known so far.
+    """Table of the results so far.
 
     Args:
-        heading: What the table was measured on, one sentence.
-        path: The file to write them to after each line, or None.
+        heading: Sentence about the machine.
+        path: File to write the table to after each line. None for no file.
     """
 
     def __init__(self, heading: str, *, path: Path | None) -> None:
@@ -57,24 +57,20 @@ class Report:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a check has failed, or a row could not be finished."""
+        """Whether a check failed or a row raised an error."""
         return any(result.verdict == FAILED for result in self._results)
 
     def add(self, result: Result) -> None:
-        """Add a line, print it as progress, and write the file anew."""
+        """Add a line, print it to stderr and rewrite the file."""
         self._results.append(result)
         seconds = time.monotonic() - self._started
-        note = f"{result.verdict:<7}" if result.verdict else "       "
-        print(
-            f"[{seconds:5.0f} s] {note} {result.name}: {result.measured}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"[{seconds:5.0f} s] {result.verdict:<7} {result.name}: {result.measured}"
+        print(line, file=sys.stderr, flush=True)
         if self._path is not None:
             self._path.write_text(self.markdown())
 
     def markdown(self) -> str:
-        """Return the table."""
+        """Return the table in Markdown."""
         lines = [self._heading, "", "| row | measured | verdict |", "| --- | --- | --- |"]
         for result in self._results:
             cells = [_cell(text) for text in result]
@@ -82,39 +78,38 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def run_rows(rows: Sequence[Row], setup: Setup, *, minutes: float, report: Report) -> None:
+def run_rows(rows: Sequence[Row], workload: Workload, *, minutes: float, report: Report) -> None:
     """Run rows one after another.
 
-    A row that raises is reported as failed, with its reason, and the next one is run: an hour on a
-    GPU is expensive, and the other rows are still worth knowing.
+    If a row raises an error, it is reported as failed and the next row runs. GPU time is expensive,
+    and the other rows are still worth knowing.
 
     Args:
-        rows: The rows, in order.
-        setup: The device and the sizes.
-        minutes: No row starts later than this.
-        report: Takes the lines.
+        rows: Rows in order.
+        workload: Device and sizes.
+        minutes: Time after which no row starts.
+        report: Report to add the results to.
     """
     started = time.monotonic()
     for row in rows:
-        if row.needs_gpu and not setup.is_gpu:
+        if row.needs_gpu and not workload.is_gpu:
             report.add(Result(row.name, "needs a GPU", NOT_RUN))
             continue
         if time.monotonic() - started > minutes * 60:
-            report.add(Result(row.name, f"{minutes:g} minutes are over", NOT_RUN))
+            report.add(Result(row.name, f"no time left after {minutes:g} minutes", NOT_RUN))
             continue
         try:
-            for result in row.results(setup):
+            for result in row.results(workload):
                 report.add(result)
         except Exception as error:
             traceback.print_exc()
             report.add(Result(row.name, _reason(error), FAILED))
-        if not setup.is_gpu:
+        if not workload.is_gpu:
             continue
         try:
             _clean_up()
-        except (
-            RuntimeError
-        ) as error:  # As after an illegal access: the process cannot use its GPU any more.
+        except RuntimeError as error:
+            # After an illegal memory access, for example, the process cannot use its GPU anymore.
             traceback.print_exc()
             report.add(Result(f"all rows after {row.name}", _reason(error), FAILED))
             return
@@ -124,11 +119,15 @@ def describe_machine(device: torch.device) -> str:
     """Return the card, the driver and the version of torch, as the heading of the table."""
     versions = f"torch {torch.__version__}"
     if device.type != "cuda":
-        return f"CPU, {torch.get_num_threads()} threads, {versions}: in small, its times say nothing of a GPU."
+        threads = torch.get_num_threads()
+        return (
+            f"CPU, {threads} threads, {versions}. Small inputs, with times unlike those of a GPU."
+        )
     properties = torch.cuda.get_device_properties(device)
     cudnn = torch.backends.cudnn.version()
+    memory = f"{properties.total_memory / 2**30:.0f} GiB"
     return (
-        f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, driver {_driver_version()}, {versions}, "
+        f"{properties.name}, {memory}, driver {_driver_version()}, {versions}, "
         f"CUDA {torch.version.cuda}, cuDNN {cudnn}."
     )
 
@@ -151,7 +150,7 @@ def _cell(text: str) -> str:
 
 
 def _clean_up() -> None:
-    """Free the memory of the GPU that a row has left, so that the next one starts from the same."""
+    """Free the GPU memory that a row left behind, so that all rows start alike."""
     torch._dynamo.reset()
     gc.collect()
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Times of variants that are compared: taken in turns, after a warm-up, as medians."""
+"""Median times of variants that take turns after a warm-up."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
+MIN_ROUNDS, MAX_ROUNDS = 3, 50
 
 
 def median_seconds(
@@ -20,17 +20,18 @@ def median_seconds(
 ) -> dict[str, float]:
     """Return the median time of one call of each variant.
 
-    Variants take turns, so that a change of the clock rate meets all of them. On a GPU its own
+    Variants take turns, so that a change of the clock rate affects all of them. On a GPU, CUDA
     events measure the time.
 
     Args:
-        device: The device they run on.
+        device: Device the variants run on.
         variants: Functions by name.
-        seconds: The time that each of them gets, at least three rounds; 0 for one round without a warm-up.
-        calls: The number of calls that are measured together.
-        warm_up: The number of calls before.
-        hides_host: Whether a GPU first waits until the host has started all calls, so that the time of the host
-            is left out.
+        seconds: Measuring time of each variant, for three rounds or more. 0 for one round without
+            a warm-up.
+        calls: Number of calls measured together.
+        warm_up: Number of calls before the first measurement.
+        hides_host: Whether a GPU first waits until the host has launched all calls, so that the
+            time of the host is excluded.
     """
     for variant in variants.values():
         for _ in range(warm_up if seconds else 0):
@@ -38,9 +39,9 @@ def median_seconds(
 
     times: dict[str, list[float]] = {name: [] for name in variants}
     start = time.perf_counter()
-    for number in range(MOST_ROUNDS):
+    for number in range(MAX_ROUNDS):
         is_over = time.perf_counter() - start >= seconds * len(variants)
-        if is_over and number >= (FEWEST_ROUNDS if seconds else 1):
+        if is_over and number >= (MIN_ROUNDS if seconds else 1):
             break
         for name, variant in variants.items():
             times[name].append(_seconds(device, variant, calls=calls, hides_host=hides_host))
@@ -59,7 +60,7 @@ def _seconds(
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize(device)
     if hides_host:
-        torch.cuda._sleep(5_000_000)  # cycles, about 3 ms
+        torch.cuda._sleep(5_000_000)  # Cycles, about 3 ms.
     begin.record()
     for _ in range(calls):
         variant()
@@ -68,12 +69,11 @@ def _seconds(
     return begin.elapsed_time(end) / 1000 / calls
 
 
-def shown(times: Mapping[str, float]) -> str:
-    """Return times in milliseconds, each but the first with its ratio to the first."""
-    names = list(times)
-    first = times[names[0]]
-    parts = [f"{names[0]} {first * 1000:.3g} ms"]
-    parts += [
-        f"{name} {times[name] * 1000:.3g} ms ({times[name] / first:.2f}x)" for name in names[1:]
-    ]
-    return ", ".join(parts)
+def format_times(times: Mapping[str, float]) -> str:
+    """Return times in milliseconds, each except the first with its ratio to the first."""
+    baseline, *others = times
+    texts = [f"{baseline} {times[baseline] * 1000:.3g} ms"]
+    for name in others:
+        ratio = times[name] / times[baseline]
+        texts.append(f"{name} {times[name] * 1000:.3g} ms ({ratio:.2f}x)")
+    return ", ".join(texts)

@@ -1,4 +1,4 @@
-"""The device that rows run on, and the sizes of what they run: in full on a GPU, in small on a CPU."""
+"""Device and sizes of the rows: the published ones on a GPU, small ones on a CPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ NUM_CLASSES = 400
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What all rows are told.
+class Workload:
+    """Device, models and sizes that all rows share.
 
     Attributes:
-        device: The device.
-        models: The arguments of UniFormer-S and -B by their letter.
-        clips: The number of clips of a step of each.
-        num_frames: The frames of a clip.
-        size: The height and width of a clip, in pixels.
-        reference_shape: The shape of the frames that a CPU computes in float64, (B, 3, T, H, W).
-        depthwise_shapes: The shapes of the inputs of depthwise convolutions, (B, C, T, H, W).
-        seconds: The time that each measured variant gets.
-        num_steps: The number of steps of a training that is compared with a CPU.
+        device: Device the rows run on.
+        models: Arguments of UniFormer-S and -B by letter.
+        clips: Number of clips in a step of each model by letter.
+        num_frames: Number of frames in a clip.
+        size: Height and width of a clip in pixels.
+        reference_shape: Shape (B, 3, T, H, W) of the frames for the float64 reference on a CPU.
+        depthwise_shapes: Shapes (B, C, T, H, W) of the inputs of depthwise convolutions.
+        seconds: Measuring time of each variant.
+        num_steps: Number of steps of the training that is compared with a CPU.
     """
 
     device: torch.device
@@ -48,7 +48,7 @@ class Setup:
 
         Args:
             letter: S or B.
-            drop_path: Another rate than that of the published model.
+            drop_path: Drop path rate. None for the published one.
         """
         arguments = dict(self.models[letter])
         if drop_path is not None:
@@ -67,9 +67,9 @@ class Setup:
         return torch.arange(num_clips, device=self.device) % NUM_CLASSES
 
 
-def gpu_setup(device: torch.device) -> Setup:
-    """Return the published models and sizes."""
-    return Setup(
+def gpu_workload(device: torch.device) -> Workload:
+    """Return the published models and sizes for a GPU."""
+    return Workload(
         device=device,
         models={"S": {}, "B": {"depths": (5, 8, 20, 7), "drop_path": 0.3}},
         clips={"S": 32, "B": 16},
@@ -87,10 +87,10 @@ def gpu_setup(device: torch.device) -> Setup:
     )
 
 
-def cpu_setup() -> Setup:
-    """Return small models and sizes, with which a CPU runs the same code in seconds."""
+def cpu_workload() -> Workload:
+    """Return small models and sizes, so that a CPU runs the same code in seconds."""
     small = {"dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "head_dim": 16}
-    return Setup(
+    return Workload(
         device=torch.device("cpu"),
         models={"S": small, "B": {**small, "depths": (1, 1, 2, 1), "drop_path": 0.3}},
         clips={"S": 4, "B": 2},

@@ -1,32 +1,35 @@
-"""UniFormer written in the plain way, as a baseline: contiguous, a convolution for each 1x1x1, attention as products.
+"""UniFormer in its plain formulation, the baseline: contiguous tensors and plain convolutions.
 
-It has the parameter names of `slowfast.models.uniformer.UniFormer`, so that it loads the same weights.
+Its parameters have the names of `slowfast.models.uniformer.UniFormer`, so that it loads the same
+weights.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
+
+from slowfast.models.layers import DropPath
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Triple = tuple[int, int, int]
 
 
-def materialized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return attention (B, heads, N, head_dim) with the matrix of all pairs of tokens in memory."""
+def attend_materialized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return attention (B, heads, N, head_dim), with the scores of all token pairs in memory."""
     scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
     return scores.softmax(dim=-1) @ v
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the same attention from torch's own kernel."""
+def attend_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return attention (B, heads, N, head_dim) from the kernel of torch."""
     return F.scaled_dot_product_attention(q, k, v)
 
 
 class PlainEmbed(nn.Module):
-    """A patch embedding: convolution, tokens, LayerNorm, and back."""
+    """A patch embedding: a convolution and a LayerNorm over tokens."""
 
     def __init__(
         self, in_dim: int, dim: int, *, kernel: Triple, stride: Triple, padding: int
@@ -36,7 +39,7 @@ class PlainEmbed(nn.Module):
         self.proj = nn.Conv3d(in_dim, dim, kernel, stride, (padding, 0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, dim, T', H', W') of (B, in_dim, T, H, W)."""
+        """Return (B, dim, T', H', W') for (B, in_dim, T, H, W)."""
         x = self.proj(x)
         tokens = self.norm(x.flatten(2).transpose(1, 2))
         return tokens.transpose(1, 2).reshape(x.shape).contiguous()
@@ -53,16 +56,16 @@ class PlainAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, N, C) of (B, N, C)."""
+        """Return (B, N, C) for (B, N, C)."""
         B, N, C = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.heads, C // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # Each (B, heads, N, head_dim)
         x = self.attend(q, k, v).transpose(1, 2).reshape(B, N, C)
         return self.proj(x)
 
 
 class PlainMlp(nn.Module):
-    """Two layers with GELU between."""
+    """Two layers with a GELU between them."""
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class PlainLocalBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, T, H, W) of (B, C, T, H, W)."""
+        """Return (B, C, T, H, W) for (B, C, T, H, W)."""
         x = x + self.pos_embed(x)
         local = self.conv2(self.attn(self.conv1(self.norm1(x))))
         x = x + self.drop_path(local)
@@ -109,7 +112,7 @@ class PlainGlobalBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, T, H, W) of (B, C, T, H, W)."""
+        """Return (B, C, T, H, W) for (B, C, T, H, W)."""
         x = x + self.pos_embed(x)
         tokens = x.flatten(2).transpose(1, 2)  # (B, C, T, H, W) -> (B, T*H*W, C)
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
@@ -118,15 +121,15 @@ class PlainGlobalBlock(nn.Module):
 
 
 class PlainUniFormer(nn.Module):
-    """The baseline.
+    """The plain video classifier.
 
     Args:
-        num_classes: The number of classes.
-        attend: What computes attention from q, k and v.
-        dims: The channels of the four stages.
-        depths: The blocks of the four stages.
-        head_dim: The channels of an attention head.
-        drop_path: The rate of the last block; it rises linearly from 0.
+        num_classes: Number of classes.
+        attend: Function that computes attention from q, k and v.
+        dims: Number of channels in each of the four stages.
+        depths: Number of blocks in each of the four stages.
+        head_dim: Number of channels in an attention head.
+        drop_path: Drop path rate of the last block. The rate rises linearly from 0.
     """
 
     def __init__(
@@ -141,26 +144,14 @@ class PlainUniFormer(nn.Module):
     ) -> None:
         super().__init__()
         rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
-        in_dims = (3, *dims)
-        for stage in range(4):
-            kernel, stride, padding = (
-                ((3, 4, 4), (2, 4, 4), 1) if stage == 0 else ((1, 2, 2), (1, 2, 2), 0)
-            )
-            embed = PlainEmbed(
-                in_dims[stage], dims[stage], kernel=kernel, stride=stride, padding=padding
-            )
-            setattr(self, f"patch_embed{stage + 1}", embed)
-            blocks = nn.ModuleList()
-            for rate in rates[stage].tolist():
-                if stage < 2:
-                    blocks.append(PlainLocalBlock(dims[stage], drop_path=rate))
-                else:
-                    blocks.append(
-                        PlainGlobalBlock(
-                            dims[stage], head_dim=head_dim, drop_path=rate, attend=attend
-                        ),
-                    )
-            setattr(self, f"blocks{stage + 1}", blocks)
+        local_block = PlainLocalBlock
+        global_block = partial(PlainGlobalBlock, head_dim=head_dim, attend=attend)
+
+        for stage, in_dim in enumerate((3, *dims[:3])):
+            block: Callable[..., nn.Module] = local_block if stage < 2 else global_block
+            blocks = [block(dims[stage], drop_path=rate) for rate in rates[stage].tolist()]
+            setattr(self, f"patch_embed{stage + 1}", _plain_embed(stage, in_dim, dims[stage]))
+            setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
         self.norm = nn.BatchNorm3d(dims[3])
         self.head = nn.Linear(dims[3], num_classes)
 
@@ -172,3 +163,9 @@ class PlainUniFormer(nn.Module):
             for block in self.get_submodule(f"blocks{stage}").children():
                 x = block(x)
         return self.head(self.norm(x).flatten(2).mean(dim=2))
+
+
+def _plain_embed(stage: int, in_dim: int, dim: int) -> PlainEmbed:
+    if stage == 0:
+        return PlainEmbed(in_dim, dim, kernel=(3, 4, 4), stride=(2, 4, 4), padding=1)
+    return PlainEmbed(in_dim, dim, kernel=(1, 2, 2), stride=(1, 2, 2), padding=0)

@@ -1,4 +1,4 @@
-"""What a GPU has done, as torch's profiler records it: kernels and copies, with their times and streams."""
+"""GPU traces from the torch profiler: kernels and copies with their times and streams."""
 
 import json
 import tempfile
@@ -11,17 +11,17 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Activity(NamedTuple):
-    """One kernel or one copy on a GPU; times in microseconds."""
+    """One kernel or copy on a GPU, with times in microseconds."""
 
     name: str
-    is_copy: bool  # From the host to the device.
+    is_copy: bool  # A copy from the host to the device.
     stream: int
     start: float
     end: float
 
 
 def record(work: Callable[[], object]) -> list[Activity]:
-    """Return what the GPU does during some work."""
+    """Call a function and return the activities of the GPU."""
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         work()
         torch.cuda.synchronize()
@@ -42,7 +42,7 @@ def record(work: Callable[[], object]) -> list[Activity]:
 
 
 def overlap(copies: list[Activity], kernels: list[Activity]) -> float:
-    """Return the share of the time of some copies in which some kernel on another stream runs."""
+    """Return the share of the copy time during which a kernel runs on another stream."""
     total = sum(copy.end - copy.start for copy in copies)
     shared = 0.0
     kernels = sorted(kernels, key=lambda kernel: kernel.start)

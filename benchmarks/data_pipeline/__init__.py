@@ -1,0 +1,1 @@
+"""Parts of benchmarks/data.py: its videos, its baseline and the processes that measure."""
