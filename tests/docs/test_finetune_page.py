@@ -1,4 +1,4 @@
-"""docs/finetune.md keeps its word: its commands are run, in order, on small data with a small model."""
+"""docs/finetune.md: its commands run, in order, on small data with a small model."""
 
 import json
 import re
@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.config import find_problems, load_cfg
-from slowfast.datasets import build as datasets
-from slowfast.models import build as models
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.zoo import published
+from tests.docs.pages import (
+    ROOT,
+    code_blocks,
+    command_lines,
+    load_checked_cfg,
+    override_words,
+    write_here_files,
+)
 
-PAGE = (Path(__file__).parents[2] / "docs/finetune.md").read_text()
+PAGE = (ROOT / "docs/finetune.md").read_text()
 SMALL = {
     "NUM_GPUS": 0,
     "TRAIN.BATCH_SIZE": 4,
@@ -33,66 +38,82 @@ SMALL = {
 }
 
 
-@pytest.mark.zoo
-def test_published_weights_are_fine_tuned_on_own_videos_and_tested(
-    repository: Path,
-    motion_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def work_folder(
+    repository: Path, motion_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Current folder with the tools, two classes of videos, and files of published weights."""
     for name in ("tools", "configs"):
         (tmp_path / name).symlink_to(repository / name)
+    copy_two_classes(motion_folder, tmp_path / "data/mine")
+
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    model = UniFormer(num_classes=400, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
+    torch.save(model.state_dict(), weights / published()["uniformer_small_k400_16x4"].file)
+    (weights / published()["r3d_18"].file).write_bytes(b"not the published file")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEIGHTS_DIR", "elsewhere")  # The page sets it.
+    return tmp_path
+
+
+def copy_two_classes(motion_folder: Path, target: Path) -> None:
+    """Copy the training videos of two classes to one folder per class, three times each."""
     for line in (motion_folder / "train.csv").read_text().splitlines():
         path, label = line.split(",")
-        if label in "01":
-            target = tmp_path / "data/mine" / "ab"[int(label)]
-            target.mkdir(parents=True, exist_ok=True)
-            for copy in range(3):
-                shutil.copy(motion_folder / path, target / f"{copy} {Path(path).name}")
-    (tmp_path / "weights").mkdir()
-    model = UniFormer(num_classes=400, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
-    torch.save(
-        model.state_dict(), tmp_path / "weights" / published()["uniformer_small_k400_16x4"].file
-    )
-    (tmp_path / "weights" / published()["r3d_18"].file).write_bytes(b"not the published file")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WEIGHTS_DIR", "elsewhere")
-    small = [str(part) for pair in SMALL.items() for part in pair]
+        if label not in "01":
+            continue
+        folder = target / "ab"[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        for copy in range(3):
+            shutil.copy(motion_folder / path, folder / f"{copy} {Path(path).name}")
 
+
+def check_baseline(config: str) -> None:
+    """Check that the config of the baseline is right but for the file of weights."""
+    with pytest.raises(ValueError, match="is not the published r3d_18") as error:
+        load_checked_cfg(config)
+    assert len(str(error.value).splitlines()) == 2  # the file is the only problem
+
+
+def run_command(command: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Run a command of the page, and return the exit status if it is a tool."""
+    words = shlex.split(command)
+    if words[0] == "export":
+        monkeypatch.setenv(*words[1].split("="))
+        return []
+    if "baseline.yaml" in words:
+        check_baseline(words[3])
+        return []
+
+    assert words[0] == "python"
+    overrides = override_words(SMALL) if "tools/run_net.py" in words else []
+    return [runpy.run_path(words[1])["main"]([*words[2:], *overrides])]
+
+
+@pytest.mark.zoo
+def test_the_page_trains_and_tests_from_published_weights(
+    work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     statuses = []
-    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
-        for name, content in re.findall(
-            r"^cat > (\S+) <<'EOF'\n(.*?)^EOF\n", block, re.MULTILINE | re.DOTALL
-        ):
-            Path(name).write_text(content)
-        for command in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(command) if command.startswith(("export", "python")) else [""]
-            if words[0] == "export":
-                monkeypatch.setenv(*words[1].split("="))
-            elif "baseline.yaml" in words:
-                with pytest.raises(ValueError, match="is not the published r3d_18") as error:
-                    load_cfg(
-                        words[3],
-                        checks=[find_problems, models.find_problems, datasets.find_problems],
-                    )
-                assert (
-                    len(str(error.value).splitlines()) == 2
-                )  # the file, and nothing else that is wrong
-            elif words[0] == "python":
-                more = small if "tools/run_net.py" in words else []
-                statuses.append(runpy.run_path(words[1])["main"]([*words[2:], *more]))
+    for block in code_blocks(PAGE, "bash"):
+        write_here_files(block)
+        for command in command_lines(block):
+            statuses += run_command(command, monkeypatch)
+
     assert statuses == [0, 0, 0, 0, 0]
 
     printed = capsys.readouterr().out
     assert re.search(
-        r"was trained on other classes: .*; the head keeps its random weights", printed
+        r"was trained on other classes: .*, so the head keeps its random weights", printed
     )
     assert re.search(
         r"2 dropped, [\d.]+% \(head\.weight, head\.bias\), 0 missing, 0 unexpected", printed
     )
     assert printed.count("test, 5 clips x 3 crops") == 2
     assert printed.count("test, 1 clip x 1 crop") == 1
-    result = json.loads((tmp_path / "output/mine/test/result.json").read_text())
+
+    result = json.loads((work_folder / "output/mine/test/result.json").read_text())
     assert result["weights"] == "output/mine/best.pyth"
     assert result["num_scored"] == 4
