@@ -1,4 +1,4 @@
-"""Package metadata. Lower bounds are those of `constraints-lowest.txt`, which the test suite is run against."""
+"""Package metadata. The lower bounds are those of `constraints-lowest.txt`, see CONTRIBUTING.md."""
 
 from setuptools import find_packages, setup
 
@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slowfast", "slowfast.*"]),
-    package_data={"slowfast.datasets": ["class_names/*.txt"], "slowfast.models": ["zoo.yaml"]},
+    package_data={"slowfast.utils": ["class_tables/*.txt"], "slowfast.models": ["zoo.yaml"]},
     install_requires=[
         "torch>=2.14.1",
         "torchvision>=0.29.1",
