@@ -265,8 +265,10 @@ def _exit_after_grace(number: int, frame: object) -> None:
 def _has_bus_error(batches: Iterator[Batch]) -> bool:
     """Return whether a worker died from writing to full shared memory."""
     workers = getattr(batches, "_workers", ())
-    if workers:
-        wait([worker.sentinel for worker in workers], timeout=DEATH_SECONDS)
+    dead = wait([worker.sentinel for worker in workers], timeout=DEATH_SECONDS)
+    for worker in workers:
+        if worker.sentinel in dead:  # as soon as its files are closed, just before its status
+            worker.join(DEATH_SECONDS)
     return any(worker.exitcode == -signal.SIGBUS for worker in workers)
 
 

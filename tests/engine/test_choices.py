@@ -169,7 +169,7 @@ def test_every_choice_of_the_test_gives_a_result(
             {"UNIFORMER.EMBED_DIM": "[0, 8, 8, 8]"},
             r"UNIFORMER.EMBED_DIM is \[0, 8, 8, 8\]. Use numbers above 0",
         ),
-        ({"UNIFORMER.EMBED_DIM": "[8.5, 8, 8, 8]"}, "expected a list of whole numbers, such as"),
+        ({"UNIFORMER.EMBED_DIM": "[8.5, 8, 8, 8]"}, "Expected a list of whole numbers, such as"),
         (
             {"UNIFORMER.DEPTH": "[1, 1, -1, 1]"},
             r"UNIFORMER.DEPTH is \[1, 1, -1, 1\]. Use numbers of 0 or more",
