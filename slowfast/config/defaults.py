@@ -112,16 +112,24 @@ _C.TEST = Config()
 _C.TEST.ENABLE = free(True, _TEST_ONLY)
 # Dataset of validation and test, a name in slowfast.datasets.catalog.DATASETS.
 _C.TEST.DATASET = free("kinetics", _TEST_ONLY)
-# Views per forward pass and machine, shared by the processes of the machine.
+# Views that the loaders of a machine hand over at once, shared by its processes.
 _C.TEST.BATCH_SIZE = free(64, _TEST_ONLY)
+# Largest number of views in a forward pass of a process, in validation and testing.
+_C.TEST.VIEWS_PER_FORWARD = free(16, _TEST_ONLY)
 # Weights to test: a file, an address or a published name. "": the newest checkpoint in OUTPUT_DIR.
 _C.TEST.CHECKPOINT_FILE_PATH = free("", _TEST_ONLY, kind="path")
 # If no file is named, test OUTPUT_DIR/best.pyth, the checkpoint of the best validation.
 _C.TEST.TEST_BEST = free(False, _TEST_ONLY)
 # Use the EMA weights, if there are any, for validation, best.pyth and the test.
 _C.TEST.EMA = free(True, _TEST_ONLY)
+# Divide the logits of a test by the temperature that tools/calibrate.py stored with the weights.
+_C.TEST.CALIBRATED = free(False, _TEST_ONLY)
 # Exit with status 0 although some videos are unreadable.
 _C.TEST.ALLOW_UNSCORED = free(False, _TEST_ONLY)
+# Write the report page after a test.
+_C.TEST.REPORT = free(True, _TEST_ONLY)
+# Show frames of the most confident mistakes on the report page.
+_C.TEST.THUMBNAILS = free(True, _TEST_ONLY)
 # Temporal clips per video.
 _C.TEST.NUM_ENSEMBLE_VIEWS = free(10, _TEST_ONLY)
 # Spatial crops per clip: 1 (center) or 3.
@@ -185,7 +193,8 @@ _C.DATA.RANDOM_FLIP = identity(True)
 _C.DATA.TEST_CROP_SIZE = free(256, _TEST_ONLY)
 # Short side of a test frame in pixels before the crop. 0: TEST_CROP_SIZE.
 _C.DATA.TEST_SHORT_SIDE = free(0, _TEST_ONLY)
-# What to add up over the views of a video: sum (of the logits) | probabilities.
+# How to combine the views of a video: sum (of the logits) | probabilities (their mean) | max (of
+# the probabilities).
 _C.DATA.ENSEMBLE_METHOD = free("sum", _TEST_ONLY)
 
 _C.DATA_LOADER = Config()

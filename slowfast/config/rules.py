@@ -22,6 +22,7 @@ def find_problems(cfg: CfgNode) -> list[str]:
         _find_machine_problems,
         _find_template_problems,
         _find_frame_problems,
+        _find_calibration_problems,
         _find_stage_problems,
         _find_model_problems,
         _find_solver_problems,
@@ -45,13 +46,11 @@ def _find_machine_problems(cfg: CfgNode) -> Iterator[str]:
         yield f"SHARD_ID is {cfg.SHARD_ID}, but NUM_SHARDS={cfg.NUM_SHARDS} machines count from 0"
 
     num_processes = max(cfg.NUM_GPUS, 1)
-    for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
-        size = value_at(cfg, key)
-        if size % num_processes:
-            yield (
-                f"{key} is {size}, which NUM_GPUS={cfg.NUM_GPUS} processes cannot share equally. "
-                f"Use a multiple of {num_processes}"
-            )
+    if cfg.TRAIN.BATCH_SIZE % num_processes:
+        yield (
+            f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, which NUM_GPUS={cfg.NUM_GPUS} processes "
+            f"cannot share equally. Use a multiple of {num_processes}"
+        )
 
 
 def _find_template_problems(cfg: CfgNode) -> Iterator[str]:
@@ -72,6 +71,14 @@ def _fill(template: str, *values: str | int) -> set[str]:
         return {template.format(value) for value in values}
     except (AttributeError, LookupError, TypeError, ValueError):
         return set()
+
+
+def _find_calibration_problems(cfg: CfgNode) -> Iterator[str]:
+    if cfg.TEST.CALIBRATED and cfg.DATA.ENSEMBLE_METHOD != "sum":
+        yield (
+            f"TEST.CALIBRATED is True, but DATA.ENSEMBLE_METHOD is {cfg.DATA.ENSEMBLE_METHOD!r}. A "
+            "temperature is fitted to sums of logits. Use sum, or TEST.CALIBRATED False"
+        )
 
 
 def _find_frame_problems(cfg: CfgNode) -> Iterator[str]:

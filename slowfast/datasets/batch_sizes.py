@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from slowfast.distributed.collectives import share_of
+from slowfast.distributed.collectives import share_of, world_size
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,12 @@ class BatchSizes:
     Attributes:
         videos_per_step: Videos of a training step.
         copies_per_video: Augmented clips of each video of a training step.
-        views_per_test_step: Views that are scored at once in validation and testing.
+        views_per_test_batch: Views that all processes load at once in validation and testing.
     """
 
     videos_per_step: int
     copies_per_video: int
-    views_per_test_step: int
+    views_per_test_batch: int
 
     @property
     def clips_per_step(self) -> int:
@@ -33,11 +33,10 @@ class BatchSizes:
         """
         return share_of(self.videos_per_step, key="TRAIN.BATCH_SIZE")
 
-    @property
-    def views_per_forward(self) -> int:
-        """Largest number of views that this process scores in one forward pass.
+    def eval_videos_per_process(self, num_views: int) -> int:
+        """Return how many videos this process loads at once in validation and testing.
 
-        Raises:
-            ValueError: If the processes cannot share the views equally.
+        Args:
+            num_views: Number of views of each video.
         """
-        return share_of(self.views_per_test_step, key="TEST.BATCH_SIZE")
+        return max(self.views_per_test_batch // (world_size() * num_views), 1)

@@ -29,6 +29,7 @@ from slowfast.datasets.mixup import Mix
 from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.samplers import EvalSampler, TrainSampler
+from slowfast.datasets.view_groups import ViewGroups
 from slowfast.distributed.collectives import device, is_main, rank, world_size
 from slowfast.utils.text import count
 
@@ -159,7 +160,7 @@ def build_batch_sizes(cfg: CfgNode) -> BatchSizes:
     return BatchSizes(
         videos_per_step=cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS,
         copies_per_video=cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1,
-        views_per_test_step=cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS,
+        views_per_test_batch=cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS,
     )
 
 
@@ -264,12 +265,12 @@ def _build_train_sampler(
 
 def _build_eval_sampler(cfg: CfgNode, split: str, *, num_videos: int) -> EvalSampler:
     num_clips, num_crops = build_view_counts(cfg, split)
-    views_per_forward = build_batch_sizes(cfg).views_per_forward
+    num_views = num_clips * num_crops
     return EvalSampler(
-        num_videos,
+        ViewGroups(num_videos, num_views, cfg.TEST.VIEWS_PER_FORWARD),
         num_clips=num_clips,
         num_crops=num_crops,
-        videos_per_batch=max(views_per_forward // (num_clips * num_crops), 1),
+        videos_per_batch=build_batch_sizes(cfg).eval_videos_per_process(num_views),
         rank=rank(),
         world_size=world_size(),
     )

@@ -148,6 +148,12 @@ class VideoLoader(DataLoader[Batch]):
             raise LoaderError(f"rank {rank()}: {self._explain(message)}") from error
 
     @property
+    def eval_sampler(self) -> EvalSampler:
+        """The sampler of validation or testing data."""
+        assert isinstance(self.batch_sampler, EvalSampler), "training has no groups of views"
+        return self.batch_sampler
+
+    @property
     def _train_sampler(self) -> TrainSampler:
         assert isinstance(self.batch_sampler, TrainSampler), "only training has epochs and steps"
         return self.batch_sampler

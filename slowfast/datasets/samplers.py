@@ -1,12 +1,15 @@
 """Batch samplers: the views of videos that a process loads, batch by batch."""
 
 from collections.abc import Iterator
+from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from slowfast.datasets.epoch_order import BalancedOrder, EpochOrder, UniformOrder, draw_padding
 from slowfast.datasets.records import Request, View
+from slowfast.datasets.view_groups import ViewGroups
 from slowfast.utils.text import count
 
 CENTER_CROP = 1
@@ -140,13 +143,13 @@ class TrainSampler(Sampler[list[Request]]):
 
 
 class EvalSampler(Sampler[list[Request]]):
-    """Batches of all views of every video, each of them on exactly one process.
+    """Batches of all views of every video, each video on exactly one process.
 
-    The list is cut into batches before the processes share them, so the videos of a forward pass
-    are the same for any number of processes with this batch size.
+    The processes share whole groups of videos, see `ViewGroups`. The batches cut the videos of a
+    process into equal numbers, without regard to groups.
 
     Args:
-        num_videos: Length of the annotation list.
+        groups: How the list is cut into forward passes.
         num_clips: Number of temporal clips per video.
         num_crops: Number of spatial crops per clip, 1 for the center or 3.
         videos_per_batch: Number of videos in a batch.
@@ -156,7 +159,7 @@ class EvalSampler(Sampler[list[Request]]):
 
     def __init__(
         self,
-        num_videos: int,
+        groups: ViewGroups,
         *,
         num_clips: int,
         num_crops: int,
@@ -170,16 +173,33 @@ class EvalSampler(Sampler[list[Request]]):
             views += [View(len(views) + index, clip, crop) for index, crop in enumerate(crops)]
         self.views = tuple(views)
 
-        self.batch_size = min(videos_per_batch, num_videos)
-        starts = range(rank * videos_per_batch, num_videos, world_size * videos_per_batch)
-        self.batches = [range(start, min(start + videos_per_batch, num_videos)) for start in starts]
+        self.groups = groups
+        self.num_clips = num_clips
+        self.num_crops = num_crops
+        self.batch_size = min(videos_per_batch, groups.num_videos)
+        self._rank = rank
+        self._world_size = world_size
+        self._own_groups = np.arange(rank, groups.num_groups, world_size)
+
+    def select(self, groups: NDArray[np.int64]) -> None:
+        """Load only some groups from now on, and share them anew.
+
+        Args:
+            groups: Indices of the groups in ascending order, the same in every process.
+        """
+        self._own_groups = groups[self._rank :: self._world_size]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        groups = self.groups
+        num_videos = len(self._own_groups) * groups.videos_per_group
+        if groups.num_groups - 1 in self._own_groups[-1:]:
+            num_videos -= groups.num_groups * groups.videos_per_group - groups.num_videos
+        return -(-num_videos // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Request]]:
-        for videos in self.batches:
-            yield [self.request(video_index) for video_index in videos]
+        videos = chain.from_iterable(map(self.groups.videos, self._own_groups.tolist()))
+        while batch := list(islice(videos, self.batch_size)):
+            yield [self.request(video_index) for video_index in batch]
 
     def request(self, video_index: int) -> Request:
         """Return the request for all views of a video."""

@@ -10,6 +10,7 @@ import pytest
 from slowfast.datasets.epoch_order import BalancedOrder, UniformOrder
 from slowfast.datasets.records import Request, View
 from slowfast.datasets.samplers import EvalSampler, TrainSampler
+from slowfast.datasets.view_groups import ViewGroups
 
 
 def train_sampler(
@@ -197,7 +198,12 @@ def test_an_epoch_may_begin_at_its_last_step(labels: list[int] | None) -> None:
 
 def eval_sampler(num_videos: int, *, rank: int, world_size: int) -> EvalSampler:
     return EvalSampler(
-        num_videos, num_clips=2, num_crops=3, videos_per_batch=2, rank=rank, world_size=world_size
+        ViewGroups(num_videos, 6, 12),
+        num_clips=2,
+        num_crops=3,
+        videos_per_batch=2,
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -226,5 +232,7 @@ def test_batches_are_the_same_on_any_number_of_processes(world_size: int) -> Non
 
 
 def test_one_crop_is_the_center() -> None:
-    sampler = EvalSampler(1, num_clips=2, num_crops=1, videos_per_batch=1, rank=0, world_size=1)
+    sampler = EvalSampler(
+        ViewGroups(1, 2, 2), num_clips=2, num_crops=1, videos_per_batch=1, rank=0, world_size=1
+    )
     assert sampler.views == (View(0, clip=0, crop=1), View(1, clip=1, crop=1))
