@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast.datasets.boxes import Box
@@ -138,3 +139,21 @@ def normalizing_scaling(mean: Sequence[float], std: Sequence[float]) -> PixelSca
     scale = np.float32(1) / (np.float32(255) * std_array)
     shift = np.array(mean, dtype=np.float32) / -std_array
     return PixelScaling(scale, shift)
+
+
+def to_pixels(clip: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
+    """Return the pixels of a clip as it is stored in a batch, the inverse of the normalization.
+
+    Args:
+        clip: Shape (3, T, H, W), uint8 or normalized float32.
+        mean: Mean of each channel that normalization subtracted, in the range [0, 1].
+        std: Standard deviation of each channel that it divided by, in the range [0, 1].
+
+    Returns:
+        Shape (T, H, W, 3), in the order of the channels of the clip.
+    """
+    pixels = clip.permute(1, 2, 3, 0).numpy()  # (3, T, H, W) -> (T, H, W, 3)
+    if not clip.is_floating_point():
+        return pixels
+    values = pixels * np.array(std) + np.array(mean)
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)

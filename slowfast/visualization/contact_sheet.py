@@ -12,6 +12,7 @@ from slowfast.datasets.boxes import Box
 from slowfast.datasets.build import VideoLoader
 from slowfast.datasets.dataset import VideoDataset
 from slowfast.datasets.decode import VideoFile
+from slowfast.datasets.normalization import to_pixels
 from slowfast.datasets.records import Request, View
 from slowfast.datasets.transforms import Augmentation
 
@@ -195,11 +196,8 @@ def _draw_source(views: Sequence[SampledView], column: int, *, bgr: bool) -> Ima
 def _to_images(
     clip: Tensor, *, mean: Sequence[float], std: Sequence[float], bgr: bool
 ) -> list[Image.Image]:
-    """Return the frames of a normalized clip (3, T, H, W) as images."""
-    pixels = clip.permute(1, 2, 3, 0).numpy()  # (3, T, H, W) -> (T, H, W, 3)
-    values = pixels * np.array(std) + np.array(mean)
-    frames = (values.clip(0, 1) * 255).round().astype(np.uint8)
-    return [_to_image(frame, bgr=bgr) for frame in frames]
+    """Return the frames of a clip (3, T, H, W) as images."""
+    return [_to_image(frame, bgr=bgr) for frame in to_pixels(clip, mean=mean, std=std)]
 
 
 def _to_image(frame: Frames, *, bgr: bool) -> Image.Image:

@@ -16,6 +16,7 @@ from slowfast.datasets.records import Unfilled
 from slowfast.datasets.resize import resize_into
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
+from tests.engine.outputs import read_logits
 
 TinyCfg = Callable[..., CfgNode]
 HALF_A_LEVEL = 0.5 / 255 / 0.225  # of a normalized pixel
@@ -88,7 +89,6 @@ def test_a_run_on_uint8_scores_almost_as_one_on_float32(tiny_cfg: TinyCfg) -> No
     scores = []
     for as_uint8 in (False, True):
         evaluate(tiny_cfg(DATA__UINT8=as_uint8))
-        with np.load(Path(trained.OUTPUT_DIR, "test/scores.npz")) as file:
-            scores.append(file["scores"])
+        scores.append(read_logits(Path(trained.OUTPUT_DIR)))
     np.testing.assert_allclose(scores[1], scores[0], atol=0.01)
     assert not np.array_equal(scores[1], scores[0])
