@@ -1,0 +1,157 @@
+"""Predictions of a test, `predictions.parquet`: one row per video, in the order of the list."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from slowfast.utils.files import open_unfinished
+
+FILE_NAME = "predictions.parquet"
+VERSION = "1"
+SCORED, UNREADABLE, NONFINITE = "scored", "unreadable", "nonfinite"
+NUM_TOP = 5
+
+VERSION_KEY = b"slowfast.predictions"
+_ROWS_PER_GROUP = 1 << 16
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),  # row of the list, from 0
+        ("path", pa.string()),  # name of the video, see `Video.name`
+        ("label", pa.int32()),
+        ("class_name", pa.string()),  # of the label
+        # The columns from here to the top classes are null unless the video is scored.
+        ("prediction", pa.int32()),
+        ("label_rank", pa.int32()),  # 1 if the prediction is right
+        ("nll", pa.float32()),  # negative log probability of the label
+        ("top_labels", pa.list_(pa.int32())),
+        ("top_names", pa.list_(pa.string())),
+        ("top_probabilities", pa.list_(pa.float32())),
+        ("num_views", pa.int32()),  # views scored
+        ("status", pa.string()),  # scored | unreadable | nonfinite
+        ("reason", pa.string()),  # why it is not scored, "" otherwise
+    ],
+    metadata={VERSION_KEY: VERSION},
+)
+
+
+class PredictionsWriter:
+    """Writes the rows of `predictions.parquet`, block by block. See `open_predictions`."""
+
+    def __init__(self, writer: pq.ParquetWriter, class_names: Sequence[str]) -> None:
+        self._writer = writer
+        self._class_names = pa.array(class_names, pa.string())
+        self._waiting: list[pa.RecordBatch] = []
+
+    def write(
+        self,
+        rows: NDArray[np.int64],
+        *,
+        paths: pa.ChunkedArray,
+        labels: NDArray[np.int32],
+        top: NDArray[np.int64],
+        top_probabilities: NDArray[np.float64],
+        ranks: NDArray[np.int64],
+        nlls: NDArray[np.float64],
+        num_views: int,
+        unscored: dict[int, tuple[str, str]],
+    ) -> None:
+        """Write the rows of some videos.
+
+        Args:
+            rows: Rows of the list, shape (N,).
+            paths: Names of these videos, N.
+            labels: Their class numbers, shape (N,).
+            top: Most probable classes of the scored ones among them, shape (S, T).
+            top_probabilities: Their probabilities, shape (S, T).
+            ranks: Rank of the label among the classes of the scored ones, from 1, shape (S,).
+            nlls: Negative log probability of the label of the scored ones, shape (S,).
+            num_views: Number of views of a scored video.
+            unscored: Status and reason of each other video, by row of the list.
+        """
+        is_scored = ~np.isin(rows, list(unscored))
+        position = np.cumsum(is_scored) - 1  # among the scored ones
+        take = pa.array(position, mask=~is_scored)
+
+        def spread(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+            return pa.array(values).cast(kind).take(take)
+
+        def spread_lists(values: pa.Array) -> pa.Array:
+            offsets = np.arange(len(ranks) + 1, dtype=np.int32) * top.shape[1]
+            return pa.ListArray.from_arrays(offsets, values).take(take)
+
+        top_labels = pa.array(top.ravel()).cast(pa.int32())
+        probabilities = pa.array(top_probabilities.ravel().astype(np.float32))
+        states = [unscored.get(row, (SCORED, "")) for row in rows.tolist()]
+        columns = [
+            pa.array(rows),
+            pa.concat_arrays(paths.chunks).cast(pa.string()),
+            pa.array(labels).cast(pa.int32()),
+            self._class_names.take(pa.array(labels)),
+            spread(top[:, 0], pa.int32()),
+            spread(ranks, pa.int32()),
+            spread(nlls.astype(np.float32), pa.float32()),
+            spread_lists(top_labels),
+            spread_lists(self._class_names.take(top_labels)),
+            spread_lists(probabilities),
+            pa.array(np.where(is_scored, num_views, 0).astype(np.int32)),
+            pa.array([status for status, _ in states]),
+            pa.array([reason for _, reason in states]),
+        ]
+        self._waiting.append(pa.record_batch(columns, schema=SCHEMA))
+        if sum(map(len, self._waiting)) >= _ROWS_PER_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait for their row group."""
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting))
+            self._waiting = []
+
+
+@contextmanager
+def open_predictions(path: Path, class_names: Sequence[str]) -> Iterator[PredictionsWriter]:
+    """Write `predictions.parquet`, whole or not at all.
+
+    Args:
+        path: The file.
+        class_names: Names of the classes, in the order of the head.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with open_unfinished(path) as file:
+        with pq.ParquetWriter(file, SCHEMA, **options) as parquet:
+            writer = PredictionsWriter(parquet, class_names)
+            yield writer
+            writer.flush()
+        file.commit()
+
+
+def read_predictions(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a `predictions.parquet`.
+
+    Args:
+        path: The file.
+        columns: Names of the columns to read, None for all.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or has another version.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            version = (file.schema_arrow.metadata or {}).get(VERSION_KEY, b"").decode()
+            if version != VERSION:
+                raise ValueError(
+                    f"{path}: has version {version or 'unknown'}, and not {VERSION}. Test again"
+                )
+            return file.read(columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file. Run the test again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: is damaged ({error}). Test again to write it anew") from error
