@@ -1,0 +1,263 @@
+"""The result of a test as its report page shows it, from metrics.json and predictions.parquet."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from slowfast.evaluation.predictions import VERSION_KEY
+from slowfast.evaluation.result import METRICS_NAME, VERSION
+from slowfast.utils.files import read_json
+
+MAX_MISTAKES = 24  # most confident mistakes, with thumbnails
+MAX_UNSCORED = 200  # videos in the table of unscored videos
+MAX_VIDEOS = 20_000  # videos in the table of all videos
+
+_BATCH_ROWS = 1 << 16
+_REMEDY = "Run the test again"
+
+_COLUMNS = {
+    "row": pa.int64(),
+    "path": pa.string(),
+    "label": pa.int32(),
+    "prediction": pa.int32(),
+    "label_rank": pa.int32(),
+    "nll": pa.float32(),
+    "top_labels": pa.list_(pa.int32()),
+    "top_probabilities": pa.list_(pa.float32()),
+    "status": pa.string(),
+    "reason": pa.string(),
+}
+_ALWAYS = ("row", "path", "label", "status", "reason")  # columns that every video has
+_IF_SCORED = ("prediction", "label_rank", "nll", "top_labels", "top_probabilities")
+_METRICS = (
+    "num_videos",
+    "num_scored",
+    "num_unreadable",
+    "num_nonfinite",
+    "top1",
+    "top5",
+    "mean_class_accuracy",
+    "macro_f1",
+    "nll",
+    "ece",
+    "top1_listed",
+    "top5_listed",
+    "intervals",
+    "classes",
+    "most_confused",
+    "confusion",
+    "reliability",
+    "views",
+    "num_clips",
+    "num_crops",
+    "fusion",
+    "weights",
+    "run_by",
+)
+
+
+class Prediction(NamedTuple):
+    """The prediction for one video, or why there is none."""
+
+    row: int  # index in the list
+    path: str
+    label: int
+    prediction: int | None
+    label_rank: int | None
+    nll: float | None
+    top_labels: list[int] | None
+    top_probabilities: list[float] | None
+    status: str  # scored | unreadable | nonfinite
+    reason: str  # "" if scored
+
+
+class Content(NamedTuple):
+    """The result of a test. Of a large list, it holds only the videos that the page shows."""
+
+    metrics: dict[str, Any]  # content of metrics.json
+    config: str  # text of config.yaml, "" if there is none
+    mistakes: list[Prediction]  # the most confident ones, in descending order of confidence
+    unscored: list[Prediction]  # the first ones, in the order of the list
+    videos: pa.Table  # unscored videos, then mistakes, then the others, each in the list's order
+
+
+def read_content(folder: Path) -> Content:
+    """Return the result of a test. Memory does not grow with the number of videos.
+
+    Args:
+        folder: Directory with metrics.json and predictions.parquet.
+
+    Raises:
+        FileNotFoundError: If one of the two files is missing.
+        ValueError: If one is damaged or of another version, or the two do not fit together.
+    """
+    metrics = _read_metrics(folder / METRICS_NAME)
+    selection = _Selection()
+    path = folder / "predictions.parquet"
+    for batch in _read_predictions(path, num_classes=len(metrics["classes"])):
+        selection.add(batch)
+
+    for status, number in selection.counts.items():
+        if number != metrics[f"num_{status}"]:
+            raise ValueError(
+                f"{path}: has {number} {status} videos, but metrics.json has "
+                f"{metrics[f'num_{status}']}. The two files are of different tests. {_REMEDY}"
+            )
+
+    config = folder / "config.yaml"
+    return Content(
+        metrics,
+        config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        mistakes=_to_predictions(selection.mistakes),
+        unscored=_to_predictions(selection.unscored.slice(0, MAX_UNSCORED)),
+        videos=selection.videos,
+    )
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    metrics = read_json(path, remedy=_REMEDY)
+    if not isinstance(metrics, dict) or "version" not in metrics:
+        raise ValueError(f"{path}: holds no metrics of a test. {_REMEDY}")
+    if metrics["version"] != VERSION:
+        raise ValueError(_describe_version(path, metrics["version"]))
+
+    missing = [name for name in _METRICS if name not in metrics]
+    if missing:
+        raise ValueError(f"{path}: has no {missing[0]!r}. {_REMEDY}")
+
+    num_classes = len(metrics["classes"])
+    cells, pairs = metrics["confusion"], metrics["most_confused"]
+    found = [*cells["labels"], *cells["predictions"]]
+    found += [pair[name] for pair in pairs for name in ("label", "prediction")]
+    if found and not 0 <= min(found) <= max(found) < num_classes:
+        raise ValueError(
+            f"{path}: has confusions of other than its {num_classes} classes. {_REMEDY}"
+        )
+    return metrics
+
+
+def _describe_version(path: Path, version: object) -> str:
+    return (
+        f"{path}: has version {version}, but this code reads version {VERSION}. "
+        "Use the version of the code that wrote it, or run the test again"
+    )
+
+
+def _read_predictions(path: Path, *, num_classes: int) -> Iterator[pa.Table]:
+    with _explained(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_schema(path, file.schema_arrow)
+        batches = file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS))
+        for batch in batches:
+            table = pa.Table.from_batches([batch]).select(list(_COLUMNS))
+            table = table.cast(pa.schema(_COLUMNS.items()))
+            _check_values(path, table, num_classes=num_classes)
+            yield table
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Name the file in errors of the Parquet reader."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file. {_REMEDY}") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: is damaged ({reason}). {_REMEDY}") from error
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    version = (schema.metadata or {}).get(VERSION_KEY)
+    if version is None:
+        raise ValueError(f"{path}: holds no predictions of a test. {_REMEDY}")
+    if version != str(VERSION).encode():
+        raise ValueError(_describe_version(path, version.decode(errors="replace")))
+
+    missing = [name for name in _COLUMNS if name not in schema.names]
+    if missing:
+        raise ValueError(f"{path}: has no column {missing[0]!r}. {_REMEDY}")
+
+
+def _check_values(path: Path, table: pa.Table, *, num_classes: int) -> None:
+    scored = table.filter(pc.equal(table["status"], "scored"))
+    incomplete = [name for name in _ALWAYS if table[name].null_count]
+    incomplete += [name for name in _IF_SCORED if scored[name].null_count]
+    if incomplete:
+        raise ValueError(f"{path}: has no {incomplete[0]!r} of some videos. {_REMEDY}")
+
+    for name in ("label", "prediction"):
+        found = pc.min_max(table[name]).as_py()
+        values = [value for value in found.values() if value is not None]
+        if any(not 0 <= value < num_classes for value in values):
+            raise ValueError(
+                f"{path}: has a {name} of {values[0] if values[0] < 0 else values[-1]}, but "
+                f"metrics.json has {num_classes} classes. {_REMEDY}"
+            )
+
+
+class _Selection:
+    """The videos that the page shows, chosen in one pass over the list.
+
+    Attributes:
+        counts: Number of videos by status.
+        mistakes: The most confident mistakes.
+    """
+
+    def __init__(self) -> None:
+        self.counts = {"scored": 0, "unreadable": 0, "nonfinite": 0}
+        self.mistakes = pa.schema(_COLUMNS.items()).empty_table()
+        self._kinds = [self.mistakes for _ in range(3)]  # unscored, mistakes, others
+
+    def add(self, batch: pa.Table) -> None:
+        """Add the next videos of the list."""
+        for name in self.counts:
+            self.counts[name] += pc.sum(pc.equal(batch["status"], name)).as_py()
+
+        is_scored = pc.equal(batch["status"], "scored").to_numpy()
+        prediction = pc.fill_null(batch["prediction"], -1).to_numpy()
+        is_mistake = is_scored & (prediction != batch["label"].to_numpy())
+        self._add_mistakes(batch.filter(pa.array(is_mistake)))
+
+        for kind, is_kind in enumerate((~is_scored, is_mistake, is_scored & ~is_mistake)):
+            room = MAX_VIDEOS - len(self._kinds[kind])
+            rows = np.flatnonzero(is_kind)[:room]
+            if len(rows):
+                self._kinds[kind] = pa.concat_tables([self._kinds[kind], batch.take(rows)])
+
+    def _add_mistakes(self, mistakes: pa.Table) -> None:
+        candidates = pa.concat_tables([self.mistakes, mistakes])
+        order = np.lexsort((candidates["row"].to_numpy(), -first_probabilities(candidates)))
+        self.mistakes = candidates.take(order[:MAX_MISTAKES]).combine_chunks()
+
+    @property
+    def unscored(self) -> pa.Table:
+        """The first unscored videos."""
+        return self._kinds[0]
+
+    @property
+    def videos(self) -> pa.Table:
+        """The videos for the table of all videos, the most important ones first."""
+        return pa.concat_tables(self._kinds).slice(0, MAX_VIDEOS).combine_chunks()
+
+
+def first_probabilities(videos: pa.Table) -> NDArray[np.float32]:
+    """Return the probability of the prediction of each video, NaN for an unscored one."""
+    lists = videos["top_probabilities"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+
+    first = np.full(len(lengths), np.nan, np.float32)
+    has_any = lengths > 0
+    first[has_any] = lists.flatten().to_numpy()[starts[has_any]]
+    return first
+
+
+def _to_predictions(videos: pa.Table) -> list[Prediction]:
+    return [Prediction(**video) for video in videos.to_pylist()]

@@ -1,0 +1,93 @@
+"""Write the report page of a finished test again: `python tools/report.py RESULT_DIR`.
+
+The page is RESULT_DIR/report.html, one file that needs nothing else. It shows frames of the videos
+with the most confident mistakes. Use --no-thumbnails if they must not leave your machines.
+
+Exit status: 0 the page is written, 1 the result is missing or damaged, 2 wrong usage.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _cli
+
+from slowfast.utils import plugins
+from slowfast.utils.text import printable
+
+if TYPE_CHECKING:
+    from slowfast.evaluation.report.content import Prediction
+    from slowfast.evaluation.report.thumbnails import Thumbnail
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page, print its path, and return the exit status."""
+    args = _make_parser().parse_args(arguments)
+    return _cli.run(lambda: _write(args))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _cli.make_parser(__doc__)
+    parser.add_argument(
+        "folder",
+        type=_cli.path,
+        metavar="RESULT_DIR",
+        help="OUTPUT_DIR of a test, or its folder test",
+    )
+    parser.add_argument(
+        "--no-thumbnails", action="store_true", help="write the page without frames of videos"
+    )
+    plugins.add_argument(parser)
+    return parser
+
+
+def _write(args: argparse.Namespace) -> int:
+    if not args.folder.is_dir():
+        raise _cli.UsageError(f"{args.folder}: there is no such directory")
+
+    from slowfast.evaluation.report.content import read_content
+    from slowfast.evaluation.report.page import write_report
+    from slowfast.evaluation.report.training_log import read_training
+    from slowfast.evaluation.result import find_result
+
+    folder = find_result(args.folder)
+    thumbnails = None
+    if not args.no_thumbnails:
+        mistakes = read_content(folder).mistakes
+        thumbnails = _read_thumbnails(folder / "config.yaml", mistakes, imports=args.imports)
+
+    training = read_training(folder.parent)
+    path = write_report(folder, training=training, thumbnails=thumbnails)
+    print(f"report: {printable(str(path))}")
+    return 0
+
+
+def _read_thumbnails(
+    config: Path, mistakes: Sequence["Prediction"], *, imports: Sequence[str]
+) -> list["Thumbnail"] | None:
+    """Return the thumbnails, or None with a warning if the config or the list is missing."""
+    if not mistakes:
+        return []
+
+    from slowfast.config import load_cfg
+    from slowfast.engine.report_thumbnails import build_thumbnails
+
+    try:
+        plugins.import_plugins(imports)
+        thumbnails = build_thumbnails(load_cfg(str(config)), mistakes)
+    except (ValueError, OSError) as error:
+        print(f"warning: no thumbnails: {printable(str(error))}", file=sys.stderr)
+        return None
+
+    missing = [thumbnail for thumbnail in thumbnails if not thumbnail.image]
+    if missing:
+        number = f"{len(missing)} of {len(thumbnails)}"
+        print(f"warning: no thumbnail of {number} videos: {missing[0].note}", file=sys.stderr)
+    return thumbnails
+
+
+if __name__ == "__main__":
+    sys.exit(main())
