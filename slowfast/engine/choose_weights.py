@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from slowfast.engine.run_checkpoints import checkpoint_to_test, is_resumable
+from slowfast.evaluation.stored_temperature import check_temperature_file
 from slowfast.models.zoo import find_weights
 from slowfast.utils.checkpoint_files import BEST_NAME
 
@@ -84,14 +85,21 @@ def find_problems(cfg: "CfgNode") -> list[str]:
 
     checkpoint = cfg.TEST.CHECKPOINT_FILE_PATH
     is_written_first = cfg.TRAIN.ENABLE and _belongs_to_run(checkpoint, cfg.OUTPUT_DIR)
+    if cfg.TEST.ENABLE and cfg.TEST.CALIBRATED and is_written_first:
+        problems.append(
+            "TEST.CALIBRATED is True, but the training writes the weights to test, and they have "
+            "no temperature yet. Set it to False, or TRAIN.ENABLE to False after tools/calibrate.py"
+        )
     if cfg.TEST.ENABLE and not is_written_first:
         try:
-            find_test_weights(
+            tested = find_test_weights(
                 checkpoint,
                 folder=cfg.MODEL.WEIGHTS_DIR,
                 output_dir=cfg.OUTPUT_DIR,
                 best=cfg.TEST.TEST_BEST,
             )
+            if cfg.TEST.CALIBRATED:
+                check_temperature_file(tested)
         except (OSError, ValueError) as error:
             problems.append(str(error))
     return problems
