@@ -210,6 +210,7 @@ def tiny_settings(motion_folder: Path, tmp_path: Path) -> Callable[..., list[str
             "TRAIN.REHEARSE": False,
             "TEST.BATCH_SIZE": 16,
             "TEST.NUM_ENSEMBLE_VIEWS": 2,
+            "TEST.REPORT": False,  # it takes a second
             "DATA.NUM_FRAMES": 4,
             "DATA.TRAIN_CROP_SIZE": 32,
             "DATA.TEST_CROP_SIZE": 32,

@@ -31,7 +31,7 @@ def format_table(jobs: Sequence[SubmittedJob], *, states: Sequence[str]) -> str:
 
 
 def _read_scores(output_dir: str) -> tuple[str, str, str]:
-    path = Path(output_dir, "test/result.json")
+    path = Path(output_dir, "test/metrics.json")
     result: dict[str, Any] = {}
     if path.exists():
         result = read_json(path, remedy="Test again to write it anew")

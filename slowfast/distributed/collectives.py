@@ -1,6 +1,7 @@
 """Collectives: rank, world size and device of this process, and reductions over all ranks."""
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -98,6 +99,18 @@ def from_main(item: Item) -> Item:
     items = [item]
     dist.broadcast_object_list(items, src=0)
     return items[0]
+
+
+def computed_by_main(compute: Callable[[], Item]) -> Item:
+    """Return in every process what a function returns in the main process, the only one to call it.
+
+    Args:
+        compute: Function without arguments. What it returns is pickled.
+    """
+    items = [compute() if is_main() else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(items, src=0)
+    return cast(Item, items[0])
 
 
 def gather_over_ranks(items: list[Item]) -> list[Item]:

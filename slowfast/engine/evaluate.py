@@ -1,62 +1,61 @@
-"""Multi-view evaluation: scoring all views of each video, for validation and for the test.
-
-Both take the same path. They differ in the views that their loaders ask for.
-"""
+"""Entry point of a test: from the config to the result in OUTPUT_DIR/test."""
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import (
     VideoLoader,
-    build_batch_sizes,
-    build_class_names,
     build_known_class_names,
     build_loader,
-    build_normalize,
 )
-from slowfast.datasets.normalization import Normalize
-from slowfast.datasets.records import Batch
 from slowfast.distributed.collectives import (
+    computed_by_main,
     device,
-    from_main,
     is_main,
-    largest_over_ranks,
+    rank,
     wait_for_all,
     world_size,
 )
 from slowfast.distributed.signals import phase
 from slowfast.engine.choose_weights import find_test_weights
-from slowfast.engine.losses import LOSSES
+from slowfast.engine.evaluator import Evaluator, build_evaluator, build_memory_remedy
 from slowfast.engine.memory import explained_out_of_memory
-from slowfast.engine.precision import amp_dtype, autocast, set_up_kernels
-from slowfast.engine.prefetch import batches_on_device
+from slowfast.engine.precision import dtype_name, set_up_kernels
+from slowfast.engine.report_thumbnails import build_thumbnails
 from slowfast.engine.run_folder import locked
-from slowfast.evaluation.metrics import Result, summarize
-from slowfast.evaluation.report import format_table, write_result
-from slowfast.evaluation.scores import PendingScores, ScoreTable
+from slowfast.engine.scoring_plan import ScoringPlan, build_result_record, plan_scoring
+from slowfast.engine.unreadable_videos import MAX_LOGGED, log_unscored
+from slowfast.evaluation.console_table import format_table
+from slowfast.evaluation.metrics import Metrics
+from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
+from slowfast.evaluation.predictions import SCORED, read_predictions
+from slowfast.evaluation.result import REPORT_NAME, read_metrics, write_result
+from slowfast.evaluation.result_record import ResultRecord
+from slowfast.evaluation.stored_temperature import read_temperature
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
-from slowfast.utils.files import remove_unfinished, write_file
-from slowfast.utils.progress import Progress, log_json_stats, log_to_file, start_logging
+from slowfast.utils.files import write_file
+from slowfast.utils.progress import log_json_stats, log_to_file, start_logging
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
 
-MAX_LOGGED = 10  # videos without scores in the log, result.json lists all of them
 
-
-def evaluate(cfg: CfgNode) -> Result:
+def evaluate(cfg: CfgNode) -> Metrics:
     """Test weights on all views of the test list, and write the result to OUTPUT_DIR/test.
 
-    It runs in every process of the job, and the processes share the videos. OUTPUT_DIR/test then
-    holds `scores.npz`, `result.json` (see `write_result`) and `config.yaml`. A video that cannot be
-    read has no scores and is never replaced. `result.json` lists it.
+    It runs in every process of the job, and the processes share the videos. The scores are written
+    as they come. If the test is killed, the next call continues it, also with another number of
+    processes. If OUTPUT_DIR/test holds another test, that one is set aside. A video that cannot be
+    read has no scores and is never replaced. See docs/evaluation.md for the files.
 
     Returns:
         The metrics, in every process.
@@ -71,187 +70,83 @@ def evaluate(cfg: CfgNode) -> Result:
     start_logging(is_main=is_main())
     set_up_kernels(tf32=cfg.TRAIN.TF32)
     folder = Path(cfg.OUTPUT_DIR, "test")
-    evaluator = build_evaluator(cfg)
-    outcome = _outcome_if_stopped(auto_resume=cfg.TRAIN.AUTO_RESUME) if cfg.TRAIN.ENABLE else ""
+    outcome = "the scores so far are saved. The same command continues the test"
+    if cfg.TRAIN.ENABLE and not cfg.TRAIN.AUTO_RESUME:
+        outcome += " with TRAIN.AUTO_RESUME True"
 
     with (
-        phase("the test", outcome=outcome, can_continue=cfg.TRAIN.ENABLE),
-        explained_out_of_memory(evaluator.memory_remedy),
+        phase("the test", outcome=outcome, can_continue=True),
+        explained_out_of_memory(build_memory_remedy(cfg)),
         locked(cfg.OUTPUT_DIR, purpose="test"),
     ):
         if is_main():
             log_to_file(Path(cfg.OUTPUT_DIR, "stdout.log"))
-            remove_unfinished(folder)
-
-        weights = from_main(_build_weights_path(cfg) if is_main() else "")
-        model = _build_tested_model(cfg, weights)
+        weights = computed_by_main(lambda: _build_weights_path(cfg))
         loader = build_loader(cfg, "test")
-        num_views = (
-            f"{count(cfg.TEST.NUM_ENSEMBLE_VIEWS, 'clip')} x "
-            f"{count(cfg.TEST.NUM_SPATIAL_CROPS, 'crop')}"
-        )
-        logger.info(
-            "testing %s on %s, %s, with %s",
-            weights,
-            count(len(loader.dataset), "video"),
-            num_views,
-            count(world_size(), "process"),
+        record = computed_by_main(lambda: build_result_record(cfg, loader, weights=weights))
+        fusion = cfg.DATA.ENSEMBLE_METHOD
+        temperature = computed_by_main(lambda: _build_temperature(cfg, record))
+        plan = computed_by_main(
+            lambda: plan_scoring(folder, record, fusion=fusion, temperature=temperature)
         )
 
-        table = evaluator.score(model, loader, title="test")
-        assert table is not None, "a signal stops a test at once"
-        result = summarize(table, loader.labels, loss_fn=LOSSES[cfg.MODEL.LOSS_FUNC])
-
-        if is_main():
-            write_result(folder, result, table=table, labels=loader.labels, weights=weights)
-            write_file(folder / "config.yaml", cfg.dump())
-            title = f"test, {num_views}"
-            logger.info("%s", format_table(result, build_class_names(cfg), title=title))
-            logger.info("scores and metrics: %s", folder)
-            _log_stats(result)
-        wait_for_all()
-        return result
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """Scores the videos of a loader with a model.
-
-    Args:
-        normalize: Function that turns the frames of a batch into the input of the model.
-        num_classes: Number of classes.
-        are_probabilities: Whether to sum softmax probabilities over the views instead of logits.
-        views_per_forward: Largest number of views in one forward pass.
-        amp: Autocast dtype, or None for float32.
-        prefetch: Whether to copy batches to the GPU while it computes.
-        log_period: Batches between two progress lines.
-        memory_remedy: Settings that help if memory runs out, for the message.
-    """
-
-    normalize: Normalize
-    num_classes: int
-    are_probabilities: bool
-    views_per_forward: int
-    amp: torch.dtype | None
-    prefetch: bool = True
-    log_period: int = 10
-    memory_remedy: str = ""
-
-    def score(
-        self,
-        model: nn.Module,
-        loader: VideoLoader,
-        *,
-        title: str,
-        is_interrupted: Callable[[], bool] = lambda: False,
-    ) -> ScoreTable | None:
-        """Return the combined scores of all videos of a loader, the same in every process.
-
-        Args:
-            model: Model on its device.
-            loader: Loader of a validation or a test.
-            title: First words of each progress line.
-            is_interrupted: Function that tells whether this process was asked to stop. It is called
-                before each batch.
-
-        Returns:
-            The table, or None if some process was asked to stop.
-
-        Raises:
-            OutOfMemoryError: If the device does not have enough memory.
-        """
-        table = ScoreTable(
-            len(loader.dataset),
-            num_views=loader.num_views,
-            num_classes=self.num_classes,
-            are_probabilities=self.are_probabilities,
-        )
-        batches = batches_on_device(loader, device()) if self.prefetch else loader
-        progress = Progress(batches, title, num_steps=len(loader), period=self.log_period)
-
-        was_training = model.training
-        model.eval()
-        with explained_out_of_memory(self.memory_remedy):
-            is_complete = self.score_batches(model, progress, table, is_interrupted=is_interrupted)
-        model.train(was_training)
-        if not is_complete:
-            return None
-
-        table.combine(video_name=lambda row: loader.dataset.annotations[row].name)
-        if is_main():
-            _log_unscored(table, title=title)
-        return table
-
-    @torch.inference_mode()
-    def score_batches(
-        self,
-        model: nn.Module,
-        batches: Progress[Batch],
-        table: ScoreTable,
-        *,
-        is_interrupted: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Add the scores of the batches of this process to a table.
-
-        The host adds the scores of one forward pass while the device computes the next one.
-
-        Args:
-            model: Model in evaluation mode.
-            batches: Batches of this process.
-            table: Table to add to.
-            is_interrupted: See `score`.
-
-        Returns:
-            Whether all batches of all processes are scored. It is False if one of them was asked
-            to stop.
-        """
-        is_stopped = False
-        pending: PendingScores | None = None
-        for batch in batches:
-            if is_stopped := is_interrupted():
-                break
-
-            for scores in self._forward(model, batch):
-                if pending is not None:
-                    pending.add_to(table)
-                pending = scores
-            table.add_unreadable(batch.unreadable)
-            if batches.line_is_due():
-                batches.write_line()
-
-        if pending is not None:
-            pending.add_to(table)
-        return not largest_over_ranks(float(is_stopped))
-
-    def _forward(self, model: nn.Module, batch: Batch) -> Iterable[PendingScores]:
-        """Run a model on a batch, with a limited number of views at a time."""
-        for start in range(0, len(batch.labels), self.views_per_forward):
-            views = slice(start, start + self.views_per_forward)
-            frames = batch.frames[views].to(device(), non_blocking=True)
-            with autocast(self.amp, device()):
-                scores = model(self.normalize(frames)).float()
-            if self.are_probabilities:
-                scores = scores.softmax(dim=1)
-            yield PendingScores(
-                scores, video=batch.video_indices[views], view=batch.view_indices[views]
+        if len(plan.groups):
+            loader.eval_sampler.select(plan.groups)
+            model = _build_tested_model(cfg, weights)
+            evaluator = build_evaluator(cfg)
+            facts = _score_test(evaluator, model, loader, record=record, plan=plan, folder=folder)
+        else:
+            facts = plan.facts
+        if is_main() and not plan.is_finished:
+            annotations = loader.dataset.annotations
+            write_result(
+                folder,
+                record,
+                names=annotations.names,
+                labels=annotations.labels,
+                fusion=fusion,
+                temperature=temperature,
+                facts=facts,
             )
+            write_file(folder / "config.yaml", cfg.dump())
+        if is_main() and cfg.TEST.REPORT and not (folder / REPORT_NAME).exists():
+            _build_report(cfg, folder, loader.dataset.annotations)
+        return computed_by_main(lambda: _report(folder, record, plan))
 
 
-def build_evaluator(cfg: CfgNode) -> Evaluator:
-    """Return the evaluator of a config."""
-    return Evaluator(
-        normalize=build_normalize(cfg),
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        are_probabilities=cfg.DATA.ENSEMBLE_METHOD == "probabilities",
-        views_per_forward=build_batch_sizes(cfg).views_per_forward,
-        amp=amp_dtype(cfg.TRAIN.AMP, device()),
-        prefetch=cfg.TRAIN.PREFETCH,
-        log_period=cfg.LOG_PERIOD,
-        memory_remedy=(
-            f"a smaller TEST.BATCH_SIZE (now {cfg.TEST.BATCH_SIZE}), or a GPU that no other "
-            "process uses"
-        ),
+def _score_test(
+    evaluator: Evaluator,
+    model: nn.Module,
+    loader: VideoLoader,
+    *,
+    record: ResultRecord,
+    plan: ScoringPlan,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write the missing scores of a test to a shard per process, and return facts about it."""
+    num_videos = sum(len(loader.eval_sampler.groups.videos(group)) for group in plan.groups)
+    logger.info(
+        "testing %s on %s, %s, with %s",
+        record.weights,
+        count(num_videos, "video"),
+        _describe_views(record),
+        count(world_size(), "process"),
     )
+
+    started_at = perf_counter()
+    with record.shards(folder).writer(start=plan.number, rank=rank()) as writer:
+        is_complete = evaluator.score(model, loader, title="test", take=writer.write)
+    assert is_complete, "a signal stops a test at once"
+    wait_for_all()
+
+    seconds = perf_counter() - started_at
+    return {
+        "device": _device_name(),
+        "dtype": dtype_name(evaluator.amp),
+        "num_processes": world_size(),
+        "seconds": seconds,
+        "videos_per_second": num_videos / seconds,
+    }
 
 
 def _build_weights_path(cfg: CfgNode) -> str:
@@ -260,6 +155,15 @@ def _build_weights_path(cfg: CfgNode) -> str:
         folder=cfg.MODEL.WEIGHTS_DIR,
         output_dir=cfg.OUTPUT_DIR,
         best=cfg.TEST.TEST_BEST,
+    )
+
+
+def _build_temperature(cfg: CfgNode, record: ResultRecord) -> float | None:
+    """Return the stored temperature of the weights, None unless it is asked for."""
+    if not cfg.TEST.CALIBRATED:
+        return None
+    return read_temperature(
+        record.weights, weights_sha256=record.identity["weights_sha256"], ema=cfg.TEST.EMA
     )
 
 
@@ -275,27 +179,57 @@ def _build_tested_model(cfg: CfgNode, weights: str) -> nn.Module:
     return model.to(device())
 
 
-def _outcome_if_stopped(*, auto_resume: bool) -> str:
-    """Return what remains if a signal stops the test of a finished training."""
-    resume = "" if auto_resume else " with TRAIN.AUTO_RESUME True"
-    return f"the training is saved. The same command{resume} tests again"
+def _build_report(cfg: CfgNode, folder: Path, annotations: Annotations) -> None:
+    """Write the report page of a test."""
+    from slowfast.evaluation.report.content import read_content
+    from slowfast.evaluation.report.page import write_report
+    from slowfast.evaluation.report.training_log import read_training
+
+    thumbnails = None
+    if cfg.TEST.THUMBNAILS:
+        mistakes = read_content(folder).mistakes
+        thumbnails = build_thumbnails(cfg, mistakes, annotations=annotations)
+    training = read_training(Path(cfg.OUTPUT_DIR))
+    write_report(folder, training=training, thumbnails=thumbnails)
 
 
-def _log_unscored(table: ScoreTable, *, title: str) -> None:
-    unscored = table.unscored
-    for video in unscored[:MAX_LOGGED]:
-        logger.warning("%s: not scored: %s", title, video.reason)
-    if len(unscored) > MAX_LOGGED:
-        logger.warning("%s: not scored: %d more", title, len(unscored) - MAX_LOGGED)
+def _report(folder: Path, record: ResultRecord, plan: ScoringPlan) -> Metrics:
+    """Log the result of a test, and return its metrics."""
+    metrics = Metrics.from_json(read_metrics(folder))
+    if plan.is_finished:
+        logger.info("%s: this test is finished. Delete the folder to test again", folder)
 
-
-def _log_stats(result: Result) -> None:
-    metrics = {
-        name: value for name, value in result._asdict().items() if not name.startswith("class_")
-    }
-    log_json_stats({"_type": "test", **metrics})
-    if result.num_nonfinite:
+    title = f"test, {_describe_views(record)}"
+    logger.info("%s", format_table(metrics, title=title))
+    _log_unscored(folder, metrics)
+    log_json_stats({"_type": "test", **_plain_metrics(metrics)})
+    if metrics.num_nonfinite:
         logger.error(
             "%s had non-finite scores: the weights or TRAIN.AMP do not suit this data",
-            count(result.num_nonfinite, "video"),
+            count(metrics.num_nonfinite, "video"),
         )
+    logger.info("scores, predictions and metrics: %s", folder)
+    if (folder / REPORT_NAME).exists():
+        logger.info("report: %s", folder / REPORT_NAME)
+    return metrics
+
+
+def _log_unscored(folder: Path, metrics: Metrics) -> None:
+    num_unscored = metrics.num_videos - metrics.num_scored
+    if not num_unscored:
+        return
+    predictions = read_predictions(folder / PREDICTIONS_NAME, columns=["status", "reason"])
+    reasons = predictions.filter(pc.not_equal(predictions["status"], SCORED))["reason"]
+    log_unscored("test", reasons.slice(0, MAX_LOGGED).to_pylist(), num_unscored=num_unscored)
+
+
+def _plain_metrics(metrics: Metrics) -> dict[str, float]:
+    return {name: value for name, value in vars(metrics).items() if isinstance(value, int | float)}
+
+
+def _describe_views(record: ResultRecord) -> str:
+    return f"{count(record.num_clips, 'clip')} x {count(record.num_crops, 'crop')}"
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if device().type == "cuda" else "CPU"

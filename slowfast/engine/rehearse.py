@@ -19,6 +19,7 @@ from slowfast.distributed.collectives import (
     device,
     is_main,
     largest_over_ranks,
+    rank,
     wait_for_all,
     world_size,
 )
@@ -26,11 +27,12 @@ from slowfast.engine.prefetch import on_device
 from slowfast.engine.run_folder import REHEARSAL_NAME
 from slowfast.engine.skipped_steps import FOLDER_NAME
 from slowfast.engine.state import TrainingState
+from slowfast.engine.tally import FUSION, Tally
 from slowfast.engine.time_estimate import VIEWS_PER_CLIP
 from slowfast.engine.training import Training
-from slowfast.evaluation.metrics import summarize
-from slowfast.evaluation.report import write_result
-from slowfast.evaluation.scores import ScoreTable
+from slowfast.evaluation.result import write_result
+from slowfast.evaluation.result_record import ResultRecord
+from slowfast.evaluation.view_scores import ViewScores
 from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint
 from slowfast.utils.cleanup import cleaned_up
 
@@ -152,33 +154,52 @@ def _rehearse_evaluation(training: Training, split: RehearsalSplit, *, folder: P
     num_videos = min(max(affordable, world_size()), largest)
 
     started_at = perf_counter()
-    table, loader = _score(training, split, num_videos=num_videos)
+    tally = _score(training, split, num_videos=num_videos, folder=folder / "few")
     seconds = perf_counter() - started_at
     training.estimate.set_view_seconds(seconds, num_views=num_videos * split.num_views)
-    if not table.is_scored.any() and num_videos < largest:
+    if not tally.counts.num_scored and num_videos < largest:
         # A few unreadable videos are no reason to stop.
-        table, loader = _score(training, split, num_videos=largest)
+        tally = _score(training, split, num_videos=largest, folder=folder / "more")
 
-    if table.nonfinite:
+    if tally.nonfinite:
         raise FloatingPointError(
             "a score is not finite in the rehearsal, before anything was trained: "
-            f"{table.nonfinite[0].reason}. Check the weights to start from, and set TRAIN.AMP off"
+            f"{tally.nonfinite[0].reason}. Check the weights to start from, and set TRAIN.AMP off"
         )
-    result = summarize(table, loader.labels, loss_fn=training.loss_fn)
-    if is_main():
-        write_result(folder, result, table=table, labels=loader.labels, weights="rehearsal")
+    tally.result()  # raises an error without any scores
 
 
-def _score(
-    training: Training, split: RehearsalSplit, *, num_videos: int
-) -> tuple[ScoreTable, VideoLoader]:
-    """Score some videos of a split, spread over its list."""
+def _score(training: Training, split: RehearsalSplit, *, num_videos: int, folder: Path) -> Tally:
+    """Score some videos of a split, spread over its list, and write the files of a test."""
     rows = np.linspace(0, len(split.annotations) - 1, num_videos).astype(np.int64)
     loader = split.build_loader(split.annotations.select(rows))
-    model = training.state.evaluated_model(use_ema=training.plan.use_ema)
-    table = training.evaluator.score(model, loader, title=f"rehearse {split.name}")
-    assert table is not None, "a signal stops a rehearsal at once"
-    return table, loader
+    annotations, sampler = loader.dataset.annotations, loader.eval_sampler
+    record = ResultRecord(
+        identity={"rehearsal": split.name},
+        class_names=list(training.class_names),
+        num_videos=len(annotations),
+        num_clips=sampler.num_clips,
+        num_crops=sampler.num_crops,
+        views_per_forward=sampler.groups.views_per_forward,
+        weights="rehearsal",
+        list_path="",
+    )
+    tally = training.new_tally(annotations)
+
+    with record.shards(folder).writer(start=1, rank=rank()) as writer:
+
+        def take(scores: ViewScores) -> None:
+            writer.write(scores)
+            tally.add(scores)
+
+        model = training.state.evaluated_model(use_ema=training.plan.use_ema)
+        training.evaluator.score(model, loader, title=f"rehearse {split.name}", take=take)
+
+    tally.combine()
+    if is_main() and tally.counts.num_scored:
+        names, labels = annotations.names, annotations.labels
+        write_result(folder, record, names=names, labels=labels, fusion=FUSION)
+    return tally
 
 
 def _affordable_clips(training: Training) -> float:

@@ -24,7 +24,8 @@ _OUTPUTS = {
     "checkpoints": "checkpoint_epoch_*.pyth",
     BEST_NAME: "",
     validations.FILE_NAME: "",
-    "test": "result.json",
+    validations.METRICS_NAME: "",
+    "test": "test.json",
     skipped_steps.FOLDER_NAME: "*epoch_*",
     "tensorboard": "events.out.tfevents.*",
 }

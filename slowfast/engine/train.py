@@ -7,13 +7,19 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from slowfast.datasets.build import VideoLoader, build_annotations, build_batch_sizes, build_loader
+from slowfast.datasets.build import (
+    VideoLoader,
+    build_annotations,
+    build_batch_sizes,
+    build_class_names,
+    build_loader,
+)
 from slowfast.distributed.collectives import device, from_main, is_main, world_size
 from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.signals import StopRequest, phase
 from slowfast.engine.build import build_lr_schedule, build_train_step
 from slowfast.engine.checkpoints import CheckpointSaver, Retention, check_disk
-from slowfast.engine.evaluate import build_evaluator
+from slowfast.engine.evaluator import build_evaluator
 from slowfast.engine.losses import LOSSES
 from slowfast.engine.memory import explained_out_of_memory
 from slowfast.engine.precision import amp_dtype, dtype_name, set_up_kernels
@@ -122,6 +128,7 @@ def build_training(cfg: CfgNode, lock: FolderLock | None) -> tuple[Training, boo
         train_loader=train_loader,
         val_loader=val_loader,
         evaluator=build_evaluator(cfg),
+        class_names=build_class_names(cfg),
         checkpoints=_build_checkpoint_saver(cfg, state, lock, is_resumed=is_resumed),
         validations=validations,
         estimate=_build_estimate(cfg, train_loader, num_val_videos=len(val_loader.dataset)),

@@ -1,8 +1,9 @@
 """Log of a training: progress lines, JSON records and TensorBoard curves."""
 
 import logging
+from collections.abc import Sequence
 
-from slowfast.datasets.records import Batch
+from slowfast.datasets.records import Batch, UnreadableVideo
 from slowfast.distributed.collectives import (
     device,
     is_main,
@@ -12,7 +13,8 @@ from slowfast.distributed.collectives import (
 from slowfast.engine.memory import peak_memory, peak_reserved
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import StepResult
-from slowfast.evaluation.metrics import Result
+from slowfast.engine.tally import ValidationResult
+from slowfast.engine.unreadable_videos import log_unscored
 from slowfast.utils.progress import Progress, log_json_stats
 from slowfast.visualization.tensorboard import ScalarWriter
 
@@ -64,23 +66,38 @@ class TrainLog:
         }
         self._writer.write(curves, step=state.epoch * progress.num_steps + record["step"])
 
-    def log_validation(self, epoch: int, result: Result, *, seconds: float) -> None:
+    def log_validation(
+        self,
+        epoch: int,
+        result: ValidationResult,
+        *,
+        unscored: Sequence[UnreadableVideo],
+        seconds: float,
+    ) -> None:
         """Log the result of a validation after a number of finished epochs."""
+        metrics = result.metrics
         logger.info(
-            "validation after epoch %d: top-1 %.2f  top-5 %.2f  loss %.4f  (scored %d/%d, %.1fs)",
+            "validation after epoch %d: top-1 %.2f  top-5 %.2f  loss %.4f  "
+            "mean class accuracy %.2f  (scored %d/%d, %.1fs)",
             epoch,
-            result.top1,
-            result.top5,
+            metrics.top1,
+            metrics.top5,
             result.loss,
-            result.num_scored,
-            result.num_videos,
+            metrics.mean_class_accuracy,
+            metrics.num_scored,
+            metrics.num_videos,
             seconds,
         )
-        if is_main():
-            metrics = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-            log_json_stats({"_type": "val_epoch", "epoch": epoch, **metrics})
-            curves = {f"val/{name}": value for name, value in metrics.items()}
-            self._writer.write(curves, step=epoch)
+        if not is_main():
+            return
+        reasons = [video.reason for video in unscored]
+        log_unscored(f"validate epoch {epoch}", reasons, num_unscored=len(reasons))
+
+        recalls = {entry.name: entry.recall for entry in metrics.classes}
+        stats = {**result.headline(), "class_top1": list(recalls.values())}
+        log_json_stats({"_type": "val_epoch", "epoch": epoch, **stats})
+        curves = {f"val/{name}": value for name, value in result.headline().items()}
+        self._writer.write(curves, step=epoch)
 
     def close(self) -> None:
         """Close the TensorBoard files."""

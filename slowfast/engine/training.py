@@ -1,13 +1,14 @@
 """The training loop."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
 
 from torch import Tensor
 
+from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import VideoLoader
 from slowfast.datasets.records import Batch
 from slowfast.distributed.collectives import (
@@ -19,16 +20,15 @@ from slowfast.distributed.collectives import (
 from slowfast.distributed.signals import StopRequest
 from slowfast.engine.batch_norm import recompute_statistics
 from slowfast.engine.checkpoints import CheckpointSaver
-from slowfast.engine.evaluate import Evaluator
+from slowfast.engine.evaluator import Evaluator
 from slowfast.engine.lr_schedule import LrSchedule
 from slowfast.engine.prefetch import on_device
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import TrainStep
+from slowfast.engine.tally import Tally
 from slowfast.engine.time_estimate import TimeEstimate
 from slowfast.engine.train_log import TrainLog
 from slowfast.engine.validations import Validations
-from slowfast.evaluation.metrics import summarize
-from slowfast.evaluation.scores import ScoreTable
 from slowfast.utils.progress import Progress
 from slowfast.utils.text import count
 
@@ -82,10 +82,11 @@ class Training:
     state: TrainingState
     train_step: TrainStep
     lr_schedule: LrSchedule
-    loss_fn: Callable[[Tensor, Tensor], Tensor]
+    loss_fn: Callable[..., Tensor]
     train_loader: VideoLoader
     val_loader: VideoLoader
     evaluator: Evaluator
+    class_names: Sequence[str]
     checkpoints: CheckpointSaver
     validations: Validations
     estimate: TimeEstimate
@@ -191,33 +192,48 @@ class Training:
         num_videos = len(self.val_loader.dataset)
         logger.info("validating after epoch %d on %s", state.epoch, count(num_videos, "video"))
         started_at = perf_counter()
-        table = self.evaluator.score(
+        tally = self.new_tally(self.val_loader.dataset.annotations)
+        is_complete = self.evaluator.score(
             state.evaluated_model(use_ema=self.plan.use_ema),
             self.val_loader,
             title=f"validate epoch {state.epoch}",
+            take=tally.add,
             is_interrupted=lambda: self.stop_request.is_requested,
         )
-        if table is None:
+        if not is_complete:
             raise StoppedBySignal
-        self.check_finite(table)
+        tally.combine()
+        self.check_finite(tally)
 
-        result = summarize(table, self.val_loader.labels, loss_fn=self.loss_fn)
-        self.log.log_validation(state.epoch, result, seconds=perf_counter() - started_at)
-        metrics = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-        record = {"epoch": state.epoch, **metrics}
+        result = tally.result()
+        self.log.log_validation(
+            state.epoch, result, unscored=tally.unscored, seconds=perf_counter() - started_at
+        )
+        record = {"epoch": state.epoch, **result.headline()}
         is_best = self.validations.is_best(record)
         if is_best:
             self.checkpoints.save_best(state, validation=record)
         self.validations.add(record, is_best=is_best)
+        self.validations.write_metrics(result.metrics, epoch=state.epoch)
 
-    def check_finite(self, table: ScoreTable) -> None:
+    def new_tally(self, annotations: Annotations) -> Tally:
+        """Return the tally of a validation of some videos that has not begun."""
+        return Tally(
+            self.class_names,
+            annotations.labels,
+            video_name=lambda row: annotations[row].name,
+            loss_fn=self.loss_fn,
+        )
+
+    def check_finite(self, tally: Tally) -> None:
         """Save a checkpoint and raise an error if scores of a validation are not finite."""
-        if not table.nonfinite:
+        if not tally.nonfinite:
             return
         self.checkpoints.save(self.state)
         raise FloatingPointError(
-            f"validation after epoch {self.state.epoch}: {count(len(table.nonfinite), 'video')} of "
-            f"{len(table.scores)} have non-finite scores. First: {table.nonfinite[0].reason}. The "
+            f"validation after epoch {self.state.epoch}: {count(len(tally.nonfinite), 'video')} of "
+            f"{len(self.val_loader.dataset)} have non-finite scores. First: "
+            f"{tally.nonfinite[0].reason}. The "
             "checkpoint is saved, and best.pyth is not written from it. Set TRAIN.AMP off, or "
             "delete the newest checkpoints and resume with a lower SOLVER.BASE_LR, either with "
             "TRAIN.RESUME_WITH_CHANGES True"

@@ -1,4 +1,4 @@
-"""Unreadable training videos: each is logged once, all are counted, and there is a limit."""
+"""Unreadable videos: training counts them up to a limit, and evaluation names the first ones."""
 
 import logging
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from slowfast.datasets.records import DecodeError, UnreadableVideo
 from slowfast.distributed.collectives import gather_over_ranks, is_main
 
 logger = logging.getLogger(__name__)
+
+MAX_LOGGED = 10  # videos without scores in the log, predictions.parquet lists all of them
 
 
 class UnreadableVideos:
@@ -53,3 +55,11 @@ class UnreadableVideos:
                 f"{found[-1].reason}. Find the unreadable videos with tools/check_data.py and "
                 "leave them out with DATA.MANIFEST"
             )
+
+
+def log_unscored(title: str, reasons: Sequence[str], *, num_unscored: int) -> None:
+    """Log the reasons of the first videos without scores, and how many others there are."""
+    for reason in reasons[:MAX_LOGGED]:
+        logger.warning("%s: not scored: %s", title, reason)
+    if num_unscored > MAX_LOGGED:
+        logger.warning("%s: not scored: %d more", title, num_unscored - MAX_LOGGED)

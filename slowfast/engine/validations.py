@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.distributed.collectives import is_main
+from slowfast.evaluation.metrics import Metrics
 from slowfast.utils.files import read_json, write_json
 from slowfast.utils.provenance import provenance
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "validation.json"
+METRICS_NAME = "validation_metrics.json"  # of the last validation, with its confusion matrix
 
 
 class Validations:
     """Validation records of a run, and which of them is the best.
 
-    A record has the keys epoch (finished epochs), top1, top5 (both in percent) and loss.
+    A record has the keys epoch (finished epochs), top1, top5, mean_class_accuracy (in percent) and
+    loss.
 
     Args:
         output_dir: Directory of the run.
@@ -56,6 +59,12 @@ class Validations:
         if is_best:
             self._best = record
         self.write()
+
+    def write_metrics(self, metrics: Metrics, *, epoch: int) -> None:
+        """Write all metrics of a validation in the main process, in place of those before."""
+        if is_main():
+            content = {"run_id": self._run_id, "epoch": epoch, **metrics.as_json()}
+            write_json(self._path.with_name(METRICS_NAME), content)
 
     def write(self) -> None:
         """Write the records to the file in the main process."""

@@ -1,6 +1,5 @@
 """Unreadable videos: replaced in training, never in evaluation, named once, counted and limited."""
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -8,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +16,7 @@ from slowfast.datasets.decode import DecodeError, FrameFolder, TruncatedError, V
 from slowfast.datasets.records import Batch, Video
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
+from slowfast.evaluation.result import open_result
 from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint
 from slowfast.utils.checkpoint_files import list_checkpoints
@@ -187,10 +186,66 @@ def test_a_test_lists_what_it_could_not_score(
     result = evaluate(cfg)
     assert (result.num_scored, result.num_videos) == (15, 20)
     assert result.top1_listed == pytest.approx(result.top1 * 15 / 20)
-    written = json.loads(Path(cfg.OUTPUT_DIR, "test/result.json").read_text())
-    assert [entry["video"] for entry in written["unscored"]] == sorted(broken_rows)
-    with np.load(Path(cfg.OUTPUT_DIR, "test/scores.npz")) as arrays:
-        assert np.flatnonzero(~arrays["is_scored"]).tolist() == sorted(broken_rows)
+    written = open_result(Path(cfg.OUTPUT_DIR))
+    assert written.metrics["num_unreadable"] == 5
+    predictions = written.predictions("row", "status", "reason").to_pylist()
+    unscored = {row["row"]: row["reason"] for row in predictions if row["status"] == "unreadable"}
+    assert unscored.keys() == broken_rows.keys()
+
+
+def test_four_broken_of_twenty_are_counted_everywhere(
+    unreadable_cfg: Callable[..., CfgNode],
+    broken_rows: Reasons,
+    broken_folder: Path,
+    serve: Callable[..., list[int]],
+    tmp_path: Path,
+) -> None:
+    lines = (broken_folder / "test.csv").read_text().splitlines()
+    repaired, *broken = sorted(broken_rows)
+    readable = next(row for row in range(20) if row not in broken_rows)
+    lines[repaired] = lines[readable]
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "test.csv").write_text("\n".join(lines))
+
+    cfg = unreadable_cfg(
+        DATA__PATH_TO_DATA_DIR=lists,
+        TEST__CHECKPOINT_FILE_PATH=save_random_weights(unreadable_cfg(), tmp_path / "w.pyth"),
+        TRAIN__ENABLE=False,
+        TEST__REPORT=True,
+        NUM_GPUS=2,
+        DIST_BACKEND="gloo",
+    )
+    statuses, output = run_net(serve, cfg)
+    assert statuses == [3, 3], output
+    assert "scored 16/20" in output
+    assert output.count("test: not scored: ") == 4
+
+    result = open_result(Path(cfg.OUTPUT_DIR))
+    counts = {name: result.metrics[f"num_{name}"] for name in ("videos", "scored", "unreadable")}
+    assert counts == {"videos": 20, "scored": 16, "unreadable": 4}
+    assert result.metrics["top1_listed"] == pytest.approx(result.metrics["top1"] * 16 / 20)
+    assert sum(entry["support"] for entry in result.metrics["classes"]) == 16
+    assert sum(entry["listed"] for entry in result.metrics["classes"]) == 20
+    assert sum(result.metrics["confusion"]["counts"]) == 16
+    assert sum(entry["count"] for entry in result.metrics["reliability"]) == 16
+
+    reasons = {}
+    for row in result.predictions().to_pylist():
+        is_scored = row["status"] == "scored"
+        assert (row["prediction"] is None, row["top_labels"] is None) == (not is_scored,) * 2
+        if not is_scored:
+            assert (row["status"], row["num_views"]) == ("unreadable", 0)
+            reasons[row["row"]] = row["reason"]
+    assert sorted(reasons) == broken
+    shards = result.record.shards(result.folder)
+    assert reasons == {
+        row: reason for scores in shards.read() for row, reason in scores.unreadable.items()
+    }
+
+    page = (result.folder / "report.html").read_text()
+    assert "16 of 20 listed videos are scored" in page
+    assert "4 videos without scores: 4 unreadable, 0 with non-finite scores" in page
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -114,6 +114,6 @@ def test_the_page_trains_and_tests_from_published_weights(
     assert printed.count("test, 5 clips x 3 crops") == 2
     assert printed.count("test, 1 clip x 1 crop") == 1
 
-    result = json.loads((work_folder / "output/mine/test/result.json").read_text())
+    result = json.loads((work_folder / "output/mine/test/metrics.json").read_text())
     assert result["weights"] == "output/mine/best.pyth"
     assert result["num_scored"] == 4

@@ -7,6 +7,7 @@ import numpy as np
 import simplejson
 
 from slowfast.config import CfgNode
+from slowfast.evaluation.result import open_result
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path, list_checkpoints
 
@@ -29,7 +30,8 @@ def json_records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in records if record["_type"] == kind]
 
 
-def read_scores(folder: Path) -> np.ndarray:
-    """Return the scores of the last test of a run, shape (N, K)."""
-    with np.load(folder / "test/scores.npz") as arrays:  # allow_pickle is off
-        return arrays["scores"]
+def read_logits(folder: Path) -> np.ndarray:
+    """Return the logits of all views of the last test of a run, shape (N, V, K)."""
+    result = open_result(folder)
+    records = result.record.shards(result.folder).read()
+    return np.concatenate([scores.logits for scores in records])

@@ -6,7 +6,7 @@ phase), output and errors (paths), largest_file (bytes or 0), environment (objec
 signal or ""). It answers with the exit statuses of the processes, as `Popen.returncode` has them.
 
 A phase is observed and never guessed: start, rehearsal, training, estimate, validation, saving,
-test.
+test. "N bytes of scores" is the moment at which the shards of a test have that size.
 """
 
 import json
@@ -116,6 +116,10 @@ def wait_for_moment(when: float | str, folder: Path, child: int) -> bool:
     while not has_ended(child):
         if when == "start" and listens(child):
             return True
+        if str(when).endswith(" bytes of scores"):
+            shards = folder.glob("test/scores/*")
+            if sum(path.stat().st_size for path in shards) >= int(str(when).split()[0]):
+                return True
         if when == "saving" and {*folder.glob("checkpoints/*.unfinished")} - left_before:
             return True
         left_before &= {*folder.glob("checkpoints/*.unfinished")}

@@ -32,7 +32,7 @@ def test_checkpoints_of_other_runs_are_left_alone(start: Start, finish: Finish) 
     assert status == 0
     assert "ignoring 1 checkpoint of other runs" in printed
     assert foreign.exists()
-    result = simplejson.loads((run / "test/result.json").read_text())
+    result = simplejson.loads((run / "test/metrics.json").read_text())
     assert result["weights"].endswith("epoch_00003.pyth")
 
 

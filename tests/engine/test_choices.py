@@ -152,7 +152,7 @@ def test_every_choice_of_the_test_gives_a_result(
     )
     result = evaluate(cfg)
     assert result.num_scored == 24
-    assert np.isfinite(result.loss)
+    assert np.isfinite(result.nll)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from slowfast.models.uniformer import UniFormer
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
 from tests.engine.equal_runs import assert_equal
-from tests.engine.outputs import final_state, read_scores
+from tests.engine.outputs import final_state, read_logits
 from tests.engine.small_step import TINY, RecordedOperations
 
 TinyCfg = Callable[..., CfgNode]
@@ -108,7 +108,7 @@ def test_the_ema_is_tested_unless_that_is_off(tiny_cfg: TinyCfg, tmp_path: Path)
         }
         for name, settings in ways.items():
             evaluate(tiny_cfg(**settings))
-            scores[key, name] = read_scores(Path(cfg.OUTPUT_DIR))
+            scores[key, name] = read_logits(Path(cfg.OUTPUT_DIR))
         np.testing.assert_array_equal(scores[key, "alone"], scores[key, "in a checkpoint"])
     assert not np.array_equal(scores["ema_state", "alone"], scores["model_state", "alone"])
 

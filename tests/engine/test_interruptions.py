@@ -22,7 +22,7 @@ import pytest
 from slowfast.distributed.signals import CTRL_C_STATUS, INTERRUPTED_STATUS, ONE_REQUEST_SECONDS
 from slowfast.utils.checkpoint_files import newest_checkpoint
 from tests.engine.equal_runs import assert_equal_ends
-from tests.engine.outputs import read_scores
+from tests.engine.outputs import read_logits
 
 Serve = Callable[..., list[int]]
 Arguments = Callable[..., list[str]]
@@ -140,7 +140,7 @@ def test_a_run_that_is_hit_in_every_phase_ends_bit_equal(
     wait_until_gone(output, seconds=30)  # Workers look for a killed parent every few seconds.
     assert_equal_ends(quiet, hit)
     assert files_in(quiet) == files_in(hit)
-    assert np.array_equal(read_scores(quiet), read_scores(hit))
+    assert np.array_equal(read_logits(quiet), read_logits(hit))
 
 
 def unexpected_tracebacks(printed: str) -> list[str]:
@@ -179,20 +179,22 @@ def files_in(folder: Path) -> list[Path]:
             "test",
             "SIGINT",
             75,
-            "stopped by SIGINT during the test: the training is saved. "
-            "The same command tests again",
+            "stopped by SIGINT during the test: the scores so far are saved. "
+            "The same command continues the test",
         ),
         (
             "test alone",
             "SIGINT",
-            130,
-            "stopped by SIGINT during the test: nothing to save. Run the same command again",
+            75,
+            "stopped by SIGINT during the test: the scores so far are saved. "
+            "The same command continues the test",
         ),
         (
             "test alone",
             "SIGHUP",
             75,
-            "stopped by SIGHUP during the test: nothing to save. Run the same command again",
+            "stopped by SIGHUP during the test: the scores so far are saved. "
+            "The same command continues the test",
         ),
     ],
 )

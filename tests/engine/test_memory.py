@@ -103,9 +103,9 @@ def test_reserved_memory_is_shown_beside_allocated_memory(
     [
         ("build", {}, "TRAIN.BATCH_SIZE (now 8"),
         ("train", {}, "TRAIN.BATCH_SIZE (now 8"),
-        ("eval", {}, "TEST.BATCH_SIZE (now 32)"),
-        ("build", {"TRAIN__ENABLE": False}, "TEST.BATCH_SIZE (now 32)"),
-        ("eval", {"TRAIN__ENABLE": False}, "TEST.BATCH_SIZE (now 32)"),
+        ("eval", {}, "TEST.VIEWS_PER_FORWARD (now 32)"),
+        ("build", {"TRAIN__ENABLE": False}, "TEST.VIEWS_PER_FORWARD (now 32)"),
+        ("eval", {"TRAIN__ENABLE": False}, "TEST.VIEWS_PER_FORWARD (now 32)"),
     ],
 )
 def test_running_out_of_memory_is_explained_in_every_phase(
@@ -134,7 +134,7 @@ def test_running_out_of_memory_is_explained_in_every_phase(
         MODEL__MODEL_NAME="hungry",
         TRAIN__REHEARSE=True,
         TRAIN__BATCH_SIZE=8,
-        TEST__BATCH_SIZE=32,
+        TEST__VIEWS_PER_FORWARD=32,
         **settings,
     )
     if cfg.TRAIN.ENABLE:

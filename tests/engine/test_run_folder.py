@@ -36,7 +36,7 @@ def test_a_new_run_sets_the_old_one_aside(start: Start, finish: Finish) -> None:
 
     # The new run keeps, finds and tests its own checkpoints, although the old run has higher ones.
     assert epochs_in(run) == [2, 1]
-    result = simplejson.loads((run / "test/result.json").read_text())
+    result = simplejson.loads((run / "test/metrics.json").read_text())
     assert result["weights"].endswith("run/checkpoints/checkpoint_epoch_00002.pyth")
     [old] = (run / "previous_runs").iterdir()
     assert epochs_in(old) == [3, 2, 1]
@@ -146,11 +146,11 @@ def test_folders_of_a_user_are_never_moved(start: Start, tmp_path: Path) -> None
 
 def test_set_aside_names_a_folder_for_files_of_no_known_run(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
-    (tmp_path / "test/result.json").write_text("{}")
+    (tmp_path / "test/test.json").write_text("{}")
     (tmp_path / "mine.txt").touch()
     folder = set_aside(str(tmp_path))
     assert folder.name.startswith("unknown-")
-    assert (folder / "test/result.json").exists()
+    assert (folder / "test/test.json").exists()
     assert (tmp_path / "mine.txt").exists()
 
 

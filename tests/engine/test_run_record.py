@@ -59,7 +59,7 @@ def test_results_and_records_tell_which_code_ran(
     status, printed = start(TEST__ENABLE=True)
     assert status == 0
     assert f" in {repository}/slowfast; python " in printed.splitlines()[0]
-    result = simplejson.loads((tmp_path / "run/test/result.json").read_text())
+    result = simplejson.loads((tmp_path / "run/test/metrics.json").read_text())
     assert result["run_by"]["path"] == f"{repository}/slowfast"
     record = simplejson.loads((tmp_path / "run/run.json").read_text())
     assert record["starts"][0]["path"] == f"{repository}/slowfast"

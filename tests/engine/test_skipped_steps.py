@@ -34,6 +34,7 @@ def test_both_processes_skip_a_step_that_is_nan_in_one(
     serve: Serve, faulty_arguments: Arguments, tmp_path: Path
 ) -> None:
     command = faulty_arguments(num_processes=2, rank=1, first=3, last=3)
+    command += ["TEST.VIEWS_PER_FORWARD", "8"]  # so that both processes validate
     assert serve(command, num_processes=2) == [0, 0]
 
     # Each process wrote a checksum of its weights during the last validation.

@@ -12,6 +12,7 @@ from slowfast.engine.build import build_state
 from slowfast.engine.checkpoints import CheckpointSaver, Retention
 from slowfast.engine.run_checkpoints import best_validation
 from slowfast.engine.validations import Validations, read_validations
+from slowfast.evaluation.result import open_result
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import newest_checkpoint
 from tests.engine.outputs import epochs_in
@@ -59,9 +60,12 @@ def test_a_non_finite_score_is_never_counted(
 
     text = "TRAIN.ENABLE False TEST.ENABLE True TEST.ALLOW_UNSCORED True"
     assert serve([*command, *text.split()], num_processes=1, output=output) == [3]
-    result = simplejson.loads((tmp_path / "run/test/result.json").read_text())
-    assert result["num_nonfinite"] == len(result["unscored"]) == 24 - result["num_scored"] > 0
-    assert result["unscored"][0]["reason"].endswith(": its scores are not finite")
+    result = simplejson.loads((tmp_path / "run/test/metrics.json").read_text())
+    assert result["num_nonfinite"] == 24 - result["num_scored"] > 0
+    predictions = open_result(tmp_path / "run").predictions("status", "reason").to_pylist()
+    reasons = [row["reason"] for row in predictions if row["status"] == "nonfinite"]
+    assert len(reasons) == result["num_nonfinite"]
+    assert reasons[0].endswith(": its scores are not finite")
 
 
 def test_an_empty_or_lost_validation_record_does_not_stop_a_run(

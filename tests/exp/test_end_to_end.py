@@ -9,8 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from slowfast.evaluation.result import open_result
 from slowfast.models.zoo import published
 from slowfast.utils.text import count
+from tests.engine.outputs import read_logits
 from tests.exp.experiments import TABLE
 from tests.exp.small_run import SmallRun
 
@@ -21,9 +23,9 @@ SAMPLE = (("uniformer_s8x8_k400", False), ("uniformer_s16x4_hmdb51_prek400", Tru
 
 
 def read_scores(output: Path) -> NDArray[np.float32]:
-    arrays = np.load(output / "test/scores.npz")
-    assert arrays["is_scored"].tolist() == [True] * 4
-    return arrays["scores"]
+    result = open_result(output)
+    assert result.metrics["num_scored"] == 4
+    return read_logits(output)
 
 
 def check_training(run: SmallRun, *, names_weights: bool) -> Path:

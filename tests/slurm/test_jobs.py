@@ -66,7 +66,7 @@ def test_an_array_of_seeds_ends_in_one_table(
     assert [line.split()[0] for line in table[1:3]] == ["RNG_SEED=0", "RNG_SEED=1"]
     assert [line.split()[2:4] for line in table[1:3]] == [["COMPLETED", "1"]] * 2
     assert [line.split()[-1] for line in table[1:3]] == ["8/8", "8/8"]
-    assert (run / "RNG_SEED=1/test/result.json").exists()
+    assert (run / "RNG_SEED=1/test/metrics.json").exists()
     assert losses_in(run / "RNG_SEED=0") != losses_in(run / "RNG_SEED=1")
 
 

@@ -49,7 +49,8 @@ def quickstart(repository: Path, tiny_settings: Callable[..., list[str]]) -> Qui
 def test_training_and_testing_in_one_command_with_two_processes(
     quickstart: Quickstart, repository: Path, tmp_path: Path
 ) -> None:
-    arguments = quickstart(NUM_GPUS=2, DIST_BACKEND="gloo", DATA_LOADER__NUM_WORKERS=1)
+    settings = {"NUM_GPUS": 2, "DIST_BACKEND": "gloo", "DATA_LOADER__NUM_WORKERS": 1}
+    arguments = quickstart(**settings, TEST__REPORT=True)
     command = [sys.executable, str(repository / "tools/run_net.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -69,11 +70,16 @@ def test_training_and_testing_in_one_command_with_two_processes(
         "run.json",
         "stdout.log",
         "validation.json",
+        "validation_metrics.json",
         "checkpoints/checkpoint_epoch_00001.pyth",
         "checkpoints/checkpoint_epoch_00002.pyth",
         "test/config.yaml",
-        "test/result.json",
-        "test/scores.npz",
+        "test/metrics.json",
+        "test/predictions.parquet",
+        "test/report.html",
+        "test/scores/start_00001_rank_00000.arrows",
+        "test/scores/start_00001_rank_00001.arrows",
+        "test/test.json",
     }
 
 

@@ -241,7 +241,7 @@ def test_the_table_finds_the_newest_submission(
 def test_a_damaged_result_is_named_with_the_remedy(
     submit: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    result = tmp_path / "run/test/result.json"
+    result = tmp_path / "run/test/metrics.json"
     result.parent.mkdir(parents=True)
     result.write_text("{")
     write_jobs([SubmittedJob("7", "", str(tmp_path / "run"), 1, str(tmp_path))])
@@ -282,7 +282,7 @@ def test_debug_runs_in_this_process(
     quickstart += tiny_settings(SOLVER__MAX_EPOCH=1)
     assert submit("--cluster", "debug", *quickstart) == 0
     assert "all classes" in capfd.readouterr().out
-    assert (tmp_path / "run/test/result.json").exists()
+    assert (tmp_path / "run/test/metrics.json").exists()
 
     broken = ["MODEL.MODEL_NAME", "Uniformer", "DATA.PATH_PREFIX", "/none"]
     broken += ["OUTPUT_DIR", str(tmp_path / "other")]
