@@ -9,7 +9,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slowfast", "slowfast.*"]),
-    package_data={"slowfast.utils": ["class_tables/*.txt"], "slowfast.models": ["zoo.yaml"]},
+    package_data={
+        "slowfast.utils": ["class_tables/*.txt"],
+        "slowfast.models": ["zoo.yaml"],
+        "slowfast.evaluation": ["compare_template.html"],
+        "slowfast.evaluation.report": ["template.html", "page.css", "page.js"],
+    },
     install_requires=[
         "torch>=2.14.1",
         "torchvision>=0.29.1",
@@ -28,11 +33,17 @@ setup(
         "tensorboard>=2.14",
         "tqdm>=4.66",
         "submitit>=1.5.4",
+        "Jinja2>=3.1.2",
+        "matplotlib>=3.8",
     ],
     extras_require={
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",
+            "scipy>=1.15",
+            "scikit-learn>=1.5",
+            "torchmetrics>=1.4",
+            "selenium>=4.20",
             "ruff>=0.6",
             "mypy>=1.11",
             "types-simplejson",
