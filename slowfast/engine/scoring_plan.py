@@ -164,5 +164,5 @@ def _read_written(folder: Path) -> dict[str, Any]:
     try:
         return read_content(folder).metrics
     except (ValueError, OSError) as error:
-        logger.warning("%s: it is written anew", str(error).rpartition(". ")[0])
+        logger.warning("%s. It is written anew", str(error).rpartition(". ")[0])
         return {}
