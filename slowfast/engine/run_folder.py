@@ -11,6 +11,7 @@ from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job import current_job
 from slowfast.engine import run_record, skipped_steps, validations
 from slowfast.engine.run_record import NO_JOB, RunRecord, new_run_id, read_record, write_record
+from slowfast.evaluation import result_record
 from slowfast.utils.checkpoint_files import BEST_NAME
 from slowfast.utils.cleanup import cleaned_up
 from slowfast.utils.files import remove_unfinished
@@ -25,7 +26,8 @@ _OUTPUTS = {
     BEST_NAME: "",
     validations.FILE_NAME: "",
     validations.METRICS_NAME: "",
-    "test": "test.json",
+    "test": result_record.FILE_NAME,
+    result_record.ASIDE_NAME: f"[0-9][0-9][0-9]/{result_record.FILE_NAME}",
     skipped_steps.FOLDER_NAME: "*epoch_*",
     "tensorboard": "events.out.tfevents.*",
 }

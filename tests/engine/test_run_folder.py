@@ -147,10 +147,13 @@ def test_folders_of_a_user_are_never_moved(start: Start, tmp_path: Path) -> None
 def test_set_aside_names_a_folder_for_files_of_no_known_run(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test/test.json").write_text("{}")
+    (tmp_path / "previous_tests/001").mkdir(parents=True)
+    (tmp_path / "previous_tests/001/test.json").write_text("{}")
     (tmp_path / "mine.txt").touch()
     folder = set_aside(str(tmp_path))
     assert folder.name.startswith("unknown-")
     assert (folder / "test/test.json").exists()
+    assert (folder / "previous_tests/001/test.json").exists()
     assert (tmp_path / "mine.txt").exists()
 
 
