@@ -16,7 +16,7 @@ from slowfast.evaluation.summary import fuse_videos
 from slowfast.evaluation.view_scores import ViewScores
 
 FUSION = "sum"  # A validation scores one view, for which all fusions are equal.
-_UNITS_PER_NAT = 2**30  # The sum of a loss is an integer, so that it is the same in any order.
+_UNITS_PER_NAT = 2**30  # Losses are added as integers without a limit, in any order the same.
 
 
 class ValidationResult(NamedTuple):
@@ -58,7 +58,7 @@ class Tally:
         self._labels = labels
         self._video_name = video_name
         self._loss_fn = loss_fn
-        self._loss = np.zeros((), np.int64)
+        self._loss = 0
         self.counts = MetricCounts(len(class_names))
         self.unreadable: list[UnreadableVideo] = []
         self.nonfinite: list[UnreadableVideo] = []
@@ -71,7 +71,7 @@ class Tally:
 
         logits = torch.from_numpy(scores.logits[fused.is_scored]).double().mean(dim=1)
         losses = self._loss_fn(logits, torch.from_numpy(labels).long(), reduction="none")
-        self._loss += int((losses * _UNITS_PER_NAT).round().long().sum())
+        self._loss += sum(round(loss * _UNITS_PER_NAT) for loss in losses.tolist())
 
         for row, (status, reason) in fused.unscored.items():
             is_nonfinite = status == NONFINITE
@@ -81,9 +81,10 @@ class Tally:
 
     def combine(self) -> None:
         """Sum the counts over all processes. Call it once in each of them, at the end."""
-        for array in [*self.counts.arrays().values(), self._loss]:
+        for array in self.counts.arrays().values():
             total = sum_over_ranks(torch.from_numpy(np.array(array)).to(device()))
             array[...] = total.cpu().numpy()
+        self._loss = sum(gather_over_ranks([self._loss]))
         self.unreadable = sorted(gather_over_ranks(self.unreadable))
         self.nonfinite = sorted(gather_over_ranks(self.nonfinite))
 
@@ -105,4 +106,4 @@ class Tally:
                 f"{self.unscored[0].reason}"
             )
         metrics = compute_metrics(self.counts, self._class_names, num_resamples=0)
-        return ValidationResult(metrics, int(self._loss) / _UNITS_PER_NAT / num_scored)
+        return ValidationResult(metrics, self._loss / (_UNITS_PER_NAT * num_scored))
