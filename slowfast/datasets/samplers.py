@@ -190,10 +190,7 @@ class EvalSampler(Sampler[list[Request]]):
         self._own_groups = groups[self._rank :: self._world_size]
 
     def __len__(self) -> int:
-        groups = self.groups
-        num_videos = len(self._own_groups) * groups.videos_per_group
-        if groups.num_groups - 1 in self._own_groups[-1:]:
-            num_videos -= groups.num_groups * groups.videos_per_group - groups.num_videos
+        num_videos = self.groups.num_videos_of(self._own_groups)
         return -(-num_videos // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Request]]:

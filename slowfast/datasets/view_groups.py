@@ -57,6 +57,13 @@ class ViewGroups:
         start = group * self.videos_per_group
         return range(start, min(start + self.videos_per_group, self.num_videos))
 
+    def num_videos_of(self, groups: NDArray[np.int64]) -> int:
+        """Return the number of videos of some groups, in ascending order."""
+        num_missing = 0  # in the last group of the list
+        if self.num_groups - 1 in groups[-1:]:
+            num_missing = self.num_groups * self.videos_per_group - self.num_videos
+        return len(groups) * self.videos_per_group - num_missing
+
     @property
     def _views_per_group(self) -> int:
         return self.videos_per_group * self.num_views

@@ -107,10 +107,7 @@ def computed_by_main(compute: Callable[[], Item]) -> Item:
     Args:
         compute: Function without arguments. What it returns is pickled.
     """
-    items = [compute() if is_main() else None]
-    if world_size() > 1:
-        dist.broadcast_object_list(items, src=0)
-    return cast(Item, items[0])
+    return cast(Item, from_main(compute() if is_main() else None))
 
 
 def gather_over_ranks(items: list[Item]) -> list[Item]:

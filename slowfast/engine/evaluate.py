@@ -124,7 +124,7 @@ def _score_test(
     folder: Path,
 ) -> dict[str, Any]:
     """Write the missing scores of a test to a shard per process, and return facts about it."""
-    num_videos = sum(len(loader.eval_sampler.groups.videos(group)) for group in plan.groups)
+    num_videos = loader.eval_sampler.groups.num_videos_of(plan.groups)
     logger.info(
         "testing %s on %s, %s, with %s",
         record.weights,

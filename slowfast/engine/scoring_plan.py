@@ -99,6 +99,7 @@ def _build_scoring_settings(cfg: CfgNode) -> dict[str, object]:
     return settings | {
         "TEST.DATASET": cfg.TEST.DATASET,
         "TEST.EMA": cfg.TEST.EMA,
+        "MODEL.ALLOWED_MISMATCH": cfg.MODEL.ALLOWED_MISMATCH,
         "TEST.VIEWS_PER_FORWARD": cfg.TEST.VIEWS_PER_FORWARD,
         "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
         "DATA.TEST_SHORT_SIDE": cfg.DATA.TEST_SHORT_SIDE or cfg.DATA.TEST_CROP_SIZE,
@@ -134,7 +135,7 @@ def plan_scoring(
         facts = {name: metrics[name] for name in FACTS if name in metrics}
         return ScoringPlan(number, groups, is_finished=bool(metrics) and same, facts=facts)
 
-    num_left = sum(len(shards.groups.videos(group)) for group in groups.tolist())
+    num_left = shards.groups.num_videos_of(groups)
     if num_left < record.num_videos:
         logger.info(
             "continuing the test: %d of %s are scored already",

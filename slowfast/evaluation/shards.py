@@ -36,6 +36,7 @@ from slowfast.utils.text import count
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".arrows"  # Arrow's suffix for files in the stream format
+_SPARE_FILES = 64  # that a process may open beside the shards it reads
 _TEST_ID, _CHECKSUM = b"test_id", b"crc32"
 
 
@@ -289,7 +290,7 @@ def _first_video(scores: ViewScores) -> int:
 def _allow_open_files(number: int) -> None:
     """Raise this process's limit of open files if a number of further files would exceed it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = number + 256
+    needed = len(os.listdir("/proc/self/fd")) + number + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

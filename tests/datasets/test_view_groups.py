@@ -103,4 +103,6 @@ def test_selected_groups_are_shared_anew(world_size: int, selected: list[int]) -
         own = [request.video_index for request in chain(*batches)]
         assert own == sorted(own)
         requested += own
-    assert sorted(requested) == list(chain(*map(groups.videos, selected)))
+    expected = list(chain(*map(groups.videos, selected)))
+    assert sorted(requested) == expected
+    assert groups.num_videos_of(np.array(selected, np.int64)) == len(expected)

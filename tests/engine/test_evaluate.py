@@ -215,6 +215,9 @@ def test_a_damaged_file_of_a_finished_test_is_written_anew(
         ({"DATA__SAMPLING_RATE": 2}, "DATA.SAMPLING_RATE"),
         ({"TEST__VIEWS_PER_FORWARD": 3}, "TEST.VIEWS_PER_FORWARD"),
         ({"DATA__REVERSE_INPUT_CHANNEL": True}, "DATA.REVERSE_INPUT_CHANNEL"),
+        ({"MODEL__ALLOWED_MISMATCH": "['head.*']"}, "MODEL.ALLOWED_MISMATCH"),
+        ({"TEST__EMA": False}, "TEST.EMA"),
+        ({"TRAIN__AMP": "bf16"}, "dtype"),
     ],
 )
 def test_another_test_sets_the_old_result_aside(
