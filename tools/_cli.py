@@ -19,6 +19,8 @@ FAILED = 1  # exit status: the work failed
 WRONG_USAGE = 2  # exit status: the arguments are wrong, as in argparse
 INTERRUPTED = 130  # exit status: Ctrl-C
 
+_RESULT_HELP = "OUTPUT_DIR of a test, or its folder test"
+
 Number = TypeVar("Number", int, float)
 
 
@@ -92,6 +94,16 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of processes (default: one per core)",
     )
+
+
+def add_result(parser: argparse.ArgumentParser) -> None:
+    """Add the argument `result`: a finished test."""
+    parser.add_argument("result", type=path, metavar="RESULT_DIR", help=_RESULT_HELP)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add the argument `results`: one finished test or more."""
+    parser.add_argument("results", nargs="+", type=path, metavar="RESULT_DIR", help=_RESULT_HELP)
 
 
 def path(text: str) -> Path:

@@ -27,12 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _cli.make_parser(__doc__)
-    parser.add_argument(
-        "result",
-        type=_cli.path,
-        metavar="RESULT_DIR",
-        help="OUTPUT_DIR of a test, or its folder test",
-    )
+    _cli.add_result(parser)
     parser.add_argument(
         "--output",
         type=_cli.path,

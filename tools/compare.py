@@ -26,13 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _cli.make_parser(__doc__)
-    parser.add_argument(
-        "results",
-        nargs="+",
-        type=_cli.path,
-        metavar="RESULT_DIR",
-        help="OUTPUT_DIR of a test, or its folder test. Two or more",
-    )
+    _cli.add_results(parser)
     parser.add_argument(
         "--rows",
         type=_cli.number(int, least=0),

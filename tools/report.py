@@ -31,12 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _cli.make_parser(__doc__)
-    parser.add_argument(
-        "folder",
-        type=_cli.path,
-        metavar="RESULT_DIR",
-        help="OUTPUT_DIR of a test, or its folder test",
-    )
+    _cli.add_result(parser)
     parser.add_argument(
         "--no-thumbnails", action="store_true", help="write the page without frames of videos"
     )
@@ -45,15 +40,15 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _write(args: argparse.Namespace) -> int:
-    if not args.folder.is_dir():
-        raise _cli.UsageError(f"{args.folder}: there is no such directory")
+    if not args.result.is_dir():
+        raise _cli.UsageError(f"{args.result}: there is no such directory")
 
     from slowfast.evaluation.report.content import read_content
     from slowfast.evaluation.report.page import write_report
     from slowfast.evaluation.report.training_log import read_training
     from slowfast.evaluation.result import find_result
 
-    folder = find_result(args.folder)
+    folder = find_result(args.result)
     thumbnails = None
     if not args.no_thumbnails:
         mistakes = read_content(folder).mistakes

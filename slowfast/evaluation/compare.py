@@ -153,7 +153,7 @@ def _read_metrics(result: Result) -> Metrics:
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{result.folder / METRICS_NAME}: lacks {error}, or has other fields. Run the test "
-            "again to write it anew"
+            "again"
         ) from error
 
 

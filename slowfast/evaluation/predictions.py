@@ -17,8 +17,9 @@ VERSION = "1"
 SCORED, UNREADABLE, NONFINITE = "scored", "unreadable", "nonfinite"
 NUM_TOP = 5
 
-VERSION_KEY = b"slowfast.predictions"
+_VERSION_KEY = b"slowfast.predictions"
 _ROWS_PER_GROUP = 1 << 16
+_REMEDY = "Run the test again"
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # row of the list, from 0
@@ -36,7 +37,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),  # scored | unreadable | nonfinite
         ("reason", pa.string()),  # why it is not scored, "" otherwise
     ],
-    metadata={VERSION_KEY: VERSION},
+    metadata={_VERSION_KEY: VERSION},
 )
 
 
@@ -132,26 +133,48 @@ def open_predictions(path: Path, class_names: Sequence[str]) -> Iterator[Predict
         file.commit()
 
 
-def read_predictions(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the rows of a `predictions.parquet`.
+@contextmanager
+def reading_predictions(path: Path, *, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    """Open a `predictions.parquet`, and name it in errors of its reader.
 
     Args:
         path: The file.
-        columns: Names of the columns to read, None for all.
+        columns: Names of the columns that it must have.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or has another version.
+        ValueError: If it is damaged, has another version, or lacks a column.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            version = (file.schema_arrow.metadata or {}).get(VERSION_KEY, b"").decode()
-            if version != VERSION:
-                raise ValueError(
-                    f"{path}: has version {version or 'unknown'}, and not {VERSION}. Test again"
-                )
-            return file.read(columns=None if columns is None else list(columns))
+            _check_schema(path, file.schema_arrow, columns=columns)
+            yield file
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file. Run the test again") from None
+        raise FileNotFoundError(f"{path}: there is no such file. {_REMEDY}") from None
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: is damaged ({error}). Test again to write it anew") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: is damaged ({reason}). {_REMEDY}") from error
+
+
+def read_predictions(path: Path, *, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    """Return columns of a `predictions.parquet`, all of them by default.
+
+    Raises:
+        FileNotFoundError, ValueError: See `reading_predictions`.
+    """
+    with reading_predictions(path, columns=columns) as file:
+        return file.read(columns=list(columns))
+
+
+def _check_schema(path: Path, schema: pa.Schema, *, columns: Sequence[str]) -> None:
+    version = (schema.metadata or {}).get(_VERSION_KEY)
+    if version is None:
+        raise ValueError(f"{path}: holds no predictions of a test. {_REMEDY}")
+    if version != VERSION.encode():
+        raise ValueError(
+            f"{path}: has version {version.decode(errors='replace')}, but this code reads version "
+            f"{VERSION}. {_REMEDY}"
+        )
+    missing = [name for name in columns if name not in schema.names]
+    if missing:
+        raise ValueError(f"{path}: has no column {missing[0]!r}. {_REMEDY}")

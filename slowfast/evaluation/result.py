@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from slowfast.evaluation.metrics import Metrics, compute_metrics
 from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
-from slowfast.evaluation.predictions import open_predictions, read_predictions
+from slowfast.evaluation.predictions import SCHEMA, open_predictions, read_predictions
 from slowfast.evaluation.result_record import FILE_NAME as RECORD_NAME
 from slowfast.evaluation.result_record import ResultRecord, read_record
 from slowfast.evaluation.summary import Summary, in_blocks
@@ -21,7 +21,7 @@ METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
 
 VERSION = 1  # of metrics.json and predictions.parquet
-_REMEDY = "Run the test again to write it anew"
+_REMEDY = "Run the test again"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Result:
             ValueError: If it is damaged, or has other rows than the list.
         """
         path = self.folder / PREDICTIONS_NAME
-        table = read_predictions(path, columns=columns or None)
+        table = read_predictions(path, columns=columns or SCHEMA.names)
         if len(table) != self.record.num_videos:
             raise ValueError(
                 f"{path}: has {len(table)} rows for {self.record.num_videos} videos. {_REMEDY}"
@@ -108,7 +108,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     content = read_json(path, remedy=_REMEDY)
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
-        raise ValueError(f"{path}: has version {version}, and not {VERSION}. {_REMEDY}")
+        raise ValueError(
+            f"{path}: has version {version}, but this code reads version {VERSION}. {_REMEDY}"
+        )
     metrics: dict[str, Any] = content
     return metrics
 

@@ -1,19 +1,17 @@
 """The result of a test as its report page shows it, from metrics.json and predictions.parquet."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from slowfast.evaluation.predictions import VERSION_KEY
-from slowfast.evaluation.result import METRICS_NAME, VERSION
-from slowfast.utils.files import read_json
+from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
+from slowfast.evaluation.predictions import reading_predictions
+from slowfast.evaluation.result import METRICS_NAME, read_metrics
 
 MAX_MISTAKES = 24  # most confident mistakes, with thumbnails
 MAX_UNSCORED = 200  # videos in the table of unscored videos
@@ -98,9 +96,9 @@ def read_content(folder: Path) -> Content:
         FileNotFoundError: If one of the two files is missing.
         ValueError: If one is damaged or of another version, or the two do not fit together.
     """
-    metrics = _read_metrics(folder / METRICS_NAME)
+    metrics = _read_complete_metrics(folder)
     selection = _Selection()
-    path = folder / "predictions.parquet"
+    path = folder / PREDICTIONS_NAME
     for batch in _read_predictions(path, num_classes=len(metrics["classes"])):
         selection.add(batch)
 
@@ -121,13 +119,8 @@ def read_content(folder: Path) -> Content:
     )
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
-    metrics = read_json(path, remedy=_REMEDY)
-    if not isinstance(metrics, dict) or "version" not in metrics:
-        raise ValueError(f"{path}: holds no metrics of a test. {_REMEDY}")
-    if metrics["version"] != VERSION:
-        raise ValueError(_describe_version(path, metrics["version"]))
-
+def _read_complete_metrics(folder: Path) -> dict[str, Any]:
+    metrics, path = read_metrics(folder), folder / METRICS_NAME
     missing = [name for name in _METRICS if name not in metrics]
     if missing:
         raise ValueError(f"{path}: has no {missing[0]!r}. {_REMEDY}")
@@ -143,46 +136,13 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _describe_version(path: Path, version: object) -> str:
-    return (
-        f"{path}: has version {version}, but this code reads version {VERSION}. "
-        "Use the version of the code that wrote it, or run the test again"
-    )
-
-
 def _read_predictions(path: Path, *, num_classes: int) -> Iterator[pa.Table]:
-    with _explained(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        _check_schema(path, file.schema_arrow)
-        batches = file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS))
-        for batch in batches:
+    with reading_predictions(path, columns=list(_COLUMNS)) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
             table = pa.Table.from_batches([batch]).select(list(_COLUMNS))
             table = table.cast(pa.schema(_COLUMNS.items()))
             _check_values(path, table, num_classes=num_classes)
             yield table
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Name the file in errors of the Parquet reader."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file. {_REMEDY}") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: is damaged ({reason}). {_REMEDY}") from error
-
-
-def _check_schema(path: Path, schema: pa.Schema) -> None:
-    version = (schema.metadata or {}).get(VERSION_KEY)
-    if version is None:
-        raise ValueError(f"{path}: holds no predictions of a test. {_REMEDY}")
-    if version != str(VERSION).encode():
-        raise ValueError(_describe_version(path, version.decode(errors="replace")))
-
-    missing = [name for name in _COLUMNS if name not in schema.names]
-    if missing:
-        raise ValueError(f"{path}: has no column {missing[0]!r}. {_REMEDY}")
 
 
 def _check_values(path: Path, table: pa.Table, *, num_classes: int) -> None:
