@@ -17,7 +17,7 @@ import torch
 from benchmarks.gpu_rows import ddp, depthwise, precision, speed, stalls, train_step
 from benchmarks.gpu_rows.report import Report, Row, describe_machine, run_rows
 from benchmarks.gpu_rows.workload import Workload, cpu_workload, gpu_workload
-from slowfast.engine.precision import set_up_kernels
+from slowfast.inference.precision import set_up_kernels
 
 ROWS = [
     Row("float64", precision.compare_with_float64),

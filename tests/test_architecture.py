@@ -19,7 +19,16 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 # Modules directly under slowfast/ (the API) and the tools import everything.
 MAY_IMPORT: dict[str, set[str]] = {
-    "engine": {"evaluation", "datasets", "models", "visualization", "distributed", "utils"},
+    "engine": {
+        "inference",
+        "evaluation",
+        "datasets",
+        "models",
+        "visualization",
+        "distributed",
+        "utils",
+    },
+    "inference": {"evaluation", "datasets", "models", "visualization", "distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
     "visualization": {"datasets", "models", "utils"},
     "preparation": {"datasets", "distributed", "utils"},

@@ -19,7 +19,7 @@ from benchmarks.gpu_rows.relative_error import flatten, relative_error
 from benchmarks.gpu_rows.report import Result, verdict
 from benchmarks.gpu_rows.train_step import small_batch, small_model
 from benchmarks.gpu_rows.workload import Workload
-from slowfast.engine.precision import set_up_kernels
+from slowfast.inference.precision import set_up_kernels
 
 TIMEOUT_SECONDS = 90
 

@@ -10,7 +10,7 @@ from benchmarks.gpu_rows.report import MEASURED, Result, verdict
 from benchmarks.gpu_rows.synthetic_training import Training, host_batches
 from benchmarks.gpu_rows.workload import Workload
 from slowfast.datasets.records import Batch
-from slowfast.engine.prefetch import on_device
+from slowfast.inference.prefetch import on_device
 
 NUM_EPOCHS = 5
 NUM_STEPS = 4  # Steps in an epoch.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast.distributed.collectives import copy_buffers_from_main, device
-from slowfast.engine.precision import autocast
+from slowfast.inference.precision import autocast
 
 
 class BufferSnapshot:

@@ -23,12 +23,12 @@ from slowfast.engine.forward import ForwardPass
 from slowfast.engine.losses import LOSSES
 from slowfast.engine.lr_schedule import LrSchedule
 from slowfast.engine.optim import make_optimizer, parameter_groups
-from slowfast.engine.precision import amp_dtype
 from slowfast.engine.recompute import activation_budget, choose_recomputed
 from slowfast.engine.skipped_steps import FOLDER_NAME, SkippedSteps
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import TrainStep
 from slowfast.engine.unreadable_videos import UnreadableVideos
+from slowfast.inference.precision import amp_dtype
 from slowfast.models.build import build_model, lr_scales
 from slowfast.models.uniformer import UniFormer
 

@@ -26,9 +26,6 @@ from slowfast.distributed.collectives import (
 )
 from slowfast.distributed.signals import phase
 from slowfast.engine.choose_weights import find_test_weights
-from slowfast.engine.evaluator import Evaluator, build_evaluator, build_memory_remedy
-from slowfast.engine.memory import explained_out_of_memory
-from slowfast.engine.precision import dtype_name, set_up_kernels
 from slowfast.engine.report_thumbnails import build_thumbnails
 from slowfast.engine.run_folder import locked
 from slowfast.engine.scoring_plan import ScoringPlan, build_result_record, plan_scoring
@@ -40,6 +37,9 @@ from slowfast.evaluation.predictions import SCORED, read_predictions
 from slowfast.evaluation.result import REPORT_NAME, read_metrics, write_result
 from slowfast.evaluation.result_record import ResultRecord
 from slowfast.evaluation.stored_temperature import read_temperature
+from slowfast.inference.evaluator import Evaluator, build_evaluator, build_memory_remedy
+from slowfast.inference.memory import explained_out_of_memory
+from slowfast.inference.precision import dtype_name, set_up_kernels
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
 from slowfast.utils.files import write_file

@@ -11,7 +11,7 @@ from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import Batch
 from slowfast.distributed.collectives import device, rank
 from slowfast.engine.position import Position
-from slowfast.engine.precision import autocast
+from slowfast.inference.precision import autocast
 from slowfast.utils.metrics import hits_at
 
 

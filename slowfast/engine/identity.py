@@ -9,7 +9,7 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import build_batch_sizes
 from slowfast.distributed.collectives import device
 from slowfast.engine.build import build_lr_schedule
-from slowfast.engine.precision import amp_dtype, dtype_name
+from slowfast.inference.precision import amp_dtype, dtype_name
 
 # Entries beside the settings, with the words that tell a user what differs.
 _DESCRIPTIONS = {

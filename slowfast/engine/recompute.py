@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from slowfast.distributed.collectives import device, from_main
-from slowfast.engine.precision import autocast
+from slowfast.inference.precision import autocast
 from slowfast.models.uniformer import UniFormer
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,6 @@ from slowfast.distributed.collectives import (
     wait_for_all,
     world_size,
 )
-from slowfast.engine.prefetch import on_device
 from slowfast.engine.run_folder import REHEARSAL_NAME
 from slowfast.engine.skipped_steps import FOLDER_NAME
 from slowfast.engine.state import TrainingState
@@ -33,6 +32,7 @@ from slowfast.engine.training import Training
 from slowfast.evaluation.result import write_result
 from slowfast.evaluation.result_record import ResultRecord
 from slowfast.evaluation.view_scores import ViewScores
+from slowfast.inference.prefetch import on_device
 from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint
 from slowfast.utils.cleanup import cleaned_up
 

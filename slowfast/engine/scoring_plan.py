@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from slowfast.datasets.build import VideoLoader, build_class_names, build_source
 from slowfast.distributed.collectives import device
-from slowfast.engine.precision import amp_dtype, dtype_name
 from slowfast.evaluation.report.content import read_content
 from slowfast.evaluation.result import METRICS_NAME
 from slowfast.evaluation.result_record import FILE_NAME as RECORD_NAME
@@ -22,6 +21,7 @@ from slowfast.evaluation.result_record import (
     set_aside,
     write_record,
 )
+from slowfast.inference.precision import amp_dtype, dtype_name
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.files import remove_unfinished
 from slowfast.utils.paths import pathmgr

@@ -19,10 +19,7 @@ from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.signals import StopRequest, phase
 from slowfast.engine.build import build_lr_schedule, build_train_step
 from slowfast.engine.checkpoints import CheckpointSaver, Retention, check_disk
-from slowfast.engine.evaluator import build_evaluator
 from slowfast.engine.losses import LOSSES
-from slowfast.engine.memory import explained_out_of_memory
-from slowfast.engine.precision import amp_dtype, dtype_name, set_up_kernels
 from slowfast.engine.rehearse import build_rehearsal_splits, rehearse
 from slowfast.engine.resume import start_run
 from slowfast.engine.run_checkpoints import best_validation, is_resumable
@@ -33,6 +30,9 @@ from slowfast.engine.time_estimate import TimeEstimate
 from slowfast.engine.train_log import TrainLog
 from slowfast.engine.training import Plan, Training
 from slowfast.engine.validations import Validations
+from slowfast.inference.evaluator import build_evaluator
+from slowfast.inference.memory import explained_out_of_memory
+from slowfast.inference.precision import amp_dtype, dtype_name, set_up_kernels
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
 from slowfast.utils.progress import start_logging
 from slowfast.utils.provenance import provenance

@@ -10,11 +10,11 @@ from slowfast.distributed.collectives import (
     largest_over_ranks,
     mean_over_ranks,
 )
-from slowfast.engine.memory import peak_memory, peak_reserved
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import StepResult
 from slowfast.engine.tally import ValidationResult
 from slowfast.engine.unreadable_videos import log_unscored
+from slowfast.inference.memory import peak_memory, peak_reserved
 from slowfast.utils.progress import Progress, log_json_stats
 from slowfast.visualization.tensorboard import ScalarWriter
 

@@ -20,15 +20,15 @@ from slowfast.distributed.collectives import (
 from slowfast.distributed.signals import StopRequest
 from slowfast.engine.batch_norm import recompute_statistics
 from slowfast.engine.checkpoints import CheckpointSaver
-from slowfast.engine.evaluator import Evaluator
 from slowfast.engine.lr_schedule import LrSchedule
-from slowfast.engine.prefetch import on_device
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tally import Tally
 from slowfast.engine.time_estimate import TimeEstimate
 from slowfast.engine.train_log import TrainLog
 from slowfast.engine.validations import Validations
+from slowfast.inference.evaluator import Evaluator
+from slowfast.inference.prefetch import on_device
 from slowfast.utils.progress import Progress
 from slowfast.utils.text import count
 

@@ -18,7 +18,8 @@ import torch
 from slowfast.datasets.mixup import Mix
 from slowfast.datasets.records import Batch
 from slowfast.datasets.normalization import Normalize
-from slowfast.engine import agreement, ddp, memory, prefetch, recompute
+from slowfast.engine import agreement, ddp, recompute
+from slowfast.inference import memory, prefetch
 from slowfast.engine.ema import ModelEma
 from slowfast.engine.skipped_steps import SkippedSteps
 from slowfast.engine.forward import ForwardPass

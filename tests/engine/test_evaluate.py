@@ -16,9 +16,9 @@ from slowfast.datasets.records import Batch
 from slowfast.datasets.view_groups import ViewGroups
 from slowfast.engine.choose_weights import find_test_weights
 from slowfast.engine.evaluate import evaluate
-from slowfast.engine.evaluator import Evaluator
 from slowfast.evaluation.result import open_result
 from slowfast.evaluation.view_scores import ViewScores
+from slowfast.inference.evaluator import Evaluator
 from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path

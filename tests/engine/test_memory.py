@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from slowfast.config import CfgNode
 from slowfast.datasets.records import Batch
 from slowfast.engine.evaluate import evaluate
-from slowfast.engine.memory import OutOfMemoryError, explained_out_of_memory
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import StepResult
 from slowfast.engine.train import train
 from slowfast.engine.train_log import TrainLog
+from slowfast.inference.memory import OutOfMemoryError, explained_out_of_memory
 from slowfast.models.build import MODELS, Model
 from slowfast.models.uniformer import build_uniformer
 from slowfast.utils.checkpoint import save_checkpoint

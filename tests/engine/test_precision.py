@@ -13,8 +13,8 @@ from slowfast.datasets.build import build_loader
 from slowfast.distributed import collectives
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.identity import build_identity, differences
-from slowfast.engine.precision import amp_dtype, autocast, set_up_kernels
 from slowfast.engine.train import train
+from slowfast.inference.precision import amp_dtype, autocast, set_up_kernels
 from tests.engine.outputs import final_state, json_records
 
 TinyCfg = Callable[..., CfgNode]

@@ -14,9 +14,9 @@ from slowfast.config import CfgNode
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.records import Batch
 from slowfast.distributed import collectives
-from slowfast.engine import prefetch
-from slowfast.engine.prefetch import on_device
 from slowfast.engine.train import train
+from slowfast.inference import prefetch
+from slowfast.inference.prefetch import on_device
 
 TinyCfg = Callable[..., CfgNode]
 

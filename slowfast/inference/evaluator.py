@@ -17,10 +17,10 @@ from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import Batch
 from slowfast.datasets.view_groups import ViewGroup, ViewGroups, group_views
 from slowfast.distributed.collectives import device, largest_over_ranks
-from slowfast.engine.memory import explained_out_of_memory
-from slowfast.engine.precision import amp_dtype, autocast
-from slowfast.engine.prefetch import batches_on_device
 from slowfast.evaluation.view_scores import ViewScores
+from slowfast.inference.memory import explained_out_of_memory
+from slowfast.inference.precision import amp_dtype, autocast
+from slowfast.inference.prefetch import batches_on_device
 from slowfast.utils.progress import Progress
 
 

@@ -1,0 +1,1 @@
+"""Inference: a model applied to videos, for validation, tests, predictions and features."""
