@@ -46,6 +46,18 @@ class ClipReader:
         size = self.transform.crop_size
         return 3, self.clips.num_frames, size, size
 
+    def with_clips(self, num_clips: int) -> "ClipReader":
+        """Return a reader that spreads another number of clips over a video."""
+        if num_clips == self.clips.num_clips:
+            return self
+        return ClipReader(
+            self.open_video,
+            clips=self.clips._replace(num_clips=num_clips),
+            transform=self.transform,
+            target_fps=self.target_fps,
+            refuse_short=self.refuse_short,
+        )
+
     def read(
         self, video: Video, views: Sequence[View], *, rng: np.random.Generator | None, out: Tensor
     ) -> list[Augmentation]:

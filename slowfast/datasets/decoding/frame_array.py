@@ -24,6 +24,7 @@ class FrameArray:
         self, frames: Frames, *, fps: float | None = None, bgr: bool = False, name: str = "frames"
     ) -> None:
         self.path = name
+        self.bgr = bgr
         self._frames = frames[..., ::-1] if bgr else frames
         self._fps = fps
 

@@ -75,6 +75,7 @@ class VideoFile:
         max_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         self.path = path
+        self.bgr = bgr
         self.truncation = ""
         self._table_path = table_path
         self._table: FrameTable | None = None
