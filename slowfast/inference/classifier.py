@@ -20,6 +20,8 @@ from slowfast.inference.precision import amp_dtype, autocast
 from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
 from slowfast.inference.view_reader import Interval, ViewReader
 
+NUM_READERS = 4  # threads that read videos ahead of a GPU
+
 _NUM_CROPS = (1, 3)
 
 
@@ -288,7 +290,9 @@ class Classifier:
         intervals: dict[int, list[Interval]] = {}
 
         def batches() -> Iterator[Batch]:
-            read = self.reader.read_each(inputs, num_clips=clips, num_crops=crops, fps=fps)
+            read = self.reader.read_each(
+                inputs, num_clips=clips, num_crops=crops, fps=fps, num_ahead=self._num_ahead
+            )
             for row, video in enumerate(read):
                 intervals[row] = video.intervals
                 yield video.as_batch(row)
@@ -306,6 +310,11 @@ class Classifier:
             frames = self._normalize(frames.to(self.device))
             with autocast(amp_dtype(self.precision, self.device), self.device):
                 return forward(frames).float().cpu()
+
+    @property
+    def _num_ahead(self) -> int:
+        """Number of inputs to read ahead of a GPU. On a CPU, the model needs all cores itself."""
+        return 0 if self.device.type == "cpu" else NUM_READERS
 
     # ---- Arguments --------------------------------------------------------------------------
 

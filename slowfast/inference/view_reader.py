@@ -17,7 +17,6 @@ from slowfast.datasets.samplers import make_views
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.inputs import Input, open_input
 
-NUM_READERS = 4  # threads that read videos ahead of the model
 Interval = tuple[float, float] | None  # seconds, None if times are unknown
 
 
@@ -134,23 +133,32 @@ class ViewReader:
         num_clips: int,
         num_crops: int,
         fps: float | None = None,
+        num_ahead: int = 0,
     ) -> Iterator[VideoViews]:
-        """Iterate over the views of many inputs, in order. Threads read a few inputs ahead."""
+        """Iterate over the views of many inputs, in order.
+
+        Args:
+            inputs: The inputs.
+            num_clips: Number of temporal clips.
+            num_crops: Number of spatial crops per clip.
+            fps: Frames per second of arrays.
+            num_ahead: Number of inputs that threads read ahead. 0 reads in this thread.
+        """
 
         def read(x: Input) -> VideoViews:
             return self.read(x, num_clips=num_clips, num_crops=num_crops, fps=fps)
 
-        if len(inputs) == 1:
-            yield read(inputs[0])
+        num_ahead = min(num_ahead, len(inputs) - 1)
+        if num_ahead < 1:
+            yield from map(read, inputs)
             return
 
-        num_readers = min(NUM_READERS, len(inputs))
-        with ThreadPoolExecutor(num_readers, thread_name_prefix="reader") as pool:
+        with ThreadPoolExecutor(num_ahead, thread_name_prefix="reader") as pool:
             waiting: deque[Future[VideoViews]] = deque()
             try:
                 for x in inputs:
                     waiting.append(pool.submit(read, x))
-                    if len(waiting) > num_readers:
+                    if len(waiting) > num_ahead:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
