@@ -8,7 +8,7 @@ from torch import Tensor
 from slowfast.datasets.decode import DecodeError, FrameSource, at_rate
 from slowfast.datasets.records import Video, View
 from slowfast.datasets.resize import Placement
-from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips
+from slowfast.datasets.sampling import ConstantRate, DenseClips, Indices, SegmentClips
 from slowfast.datasets.transforms import Augmentation, Transform
 
 OpenVideo = Callable[[Video], FrameSource]
@@ -99,17 +99,39 @@ class ClipReader:
             DecodeError: If the video is shorter than a clip and `refuse_short` is set, or if it
                 cannot be resampled because a time stamp is wrong.
         """
-        shown = source.shown
+        rate = at_rate(source, self.target_fps) if self.target_fps else None
+        return self.numbers_within(source.shown, path=source.path, rate=rate, clips=clips, rng=rng)
+
+    def numbers_within(
+        self,
+        shown: Indices,
+        *,
+        path: str,
+        rate: ConstantRate | None,
+        clips: Sequence[int],
+        rng: np.random.Generator | None,
+    ) -> list[Indices]:
+        """Return the frame numbers of temporal clips of a section, each of shape (T,).
+
+        Args:
+            shown: Numbers of the frames of the section, ascending, at least one.
+            path: Path of the video, for messages.
+            rate: Frames of the whole video at `target_fps`, None for its own frame rate.
+            clips: Indices of the clips.
+            rng: Generator for random clips, None for evenly spaced ones.
+
+        Raises:
+            DecodeError: If the section is shorter than a clip and `refuse_short` is set.
+        """
         first, total = int(shown[0]), len(shown)
-        resampled = at_rate(source, self.target_fps) if self.target_fps else None
-        if resampled is not None:
-            first, total = resampled.ticks_between(int(shown[0]), int(shown[-1]))
+        if rate is not None:
+            first, total = rate.ticks_between(int(shown[0]), int(shown[-1]))
             if not total:  # a span so short that it lies between two ticks
-                first, total, resampled = int(shown[0]), 1, None
+                first, total, rate = int(shown[0]), 1, None
 
         if self.refuse_short and total < self.clips.span:
             raise DecodeError(
-                f"{source.path}: has {total} frames, but a clip spans {self.clips.span} "
+                f"{path}: has {total} frames, but a clip spans {self.clips.span} "
                 "(DATA.SHORT_CLIP error)"
             )
 
@@ -117,9 +139,9 @@ class ClipReader:
             numbers = [first + self.clips.random(total, rng) for _ in clips]
         else:
             numbers = [first + self.clips.numbered(total, clip) for clip in clips]
-        if resampled is None:
+        if rate is None:
             return numbers
-        return [resampled.frames_at(ticks) for ticks in numbers]
+        return [rate.frames_at(ticks) for ticks in numbers]
 
     def write_views(
         self,

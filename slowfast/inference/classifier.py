@@ -1,7 +1,7 @@
 """The classifier: a trained model with the decoding, sampling and transforms of its test."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
 from slowfast.inference.precision import amp_dtype, autocast
 from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
-from slowfast.inference.view_reader import Interval, ViewReader
+from slowfast.inference.view_reader import Interval, VideoViews, ViewReader
+from slowfast.inference.windows import Window, WindowReader, check_seconds, make_grid, timing_of
 
 NUM_READERS = 4  # threads that read videos ahead of a GPU
 
@@ -168,23 +169,104 @@ class Classifier:
         for path, intervals, logits in self._run(
             inputs, self.model, clips=clips, crops=crops, fps=fps, fills_passes=fills_passes
         ):
-            if isinstance(logits, str):
-                yield NotRead(path, logits)
-                continue
-            if not np.isfinite(logits).all():
-                raise FloatingPointError(
-                    f"{path}: its scores are not finite. The weights or the precision "
-                    f"{self.precision!r} do not suit this video"
-                )
-            yield make_prediction(
-                path,
-                logits,
-                intervals=intervals,
-                class_names=self.class_names,
-                top=min(top, len(self.class_names)),
-                fusion=self.settings.fusion,
-                temperature=temperature,
+            yield self._make_prediction(
+                path, logits, intervals=intervals, top=top, temperature=temperature
             )
+
+    def predict_windows(
+        self,
+        x: Input,
+        *,
+        window: float | None = None,
+        stride: float | None = None,
+        top: int = 5,
+        clips: int = 1,
+        crops: int | None = None,
+        fps: float | None = None,
+        calibrated: bool = False,
+        fills_passes: bool = False,
+    ) -> Iterator[Window]:
+        """Iterate over predictions of the windows of a long video, with little memory.
+
+        The prediction of a window is that of a video of which an annotation list gives this
+        section. Overlapping windows share their frames, which are decoded once.
+
+        Args:
+            x: A single input, see `predict`.
+            window: Seconds of a window. None for the span of a clip.
+            stride: Seconds from the start of a window to that of the next. None for the window. A
+                longer stride leaves gaps.
+            top: Number of the most probable classes to name.
+            clips: Temporal clips per window.
+            crops: Spatial crops per clip, None for those of the test.
+            fps: Frames per second of an array or of a folder of images.
+            calibrated: Whether to divide the logits by the temperature of the weights.
+            fills_passes: See `predict`.
+
+        Yields:
+            A `Window` with its start and end in seconds. If a frame in it is damaged, its
+            prediction is a `NotRead`.
+
+        Raises:
+            DecodeError: If the video is unreadable.
+            FloatingPointError: If the scores of a window are not finite.
+            ValueError: If an argument is out of range, or if the times of the frames are unknown.
+        """
+        for name, seconds in (("window", window), ("stride", stride)):
+            if seconds is not None:
+                check_seconds(name, seconds)
+        _check_number("top", top)
+        temperature = self._chosen_temperature(calibrated=calibrated)
+        clips, crops = self._view_counts(clips, crops)
+
+        def predict() -> Iterator[Window]:
+            with self.reader.open(x, fps=fps) as source:
+                timing = timing_of(source, fps=fps)
+                grid = make_grid(timing, self.settings, window=window, stride=stride)
+                views = WindowReader(
+                    self.reader, source, timing=timing, grid=grid, num_clips=clips, num_crops=crops
+                )
+                groups = ViewGroups(
+                    len(grid),
+                    clips * crops,
+                    self.settings.views_per_forward,
+                    fills_passes=fills_passes,
+                )
+                path = input_name(x)
+                for row, intervals, logits in self._score_groups(views, groups, self.model):
+                    prediction = self._make_prediction(
+                        path, logits, intervals=intervals, top=top, temperature=temperature
+                    )
+                    yield Window(path, *grid.shown_span(row), prediction)
+
+        return predict()
+
+    def _make_prediction(
+        self,
+        path: str,
+        logits: NDArray[np.float32] | str,
+        *,
+        intervals: Sequence[Interval],
+        top: int,
+        temperature: float,
+    ) -> Prediction | NotRead:
+        """Return the prediction of a video from its logits (num_views, K) or a reason."""
+        if isinstance(logits, str):
+            return NotRead(path, logits)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError(
+                f"{path}: its scores are not finite. The weights or the precision "
+                f"{self.precision!r} do not suit this video"
+            )
+        return make_prediction(
+            path,
+            logits,
+            intervals=intervals,
+            class_names=self.class_names,
+            top=min(top, len(self.class_names)),
+            fusion=self.settings.fusion,
+            temperature=temperature,
+        )
 
     # ---- Features ---------------------------------------------------------------------------
 
@@ -287,21 +369,32 @@ class Classifier:
         groups = ViewGroups(
             len(inputs), num_views, self.settings.views_per_forward, fills_passes=fills_passes
         )
+        videos = self.reader.read_each(
+            inputs, num_clips=clips, num_crops=crops, fps=fps, num_ahead=self._num_ahead
+        )
+        for row, intervals, values in self._score_groups(videos, groups, forward):
+            yield input_name(inputs[row]), intervals, values
+
+    def _score_groups(
+        self,
+        videos: Iterable[VideoViews],
+        groups: ViewGroups,
+        forward: Callable[[Tensor], Tensor],
+    ) -> Iterator[tuple[int, list[Interval], NDArray[np.float32] | str]]:
+        """Iterate over the row, the intervals of the clips, and the outputs of each video."""
         intervals: dict[int, list[Interval]] = {}
 
         def batches() -> Iterator[Batch]:
-            read = self.reader.read_each(
-                inputs, num_clips=clips, num_crops=crops, fps=fps, num_ahead=self._num_ahead
-            )
-            for row, video in enumerate(read):
+            for row, video in enumerate(videos):
                 intervals[row] = video.intervals
                 yield video.as_batch(row)
 
         for group in group_views(batches(), groups):
             outputs = torch.cat([self._forward(frames, forward) for frames in group.frames])
-            for row, output in zip(group.videos.tolist(), outputs.split(num_views), strict=False):
+            outputs_by_video = outputs.split(groups.num_views)
+            for row, output in zip(group.videos.tolist(), outputs_by_video, strict=False):
                 values = group.unreadable.get(row, output.numpy())
-                yield input_name(inputs[row]), intervals.pop(row), values
+                yield row, intervals.pop(row), values
 
     @torch.inference_mode()
     def _forward(self, frames: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:

@@ -51,6 +51,15 @@ class ViewReader:
         self._reader = reader
         self._settings = settings
 
+    @property
+    def clip_reader(self) -> ClipReader:
+        """Reader of the clips of a test."""
+        return self._reader
+
+    def not_read(self, reason: str, *, num_clips: int) -> VideoViews:
+        """Return what stands for the views of an unreadable input."""
+        return VideoViews(self._empty(0), [None] * num_clips, reason)
+
     def open(self, x: Input, *, fps: float | None = None) -> FrameSource:
         """Open an input as a source of frames in the channel order of the model.
 
@@ -96,7 +105,7 @@ class ViewReader:
                 frames = self.read_clips(source, numbers, views=views)
                 timing = source.timing
         except DecodeError as error:
-            return VideoViews(self._empty(0), [None] * num_clips, str(error))
+            return self.not_read(str(error), num_clips=num_clips)
 
         intervals = [None if timing is None else timing.interval(clip) for clip in numbers]
         return VideoViews(frames, intervals)

@@ -256,6 +256,10 @@ class VideoFile:
         for _, frame in self._decode(numbers):
             yield frame
 
+    def decoding_start(self, number: int) -> int:
+        """Return the frame where decoding starts to reach another one, a keyframe."""
+        return self._index.seek_points[self._index.seek_point_before(number)].number
+
     @property
     def _index(self) -> FrameIndex:
         return self._reader.index
