@@ -10,6 +10,7 @@ time.
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -128,6 +129,22 @@ def number(
 
     parse.__name__ = "number" if kind is float else "whole number"  # argparse uses it in messages
     return parse
+
+
+def seconds(text: str) -> float:
+    """Return a length of time for argparse, in seconds: `2`, `2s`, `500ms`, `1.5min` or `1h`."""
+    units = {"": 1.0, "s": 1.0, "ms": 0.001, "min": 60.0, "h": 3600.0}
+    match = re.fullmatch(r"([0-9.eE+-]+) *([a-z]*)", text)
+    try:
+        value = float(match[1]) * units[match[2]] if match else math.nan
+    except (KeyError, ValueError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no length above 0. Use seconds such as 2 or 0.5, or a unit: 500ms, 2s, "
+            "1.5min, 1h"
+        )
+    return value
 
 
 def repeat_option(

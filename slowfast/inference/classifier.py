@@ -1,6 +1,8 @@
 """The classifier: a trained model with the decoding, sampling and transforms of its test."""
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -18,12 +20,15 @@ from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
 from slowfast.inference.precision import amp_dtype, autocast
 from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
+from slowfast.inference.streams import LiveStream, StreamWindow
 from slowfast.inference.view_reader import Interval, VideoViews, ViewReader
 from slowfast.inference.windows import Window, WindowReader, check_seconds, make_grid, timing_of
 
 NUM_READERS = 4  # threads that read videos ahead of a GPU
 
 _NUM_CROPS = (1, 3)
+
+logger = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -212,9 +217,7 @@ class Classifier:
             FloatingPointError: If the scores of a window are not finite.
             ValueError: If an argument is out of range, or if the times of the frames are unknown.
         """
-        for name, seconds in (("window", window), ("stride", stride)):
-            if seconds is not None:
-                check_seconds(name, seconds)
+        _check_windows(window, stride)
         _check_number("top", top)
         temperature = self._chosen_temperature(calibrated=calibrated)
         clips, crops = self._view_counts(clips, crops)
@@ -238,6 +241,72 @@ class Classifier:
                         path, logits, intervals=intervals, top=top, temperature=temperature
                     )
                     yield Window(path, *grid.shown_span(row), prediction)
+
+        return predict()
+
+    def predict_stream(
+        self,
+        address: str,
+        *,
+        window: float | None = None,
+        stride: float | None = None,
+        top: int = 5,
+        clips: int = 1,
+        crops: int | None = None,
+        calibrated: bool = False,
+        retries: int = 5,
+        report: Callable[[str], None] = logger.warning,
+    ) -> Iterator[StreamWindow]:
+        """Iterate over predictions of the newest frames of a live stream, without an end.
+
+        A thread reads the stream. If the model is slower, the oldest frames are dropped.
+
+        Args:
+            address: Address or device, such as rtsp://camera/1, tcp://host:port or /dev/video0.
+            window: Seconds of a window. None for the span of a clip.
+            stride: Seconds from the start of a window to that of the next. None for the window.
+            top: Number of the most probable classes to name.
+            clips: Temporal clips per window.
+            crops: Spatial crops per clip, None for those of the test.
+            calibrated: Whether to divide the logits by the temperature of the weights.
+            retries: Number of attempts to connect again before the stream counts as lost.
+            report: Function that takes what happens to the connection, as a sentence.
+
+        Raises:
+            FloatingPointError: If the scores of a window are not finite.
+            StreamLostError: If the stream is lost, or cannot be opened at all.
+            ValueError: If an argument is out of range.
+        """
+        _check_windows(window, stride)
+        _check_number("top", top)
+        temperature = self._chosen_temperature(calibrated=calibrated)
+        clips, crops = self._view_counts(clips, crops)
+
+        def predict() -> Iterator[StreamWindow]:
+            stream = LiveStream(
+                address,
+                self.reader.clip_reader,
+                self.settings,
+                window=window,
+                stride=stride,
+                num_clips=clips,
+                num_crops=crops,
+                retries=retries,
+                report=report,
+            )
+            with stream:
+                for views in stream:
+                    prediction = self._make_prediction(
+                        address,
+                        self.score(views.frames),
+                        intervals=views.intervals,
+                        top=top,
+                        temperature=temperature,
+                    )
+                    assert isinstance(prediction, Prediction)
+                    latency = time.monotonic() - views.arrival
+                    interval = views.start, views.end
+                    yield StreamWindow(address, *interval, prediction, latency, views.num_dropped)
 
         return predict()
 
@@ -435,6 +504,12 @@ def check_precision(precision: str) -> None:
     known = ("off", "bf16", "fp16", "auto")
     if precision not in known:
         raise ValueError(f"the precision is {precision!r}. Choose one of: {', '.join(known)}")
+
+
+def _check_windows(window: float | None, stride: float | None) -> None:
+    for name, seconds in (("window", window), ("stride", stride)):
+        if seconds is not None:
+            check_seconds(name, seconds)
 
 
 def _check_number(name: str, value: int) -> None:

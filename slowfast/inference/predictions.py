@@ -74,6 +74,10 @@ class NotRead(NamedTuple):
     path: str
     reason: str  # names the file
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the path and the reason as plain data."""
+        return self._asdict()
+
 
 def make_prediction(
     path: str,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from slowfast.datasets.sampling import TIME_TOLERANCE
 from slowfast.evaluation.metric_counts import top_classes
 from slowfast.inference.predictions import NotRead
+from slowfast.inference.streams import StreamWindow
 from slowfast.inference.windows import Window
 
 
@@ -35,7 +36,7 @@ class Segment(NamedTuple):
 
 
 def merge_windows(
-    windows: Iterable[Window],
+    windows: Iterable[Window] | Iterable[StreamWindow],
     class_names: list[str],
     *,
     smooth: int = 1,
@@ -67,7 +68,7 @@ def merge_windows(
 
 
 def _smooth(
-    windows: Iterable[Window], length: int
+    windows: Iterable[Window] | Iterable[StreamWindow], length: int
 ) -> Iterator[tuple[Window, NDArray[np.float64] | None]]:
     """Yield each window with the mean of the probabilities around it, None if it is unreadable."""
     reach = length // 2

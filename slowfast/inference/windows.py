@@ -6,7 +6,7 @@ its end. Reading takes the memory of one window, however long the video is.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,13 @@ class Window(NamedTuple):
     start: float  # seconds from the first frame
     end: float
     prediction: Prediction | NotRead
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the path, the times, and the top classes or the reason as plain data."""
+        interval = {"path": self.path, "start": self.start, "end": self.end}
+        if isinstance(self.prediction, NotRead):
+            return {**interval, "reason": self.prediction.reason}
+        return {**interval, "top": [score._asdict() for score in self.prediction.top]}
 
 
 class WindowGrid(NamedTuple):
@@ -84,12 +91,12 @@ def timing_of(source: FrameSource, *, fps: float | None = None) -> FrameTimes:
         fps: Frames per second, for a source without times.
 
     Raises:
-        ValueError: If the times are unknown.
+        DecodeError: If the times are unknown.
     """
     if (timing := source.timing) is not None:
         return timing
     if fps is None:
-        raise ValueError(
+        raise DecodeError(
             f"{source.path}: the times of its frames are unknown, but windows are cut by time. "
             "Give the frames per second (fps)"
         )
