@@ -275,6 +275,7 @@ class LiveStream:
             self._choose_window(stream)
             with self._changed:
                 self._is_connected = True
+                self._last_arrival = self._last_arrival and time.monotonic()
 
             clock = _StreamClock()
             converter: FrameConverter | None = None
@@ -355,7 +356,7 @@ class _StreamClock:
 
 
 def _open(address: str) -> av.container.InputContainer:
-    options = {"analyzeduration": "1000000", "fflags": "nobuffer"}
+    options = {"analyzeduration": "1000000"}
     if address.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     device = "v4l2" if address.startswith("/dev/video") else None
