@@ -275,7 +275,7 @@ def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.N
     if not num_inputs:
         raise ValueError("standard input names no videos. Give one path per line")
     if kept:
-        _annotate(kept, args.annotate)
+        _annotate(classifier, kept, args)
     if not num_unread:
         return 0
     number = f"{num_unread} of {count(num_inputs, 'input')}"
@@ -401,16 +401,32 @@ def _merge(
     )
 
 
-def _annotate(records: Sequence["Record"], path: Path) -> None:
+def _annotate(
+    classifier: "Classifier", records: Sequence["Record"], args: argparse.Namespace
+) -> None:
     """Write the annotated video of a single input."""
+    from slowfast.inference.inputs import open_input
     from slowfast.visualization.annotated_video import Mark, write_annotated_video
 
-    marks = []
+    marks, curve = [], []
     for fields in (record.as_json() for record in records):
         best = fields["top"][0] if "top" in fields else fields
         start, end = fields.get("start", 0.0), fields.get("end", math.inf)
         marks.append(Mark(start, end, best["label"], best["probability"]))
-    write_annotated_video(records[0].as_json()["path"], path, marks)
+        for clip in fields.get("clips", ()):
+            if clip["start"] is not None:
+                curve.append(Mark(clip["start"], clip["end"], best["label"], clip["probability"]))
+
+    settings = classifier.settings
+    source = open_input(
+        records[0].as_json()["path"],
+        bgr=False,
+        template=settings.image_template,
+        allow_truncated=settings.allow_truncated,
+        max_pixels=settings.max_frame_pixels,
+    )
+    with source:
+        write_annotated_video(source, args.annotate, marks, curve=curve, fps=args.fps)
 
 
 @contextlib.contextmanager
