@@ -141,14 +141,15 @@ class Overlay:
         labels = dict.fromkeys(mark.label for mark in [*curve, *marks])
         self._colors = dict(zip(labels, cycle(COLORS), strict=False))
         self._strip = self._render_curve(curve)
-        self._text = ("", np.zeros((0, 0, 4), np.uint8))
+        self._text = (("", ""), np.zeros((0, 0, 4), np.uint8))
 
     def draw(self, frame: Pixels, *, time: float) -> None:
         """Draw into a frame (H, W, 3) that is shown at a time in seconds."""
         mark = self._marks[bisect_right(self._borders, time)]
-        label = f"{printable(mark.label)} {mark.probability:.0%}"
-        if self._text[0] != label:
-            self._text = (label, self._render_text(label, color=self._colors[mark.label]))
+        label, percent = printable(mark.label), f"{mark.probability:.0%}"
+        if self._text[0] != (label, percent):
+            pixels = self._render_text(label, percent, color=self._colors[mark.label])
+            self._text = ((label, percent), pixels)
         text = self._text[1]
         top = frame[: text.shape[0], : text.shape[1]]
         top[:] = _blend(top, text)
@@ -163,19 +164,20 @@ class Overlay:
         """Pixels of the curve per second."""
         return self._width / self._duration if self._duration else 0.0
 
-    def _render_text(self, text: str, *, color: str) -> Pixels:
+    def _render_text(self, label: str, percent: str, *, color: str) -> Pixels:
         """Return a text (H, W, 4) beside a spot of its color, in letters that fit the frame."""
-        size = min(max(self._height // 12, _MIN_FONT), _MAX_FONT)
-        while size > _MIN_FONT and _text_width(text, size) > self._width:
+        size = min(max(self._height // 14, _MIN_FONT), _MAX_FONT)
+        while size > _MIN_FONT and _text_width(f"{label} {percent}", size) > self._width:
             size -= 1
-        while len(text) > 1 and _text_width(text, size) > self._width:
-            text = f"{text.removesuffix('..')[:-1]}.."
+        while label and _text_width(f"{label} {percent}", size) > self._width:
+            label = f"{label.removesuffix('..')[:-1]}.." if len(label) > 3 else ""
 
-        box = (min(_text_width(text, size), self._width), min(size + 2 * _MARGIN, self._height))
-        image = Image.new("RGBA", box)
+        text = f"{label} {percent}".strip()
+        height = min(_text_height(size), self._height)
+        image = Image.new("RGBA", (min(_text_width(text, size), self._width), height))
         pen = ImageDraw.Draw(image)
-        pen.rectangle((0, 0, _MARGIN - 2, box[1]), fill=color)
-        pen.text((2 * _MARGIN - 2, _MARGIN - 1), text, fill="#ffffff", font=_font(size))
+        pen.rectangle((0, 0, _MARGIN - 2, height), fill=color)
+        pen.text((2 * _MARGIN - 2, _MARGIN // 2), text, fill="#ffffff", font=_font(size))
         return np.asarray(image)
 
     def _render_curve(self, curve: Sequence[Mark]) -> Pixels:
@@ -217,3 +219,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _text_width(text: str, size: int) -> int:
     return int(_font(size).getlength(text)) + 3 * _MARGIN
+
+
+def _text_height(size: int) -> int:
+    _, _, _, bottom = _font(size).getbbox("Ág")
+    return int(bottom) + _MARGIN
