@@ -29,6 +29,7 @@ setup(
         "pyyaml>=6.0",
         "timm>=1.0.9",
         "safetensors>=0.4.5",
+        "huggingface_hub>=0.26",
         "simplejson>=3.19",
         "tensorboard>=2.14",
         "tqdm>=4.66",

@@ -15,8 +15,8 @@ from slowfast.datasets.build import build_normalize
 from slowfast.datasets.build_clips import build_clip_reader
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.inference.classifier import Classifier, check_precision
-from slowfast.inference.clip_settings import build_clip_settings
-from slowfast.inference.exported import CONFIG_NAME, read_exported
+from slowfast.inference.clip_settings import build_clip_settings, build_exported_settings
+from slowfast.inference.exported import CONFIG_NAME, WEIGHTS_NAME, read_exported
 from slowfast.inference.view_reader import ViewReader
 from slowfast.models.build import build_model, find_problems
 from slowfast.models.weights import fill_weights
@@ -117,6 +117,7 @@ def _build_classifier(
         settings=settings,
         precision=precision or cfg.TRAIN.AMP,
         temperature=_find_temperature(source.path, ema=uses_ema),
+        config=build_exported_settings(cfg),
     )
 
 
@@ -182,19 +183,20 @@ def _open_exported(folder: str) -> _Source:
 
 def _download(repository: str) -> str:
     """Return the local folder with the files of a repository on the Hugging Face Hub."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError
 
     name, _, revision = repository.partition("@")
     try:
-        return snapshot_download(
-            name, revision=revision or None, allow_patterns=["config.json", "model.safetensors"]
-        )
+        config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None))
+        commit = config.parent.name
+        weights = Path(hf_hub_download(name, WEIGHTS_NAME, revision=commit))
     except HFValidationError as error:
         raise ValueError(f"hf:{repository}: is not org/name or org/name@revision") from error
     except OSError as error:  # also the errors of the hub
         reason = str(error).strip().splitlines()[0]
         raise OSError(f"hf:{repository}: cannot be downloaded: {reason}") from error
+    return str(weights.parent)
 
 
 def _parse(text: str, path: str) -> CfgNode:
