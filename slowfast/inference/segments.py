@@ -63,8 +63,8 @@ def merge_windows(
     if not 0 <= min_seconds < float("inf"):
         raise ValueError(f"min_seconds is {min_seconds!r}. Use a number of seconds from 0 on")
 
-    pieces = _cut(_smooth(windows, smooth), class_names)
-    return _merge(_absorb_short(_merge(pieces), min_seconds=min_seconds))
+    segments = _merge(_cut(_smooth(windows, smooth), class_names))
+    return _absorb_short(segments, min_seconds=min_seconds) if min_seconds else segments
 
 
 def _smooth(
@@ -138,7 +138,7 @@ def _join(first: Segment, second: Segment) -> Segment:
 
 
 def _absorb_short(segments: Iterable[Segment], *, min_seconds: float) -> Iterator[Segment]:
-    """Give the time of short segments to their neighbors. Neighbors can be of the same class."""
+    """Give the time of short segments to their neighbors, and merge what then lies side by side."""
 
     def is_short(segment: Segment) -> bool:
         return not segment.reason and segment.end - segment.start < min_seconds - TIME_TOLERANCE
@@ -147,6 +147,8 @@ def _absorb_short(segments: Iterable[Segment], *, min_seconds: float) -> Iterato
     for segment in segments:
         if current is None:
             current = segment
+        elif segment.class_id == current.class_id:
+            current = _join(current, segment)
         elif is_short(segment) and not current.reason:
             current = current._replace(end=segment.end)
         elif is_short(current) and not segment.reason:

@@ -1,4 +1,4 @@
-"""A TCP server that sends a video as MPEG-TS in real time, stalls, drops the connection and goes on.
+"""A TCP server that sends a video as MPEG-TS in real time, stalls, and drops the connection.
 
 Run it as a process: `python stream_server.py VIDEO PLAN...`. It prints its port. Each word of the
 plan is `12` (send so many frames), `stall=3` (send nothing for 3 s), `drop` (close the connection
