@@ -21,6 +21,7 @@ from slowfast.datasets.decode import FrameTimes
 from slowfast.datasets.decoding.damage import describe_error
 from slowfast.datasets.decoding.images import FrameConverter, Frames
 from slowfast.datasets.records import DecodeError
+from slowfast.datasets.resize import compile_resize
 from slowfast.datasets.samplers import make_views
 from slowfast.datasets.sampling import TIME_TOLERANCE, constant_rate, frames_within
 from slowfast.inference.clip_settings import ClipSettings
@@ -141,6 +142,7 @@ class LiveStream:
         self._thread = threading.Thread(target=self._read, daemon=True, name="stream")
 
     def __enter__(self) -> "LiveStream":
+        compile_resize()  # the first frames would wait for it
         self._thread.start()
         return self
 
