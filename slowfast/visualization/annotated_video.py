@@ -186,7 +186,7 @@ class Overlay:
         image = Image.new("RGBA", (self._width, height))
         pen = ImageDraw.Draw(image)
         thickness = max(self._height // 240, 1)
-        edges = [0.0, *_borders(curve), self._duration]
+        edges = [0.0, *(min(time, self._duration) for time in _borders(curve)), self._duration]
 
         last: tuple[int, int] | None = None
         for mark, (start, end) in zip(curve, pairwise(edges), strict=True):
