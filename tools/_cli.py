@@ -139,9 +139,9 @@ def seconds(text: str) -> float:
         value = float(match[1]) * units[match[2]] if match else math.nan
     except (KeyError, ValueError):
         value = math.nan
-    if not 0 < value < math.inf:
+    if not 0.001 <= value < math.inf:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no length above 0. Use seconds such as 2 or 0.5, or a unit: 500ms, 2s, "
+            f"{text!r} is no length of 1 ms or more. Use seconds such as 2 or 0.5, or a unit: 500ms, 2s, "
             "1.5min, 1h"
         )
     return value

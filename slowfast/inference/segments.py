@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from slowfast.evaluation.metric_counts import top_classes
 from slowfast.inference.predictions import NotRead
 from slowfast.inference.streams import StreamWindow
 from slowfast.inference.windows import Window
+
+AnyWindow: TypeAlias = Window | StreamWindow
 
 
 class Segment(NamedTuple):
@@ -36,7 +38,7 @@ class Segment(NamedTuple):
 
 
 def merge_windows(
-    windows: Iterable[Window] | Iterable[StreamWindow],
+    windows: Iterable[AnyWindow],
     class_names: list[str],
     *,
     smooth: int = 1,
@@ -68,11 +70,11 @@ def merge_windows(
 
 
 def _smooth(
-    windows: Iterable[Window] | Iterable[StreamWindow], length: int
-) -> Iterator[tuple[Window, NDArray[np.float64] | None]]:
+    windows: Iterable[AnyWindow], length: int
+) -> Iterator[tuple[AnyWindow, NDArray[np.float64] | None]]:
     """Yield each window with the mean of the probabilities around it, None if it is unreadable."""
     reach = length // 2
-    around: deque[Window] = deque(maxlen=length)
+    around: deque[AnyWindow] = deque(maxlen=length)
     for window in windows:
         around.append(window)
         if len(around) > reach:
@@ -84,8 +86,8 @@ def _smooth(
 
 
 def _with_mean(
-    window: Window, around: Iterable[Window]
-) -> tuple[Window, NDArray[np.float64] | None]:
+    window: AnyWindow, around: Iterable[AnyWindow]
+) -> tuple[AnyWindow, NDArray[np.float64] | None]:
     if isinstance(window.prediction, NotRead):
         return window, None
     found = [w.prediction.probabilities for w in around if not isinstance(w.prediction, NotRead)]
@@ -93,7 +95,7 @@ def _with_mean(
 
 
 def _cut(
-    windows: Iterable[tuple[Window, NDArray[np.float64] | None]], class_names: list[str]
+    windows: Iterable[tuple[AnyWindow, NDArray[np.float64] | None]], class_names: list[str]
 ) -> Iterator[Segment]:
     """Yield one segment per window. They lie side by side."""
     segment: Segment | None = None

@@ -21,6 +21,8 @@ from slowfast.inference.frame_ring import FrameRing
 from slowfast.inference.predictions import NotRead, Prediction
 from slowfast.inference.view_reader import VideoViews, ViewReader
 
+MIN_SECONDS = 0.001  # shortest window and stride
+
 # Windows that share more frames than this are decoded one by one.
 MAX_RING_BYTES = 1 << 30
 
@@ -78,9 +80,9 @@ class WindowGrid(NamedTuple):
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Raise ValueError if a length in seconds is not a positive number."""
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r}. Give a number of seconds above 0")
+    """Raise ValueError if a length in seconds is no number from MIN_SECONDS on."""
+    if not (math.isfinite(value) and value >= MIN_SECONDS):
+        raise ValueError(f"{name} is {value!r}. Give a number of seconds from {MIN_SECONDS} on")
 
 
 def timing_of(source: FrameSource, *, fps: float | None = None) -> FrameTimes:
