@@ -141,8 +141,8 @@ def seconds(text: str) -> float:
         value = math.nan
     if not 0.001 <= value < math.inf:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no length of 1 ms or more. Use seconds such as 2 or 0.5, or a unit: 500ms, 2s, "
-            "1.5min, 1h"
+            f"{text!r} is no length of 1 ms or more. Use seconds such as 2 or 0.5, or a unit: "
+            "500ms, 2s, 1.5min, 1h"
         )
     return value
 

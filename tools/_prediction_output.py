@@ -82,28 +82,37 @@ def open_output(path: Path | None) -> Iterator[Callable[[str], object]]:
         yield lambda text: print(text, end="", flush=True)
         return
 
-    try:
+    with _explained(path):
+        if path.is_dir():
+            raise IsADirectoryError("it is a directory")
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = open_unfinished(path)
         file = unfinished.__enter__()
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written: {explain(error, path.parent)}") from error
 
     def write(text: str) -> None:
-        try:
+        with _explained(path):
             file.write(text.encode("utf-8", errors="surrogateescape"))
-        except OSError as error:
-            raise OSError(f"{path}: cannot be written: {explain(error, path.parent)}") from error
 
     try:
         try:
             yield write
         except KeyboardInterrupt:
-            file.commit()
+            with _explained(path):
+                file.commit()
             raise
-        file.commit()
+        with _explained(path):
+            file.commit()
     finally:
         unfinished.__exit__(None, None, None)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Name the file and the reason in errors about writing it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {explain(error, path.parent)}") from error
 
 
 def _by_rank(fields: dict[str, Any]) -> dict[str, Any]:

@@ -172,6 +172,8 @@ def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     if args.annotate is not None:
         if args.annotate.suffix.lower() != ".mp4":
             parser.error(f"argument --annotate: {args.annotate} does not end with .mp4")
+        if args.annotate.is_dir():
+            parser.error(f"argument --annotate: {args.annotate} is a directory")
         if len(args.paths) > 1 or args.paths == ["-"] or args.stream:
             parser.error("argument --annotate: name a single video")
     if args.paths.count("-") > 1:
@@ -236,6 +238,11 @@ def _load(args: argparse.Namespace) -> "Classifier":
     from slowfast.trained import load
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise _cli.UsageError(f"argument --device: {device!r} cannot be used: {reason}") from error
     return load(
         args.weights,
         device=device,
