@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -279,7 +280,7 @@ class LiveStream:
                 self._is_connected = True
                 self._last_arrival = self._last_arrival and time.monotonic()
 
-            clock = _StreamClock()
+            clock = _StreamClock(stream.time_base)
             converter: FrameConverter | None = None
             for frame, arrival in _decode(container, stream):
                 if self._stopped.is_set():
@@ -341,15 +342,21 @@ class _Tick(NamedTuple):
 
 
 class _StreamClock:
-    """Times of the frames of a connection. They start anew where the stream has a gap."""
+    """Times of the frames of a connection. They start anew where the stream has a gap.
 
-    def __init__(self) -> None:
+    Args:
+        time_base: Seconds of a unit of the times. The last frames of a decoder do not know it.
+    """
+
+    def __init__(self, time_base: Fraction | None) -> None:
+        self._time_base = time_base
         self._first = self._last = 0.0
         self._is_new = True
 
     def read(self, frame: av.VideoFrame, arrival: float) -> _Tick:
         """Return the time of a frame. A frame without one has that of its arrival."""
-        now = arrival if frame.time is None else frame.time
+        is_timed = frame.pts is not None and self._time_base is not None
+        now = float(frame.pts * self._time_base) if is_timed else arrival
         starts_anew = self._is_new or not self._last <= now <= self._last + GAP_SECONDS
         if starts_anew:
             self._first = now
