@@ -355,8 +355,9 @@ class _StreamClock:
 
     def read(self, frame: av.VideoFrame, arrival: float) -> _Tick:
         """Return the time of a frame. A frame without one has that of its arrival."""
-        is_timed = frame.pts is not None and self._time_base is not None
-        now = float(frame.pts * self._time_base) if is_timed else arrival
+        now = arrival
+        if frame.pts is not None and self._time_base is not None:
+            now = float(frame.pts * self._time_base)
         starts_anew = self._is_new or not self._last <= now <= self._last + GAP_SECONDS
         if starts_anew:
             self._first = now
