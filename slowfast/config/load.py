@@ -26,6 +26,7 @@ def load_cfg(
     overrides: Sequence[str] = (),
     *,
     checks: Sequence[Callable[[CfgNode], list[str]]] = (find_problems,),
+    final_checks: Sequence[Callable[[CfgNode], list[str]]] = (),
 ) -> Config:
     """Return the frozen config: the defaults, then the `_BASE_` chain, the file and the overrides.
 
@@ -37,6 +38,8 @@ def load_cfg(
         overrides: KEY VALUE or KEY=VALUE, in any order, with values as in YAML or Python.
         checks: Functions from the merged tree to the problems that they find in it, one sentence
             each.
+        final_checks: Further ones, which run only if no other check finds a problem. They may build
+            what the config describes.
 
     Raises:
         OSError: If the file, or a file that it inherits from, is missing or unreadable.
@@ -55,9 +58,10 @@ def load_cfg(
     for warning in dict.fromkeys(retired):
         logger.warning("%s: %s", path, warning)
 
-    if not problems:  # the checks may read any key, so the tree must be valid
-        for check in checks:
-            problems += check(cfg)
+    for group in (checks, final_checks):
+        if not problems:  # the checks may read any key, so the tree must be valid
+            for check in group:
+                problems += check(cfg)
     if problems:
         raise ValueError("\n  ".join([f"{path}:", *map(_cut, problems)]))
 
