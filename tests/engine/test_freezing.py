@@ -26,6 +26,7 @@ from slowfast.engine.train import build_training, train
 from slowfast.models.freezing import freeze
 from slowfast.models.uniformer import UniFormer
 from slowfast.utils.checkpoint_files import checkpoint_path
+from slowfast.utils.progress import start_logging
 from tests.engine.equal_runs import assert_equal, assert_equal_ends
 from tests.engine.frozen_run import SETTINGS, check_end, is_frozen_name
 from tests.engine.outputs import final_state
@@ -83,7 +84,8 @@ def test_random_weights_are_not_frozen_unnoticed(
     names.write_text("\n".join("abcdefgh"))
 
     def log_of(patterns: list[str], **settings: Any) -> str:
-        folder = tmp_path / str(patterns)
+        folder = tmp_path / f"{len(settings)} {patterns[0]}"
+        start_logging(is_main=True)
         start_run(tiny_cfg(OUTPUT_DIR=folder, MODEL__FREEZE=patterns, **settings))
         return (folder / "stdout.log").read_text()
 
