@@ -163,15 +163,15 @@ def test_the_gradient_norm_counts_trained_parameters_alone() -> None:
 
 
 def test_the_ema_of_a_frozen_weight_is_the_weight_to_the_bit() -> None:
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
-    with torch.no_grad():
-        for tensor in (model[0].weight, model[0].running_mean, model[1].bias):
-            tensor.fill_(-0.0)  # -0.0 + 0 would be 0.0
+    norm, linear = nn.BatchNorm1d(2), nn.Linear(2, 2)
+    model = nn.Sequential(norm, linear)
+    for name in ("0.weight", "0.running_mean", "1.bias"):
+        model.state_dict()[name].fill_(-0.0)  # -0.0 + 0 would be 0.0
     freeze(model, ["0", "1.bias"])
     ema = ModelEma(model, decay=0.75)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
-        model[1].weight.add_(1)
+        linear.weight.add_(1)
 
     ema.update(model, is_skipped=torch.tensor(False))
     for name, tensor in ema.model.state_dict().items():
