@@ -42,11 +42,16 @@ SHAPE = (2, 3, 4, 32, 32)
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"SOLVER__OPTIMIZING_METHOD": "sgd", "TRAIN__AMP": "bf16", "SOLVER__ACCUM_STEPS": 2},
-        {"SOLVER__FUSED": False, "MODEL__USE_CHECKPOINT": True, "MODEL__CHECKPOINT_NUM": [1] * 4},
+        {"TRAIN__AMP": "fp16", "SOLVER__FUSED": False, "SOLVER__CLIP_GRADIENT": 0.1},
+        {
+            "SOLVER__OPTIMIZING_METHOD": "sgd",
+            "SOLVER__ACCUM_STEPS": 2,
+            "TRAIN__AMP": "bf16",
+            "MODEL__USE_CHECKPOINT": True,
+            "MODEL__CHECKPOINT_NUM": [1, 1, 2, 1],
+        },
     ],
-    ids=["adamw", "sgd", "recomputed"],
+    ids=["adamw", "sgd"],
 )
 def test_a_training_leaves_what_is_frozen_as_it_was(
     tiny_cfg: TinyCfg, changes: dict[str, Any]
