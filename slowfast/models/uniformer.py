@@ -233,7 +233,7 @@ class UniFormer(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, num_recomputed: int) -> Tensor:
         for index, block in enumerate(blocks):
-            if index < num_recomputed and self.training:
+            if index < num_recomputed and self.training and _builds_graph(block, x):
                 contexts = partial(_update_statistics_once, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
             else:
@@ -252,6 +252,11 @@ def _init_linear(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _builds_graph(block: nn.Module, x: Tensor) -> bool:
+    """Whether a backward pass reaches a block. It stops above frozen blocks at the input."""
+    return x.requires_grad or any(parameter.requires_grad for parameter in block.parameters())
 
 
 def _update_statistics_once(

@@ -142,6 +142,15 @@ def test_checks_of_other_packages_see_the_merged_tree(tmp_path: Path) -> None:
         load_cfg(write(tmp_path / "x.yaml", "OUTPUT_DIR: /x"), checks=[check])
 
 
+@pytest.mark.parametrize(("first", "expected"), [(["first"], "first"), ([], "last")])
+def test_final_checks_run_only_if_no_other_finds_a_problem(
+    tmp_path: Path, first: list[str], expected: str
+) -> None:
+    path = write(tmp_path / "x.yaml", "OUTPUT_DIR: /x")
+    with pytest.raises(ValueError, match=f"x.yaml:\n  {expected}$"):
+        load_cfg(path, checks=[lambda _: first], final_checks=[lambda _: ["last"]])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

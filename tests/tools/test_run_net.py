@@ -112,6 +112,7 @@ def test_all_mistakes_are_reported_together_at_the_start(
         "NUM_GPUS": 7,
         "DATA__PATH_TO_DATA_DIR": tmp_path / "none",
         "MODEL__MODEL_NAME": "Unifomer",
+        "MODEL__FREEZE": "[blocks1]",  # Without a model, there are no names.
     }
     result = run_net(*quickstart(**mistakes, SOLVER__LR_POLICY="cosin"))
     assert result.status == 1
@@ -140,6 +141,11 @@ def test_all_mistakes_are_reported_together_at_the_start(
             "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k', but /none has no file "
             "uniformer_small_in1k.pth. "
             "Download it from https://",
+        ),
+        (
+            {"MODEL__FREEZE": "[block1]"},
+            "MODEL.FREEZE: 'block1' matches no module or parameter of UniFormer. "
+            "The nearest names are blocks1",
         ),
         ({"DATA__PATH_PREFIX": "/none"}, "no such file. Check DATA.PATH_PREFIX"),
         (
