@@ -12,6 +12,7 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.datasets.list_cache import read_once
 from slowfast.datasets.text_files import first_existing
+from slowfast.utils.text import count
 
 
 class Format(NamedTuple):
@@ -174,10 +175,21 @@ def build_annotations(cfg: CfgNode, split: str) -> Annotations:
 
     Raises:
         FileNotFoundError: If the list does not exist.
-        ValueError: If the list is empty, has invalid rows, or its class names are unknown.
+        ValueError: If the list is empty, has invalid rows, or its class names are unknown. If it
+            has no labels, and they are needed for training or validation.
     """
     source = build_source(cfg, split)
-    return read_once(build_format(cfg, split).read, source, list_path=source.list_path)
+    read = build_format(cfg, split).read
+    annotations = read_once(read, source, list_path=source.list_path)
+
+    if split != "test" and not annotations.is_labeled:
+        purpose = {"train": "training", "val": "validation"}[split]
+        raise ValueError(
+            f"{source.list_path} has no labels: the first of its {count(len(annotations), 'row')} "
+            f"is {annotations[0].name!r}, without a class. Label the videos for {purpose}. Only a "
+            "test list may be without labels"
+        )
+    return annotations
 
 
 def build_class_names(cfg: CfgNode) -> list[str]:
