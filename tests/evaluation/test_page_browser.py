@@ -124,7 +124,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
             path_of=lambda row: f"folder {row % 7}/{row}.mp4",
         )
         frames = np.full((4, 64, 64, 3), 128, np.uint8)
-        mistakes = read_content(folder).mistakes
+        mistakes = read_content(folder).highlights
         thumbnails = [Thumbnail(mistake.row, draw_thumbnail(frames)) for mistake in mistakes]
         training = read_training_log(output_dir / "stdout.log")
         found[num_classes] = write_report(folder, training=training, thumbnails=thumbnails)
