@@ -234,9 +234,7 @@ def _split_rows(rows: pa.Array, layout: RowLayout) -> tuple[pa.Array, NDArray[np
     return paths, np.stack(columns)
 
 
-def _split_spans(
-    lines: pa.Array, layout: RowLayout
-) -> tuple[pa.Array, NDArray[np.float64] | None]:
+def _split_spans(lines: pa.Array, layout: RowLayout) -> tuple[pa.Array, NDArray[np.float64] | None]:
     """Cut the spans off the ends of lines.
 
     Returns:

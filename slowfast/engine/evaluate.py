@@ -196,9 +196,7 @@ def _build_report(cfg: CfgNode, folder: Path, annotations: Annotations) -> None:
     write_report(folder, training=training, thumbnails=thumbnails)
 
 
-def _report(
-    folder: Path, record: ResultRecord, plan: ScoringPlan
-) -> Metrics | UnlabeledMetrics:
+def _report(folder: Path, record: ResultRecord, plan: ScoringPlan) -> Metrics | UnlabeledMetrics:
     """Log the result of a test, and return its metrics."""
     metrics = parse_metrics(read_metrics(folder))
     if plan.is_finished:

@@ -189,7 +189,9 @@ def _describe_predicted(metrics: Mapping[str, Any]) -> dict[str, Any]:
             ),
         ],
         "classes": classes[:MAX_CLASSES],
-        "packed_classes": pack_classes(names, dict.fromkeys(("labels", "predictions", "counts"), [])),
+        "packed_classes": pack_classes(
+            names, dict.fromkeys(("labels", "predictions", "counts"), [])
+        ),
         "confidences_figure": figures.draw_confidences(metrics["confidences"]),
     }
 
