@@ -109,8 +109,8 @@ def reject_mixed_labels(list_path: str, *, labeled: str, unlabeled: str) -> None
         unlabeled: Location of the first row without one.
     """
     raise ValueError(
-        f"{list_path}{forget(list_path)} {unlabeled} has no label, but {labeled} has one. Label all "
-        "rows, or none to predict them without scoring"
+        f"{list_path}{forget(list_path)} {unlabeled} has no label, but {labeled} has one. Label "
+        "all rows, or none to predict them without scoring"
     )
 
 

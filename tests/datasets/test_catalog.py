@@ -447,8 +447,8 @@ def test_only_a_test_list_may_be_without_labels(
 ) -> None:
     write(tmp_path / f"{split}.csv", text)
     message = (
-        rf"{split}\.csv has no labels: the first of its 1 row is 'a b\.mp4', without a class. Label "
-        rf"the videos for {purpose}"
+        rf"{split}\.csv has no labels: the first of its 1 row is 'a b\.mp4', without a class. "
+        rf"Label the videos for {purpose}"
     )
     with pytest.raises(ValueError, match=message):
         build_annotations(make_cfg("kinetics", 2), split)

@@ -172,7 +172,7 @@ def test_damage_of_an_unlabeled_result_is_named(result: Result) -> None:
     whole = json.loads(path.read_text())
     del whole["confidences"]
     path.write_text(json.dumps(whole))
-    with pytest.raises(ValueError, match="has no 'confidences'. Run the test again"):
+    with pytest.raises(ValueError, match=r"has no 'confidences'\. Run the test again"):
         read_content(result.folder)
 
     whole["is_labeled"] = True

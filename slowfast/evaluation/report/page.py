@@ -35,6 +35,7 @@ _OPTIONAL = (
 )
 _ORIGIN = ("command", "cwd", "host", "started")
 
+_NO_CONFUSION: dict[str, list[int]] = {"labels": [], "predictions": [], "counts": []}
 _FOLDER = Path(__file__).parent
 
 
@@ -189,9 +190,7 @@ def _describe_predicted(metrics: Mapping[str, Any]) -> dict[str, Any]:
             ),
         ],
         "classes": classes[:MAX_CLASSES],
-        "packed_classes": pack_classes(
-            names, dict.fromkeys(("labels", "predictions", "counts"), [])
-        ),
+        "packed_classes": pack_classes(names, _NO_CONFUSION),
         "confidences_figure": figures.draw_confidences(metrics["confidences"]),
     }
 
