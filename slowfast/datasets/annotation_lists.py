@@ -7,6 +7,7 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.list_columns import (
     FILE_SUFFIX,
     LABEL,
+    Columns,
     RowLayout,
     field_gap,
     read_columns,
@@ -29,6 +30,7 @@ class Source:
         separator: Text between the fields of a row (DATA.PATH_LABEL_SEPARATOR). "" detects it.
         video_template: Format string that turns the fields of a row into the path of the video.
         path_prefix: Folder that the paths of videos are relative to (DATA.PATH_PREFIX).
+        may_lack_labels: Whether the rows may be without labels, as in a test.
     """
 
     list_path: str
@@ -38,6 +40,7 @@ class Source:
     separator: str = ""
     video_template: str = ""
     path_prefix: str = ""
+    may_lack_labels: bool = False
 
 
 def read_path_list(source: Source) -> Annotations:
@@ -49,8 +52,8 @@ def read_path_list(source: Source) -> Annotations:
     A line `path<separator>label<separator>start<separator>end` describes a span of a video file in
     seconds. Its path must end in a file suffix.
 
-    In a list without labels, the label of all rows is -1, empty, or left out. If it is left out, a
-    path ends in a file suffix or is quoted.
+    In a list without labels, the label of all rows is -1. If the source says that labels may lack,
+    it may also be empty or left out. Then a path ends in a file suffix or is quoted.
 
     Args:
         source: The list. Without a separator, the first row that ends in a number tells whether it
@@ -77,9 +80,7 @@ def read_path_list(source: Source) -> Annotations:
         has_labels=False,
     )
 
-    columns = read_columns(
-        source.list_path, layout, unlabeled=unlabeled, num_classes=source.num_classes
-    )
+    columns = _read_columns(source, layout, unlabeled=unlabeled)
     return Annotations(columns.paths, columns.numbers[0], spans=columns.spans)
 
 
@@ -87,7 +88,7 @@ def read_frame_list(source: Source) -> Annotations:
     """Return the rows of a list of `folder num_frames label` lines.
 
     The folder may contain spaces, and may be quoted as in `read_path_list`. In a list without
-    labels, the label of all rows is -1 or left out.
+    labels, the label of all rows is -1, or left out if the source says that labels may lack.
 
     Raises:
         FileNotFoundError: If the list does not exist.
@@ -107,9 +108,7 @@ def read_frame_list(source: Source) -> Annotations:
         has_labels=False,
     )
 
-    columns = read_columns(
-        source.list_path, layout, unlabeled=unlabeled, num_classes=source.num_classes
-    )
+    columns = _read_columns(source, layout, unlabeled=unlabeled)
     num_frames, labels = columns.numbers
     return Annotations(columns.paths, labels, num_frames=num_frames)
 
@@ -135,6 +134,15 @@ def format_row(path: str, *numbers: float, separator: str) -> str:
         quoted = '"{}"'.format(path.replace('"', '""'))
         row = separator.join([quoted, *fields])
     return row + "\n"
+
+
+def _read_columns(source: Source, layout: RowLayout, *, unlabeled: RowLayout) -> Columns:
+    return read_columns(
+        source.list_path,
+        layout,
+        unlabeled=unlabeled if source.may_lack_labels else None,
+        num_classes=source.num_classes,
+    )
 
 
 def _check_path(path: str) -> None:

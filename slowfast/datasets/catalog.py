@@ -11,6 +11,7 @@ from slowfast.datasets.annotation_lists import Source, read_frame_list, read_pat
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.datasets.list_cache import read_once
+from slowfast.datasets.records import NO_LABEL
 from slowfast.datasets.text_files import first_existing
 from slowfast.utils.text import count
 
@@ -165,6 +166,7 @@ def build_source(cfg: CfgNode, split: str) -> Source:
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
         video_template=cfg.DATA.VIDEO_TEMPLATE or dataset_format.video_template,
         path_prefix=cfg.DATA.PATH_PREFIX,
+        may_lack_labels=split == "test",
     )
 
 
@@ -185,9 +187,8 @@ def build_annotations(cfg: CfgNode, split: str) -> Annotations:
     if split != "test" and not annotations.is_labeled:
         purpose = {"train": "training", "val": "validation"}[split]
         raise ValueError(
-            f"{source.list_path} has no labels: the first of its {count(len(annotations), 'row')} "
-            f"is {annotations[0].name!r}, without a class. Label the videos for {purpose}. Only a "
-            "test list may be without labels"
+            f"{source.list_path} has no labels: {count(len(annotations), 'video')} with the label "
+            f"{NO_LABEL}. Label the videos for {purpose}. Only a test list may be without labels"
         )
     return annotations
 

@@ -1,7 +1,7 @@
 """Parser of annotation lists: lines of text to columns of paths, numbers and spans.
 
-A list without labels has the label -1 in all rows, or has no labels in its rows. Rows are parsed as
-rows with a label, and if none of them has one, once more as rows without.
+A list without labels has the label -1 in all rows, or no labels. Rows are parsed as rows with a
+label, and if none of them has one and this is allowed, once more as rows without.
 """
 
 import re
@@ -94,7 +94,7 @@ class _Parsed:
 
 
 def read_columns(
-    list_path: str, layout: RowLayout, *, unlabeled: RowLayout, num_classes: int
+    list_path: str, layout: RowLayout, *, unlabeled: RowLayout | None, num_classes: int
 ) -> Columns:
     """Return the rows of a list.
 
@@ -103,7 +103,7 @@ def read_columns(
     Args:
         list_path: Path of the list.
         layout: Layout of its rows.
-        unlabeled: Layout of its rows if none of them has a label.
+        unlabeled: Layout of its rows if none of them has a label, None if they need one.
         num_classes: Number of classes.
 
     Raises:
@@ -113,7 +113,7 @@ def read_columns(
     """
     with system_memory_pool():
         parsed = _parse_list(list_path, layout, num_classes=num_classes)
-        if not parsed.has_label_column:
+        if unlabeled is not None and not parsed.has_label_column:
             without_labels = _parse_list(list_path, unlabeled, num_classes=num_classes)
             if without_labels.num_rows:
                 parsed = without_labels
@@ -125,7 +125,7 @@ def read_columns(
         reject_mixed_labels(
             list_path,
             labeled=f"line {parsed.first_labeled}",
-            unlabeled=f"line {parsed.first_unlabeled}",
+            unlabeled=f"line {parsed.first_unlabeled} ({NO_LABEL})",
         )
     return _concatenate(parsed.blocks)
 

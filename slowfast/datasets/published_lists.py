@@ -234,6 +234,8 @@ def _label_rows(
             problems.append(row)
             continue
 
+        if row.class_name is None and not source.may_lack_labels:
+            raise _missing_label(f"{source.list_path} {row.location}")
         first_rows.setdefault(row.class_name is not None, row.location)
         label = NO_LABEL if row.class_name is None else labels_by_name.find(row.class_name)
         if label is None:
@@ -283,3 +285,10 @@ def _fill_template(video_template: str, fields: Mapping[str, Any]) -> str:
             f"DATA.VIDEO_TEMPLATE is {video_template!r}, which fails with {error!r}. "
             f"The fields are {names}"
         ) from error
+
+
+def _missing_label(location: str) -> ValueError:
+    return ValueError(
+        f"{location} has no label, like some published test lists. Only a test list may be without "
+        "labels"
+    )

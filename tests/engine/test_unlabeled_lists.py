@@ -102,7 +102,13 @@ def test_a_training_may_end_with_an_unlabeled_test(
     lists = remove_labels(motion_folder, tmp_path / "lists")
     for split in ("train", "val"):
         (lists / f"{split}.csv").write_text((motion_folder / f"{split}.csv").read_text())
-    cfg = tiny_cfg(DATA__PATH_TO_DATA_DIR=lists, TRAIN__REHEARSE=True, SOLVER__MAX_EPOCH=1)
+    cfg = tiny_cfg(
+        DATA__PATH_TO_DATA_DIR=lists,
+        TRAIN__REHEARSE=True,
+        TRAIN__BATCH_SIZE=16,
+        TEST__NUM_ENSEMBLE_VIEWS=1,
+        SOLVER__MAX_EPOCH=1,
+    )
     assert find_problems(cfg) == []
     assert "test.csv has no labels: the test predicts its videos, and scores none" in caplog.text
 
@@ -119,5 +125,5 @@ def test_training_without_labels_is_refused_at_the_start(
     (lists / "train.csv").write_text((motion_folder / "train.csv").read_text())
     (lists / "val.csv").write_text((lists / "test.csv").read_text())
     (problem,) = find_problems(tiny_cfg(DATA__PATH_TO_DATA_DIR=lists))
-    assert problem.startswith(f"{lists}/val.csv has no labels: the first of its 24 rows is 'test/")
-    assert "Label the videos for validation" in problem
+    assert problem.startswith(f"{lists}/val.csv has 24 invalid rows:\n    line 1 is 'test/")
+    assert "Expected a path and a class number" in problem
