@@ -71,15 +71,13 @@ def load_weights(
             checksums or to `<name>.sha256` beside it.
     """
     # Filling a model from memory must not require the libraries that read files.
-    from slowfast.models.zoo import published_class_names
     from slowfast.utils.checkpoint import load_checkpoint
 
     state = load_checkpoint(path)
     if use_ema and "ema_state" in state:
         logger.info("%s: loading the EMA weights", path)
         state["model_state"] = state["ema_state"]
-    if "class_names" not in state:
-        state["class_names"] = published_class_names(path)
+    state["class_names"] = _class_names_in(state, path=path)
     if state["class_names"] and not class_names:
         logger.warning(
             "%s names its classes, but the data has no class names to compare them with. Unless "
@@ -98,6 +96,24 @@ def load_weights(
     if report.is_whole:  # `fill_weights` logs all other reports.
         _log(report, path=path)
     return report
+
+
+def read_class_names(path: str) -> list[str]:
+    """Return the class names of a file of weights in the order of its head, [] if it has none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, see `load_weights`.
+    """
+    from slowfast.utils.checkpoint import load_checkpoint
+
+    return _class_names_in(load_checkpoint(path), path=path)
+
+
+def _class_names_in(state: Mapping[str, Any], *, path: str) -> list[str]:
+    from slowfast.models.zoo import published_class_names
+
+    return list(state["class_names"] if "class_names" in state else published_class_names(path))
 
 
 def fill_weights(
