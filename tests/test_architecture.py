@@ -21,6 +21,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 MAY_IMPORT: dict[str, set[str]] = {
     "engine": {
         "inference",
+        "runs",
         "evaluation",
         "datasets",
         "models",
@@ -29,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
     "inference": {"evaluation", "datasets", "models", "visualization", "distributed", "utils"},
+    "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
     "visualization": {"datasets", "models", "utils"},
     "preparation": {"datasets", "distributed", "utils"},

@@ -30,6 +30,22 @@ def read_settings(path: str) -> dict[str, Raw]:
     return _read_chain(path, role=f"--cfg {path}", chain=[])
 
 
+def parse_settings(text: str, *, origin: str) -> dict[str, Raw]:
+    """Return the settings of a YAML text that inherits from no file.
+
+    Args:
+        text: The text, such as the config in a checkpoint.
+        origin: Where the text comes from, for messages.
+
+    Raises:
+        ValueError: If it is not a tree of sections and keys, or inherits from a file.
+    """
+    tree = _parse_tree(text.encode(), role=origin)
+    if BASE_KEY in tree:
+        raise ValueError(f"{origin}: {BASE_KEY} has no meaning here. Give all keys")
+    return _flatten(tree, role=origin)
+
+
 # ---- The chain of bases ----------------------------------------------------------------------
 
 
@@ -99,7 +115,10 @@ def _leaves(tree: dict[str, Raw], *, prefix: str) -> Iterator[tuple[str, Raw]]:
 
 
 def _read_tree(path: str, *, role: str) -> dict[str, Raw]:
-    source = _read_bytes(path, role=role)
+    return _parse_tree(_read_bytes(path, role=role), role=role)
+
+
+def _parse_tree(source: bytes, *, role: str) -> dict[str, Raw]:
     try:
         tree = parse(source)
     except DuplicateKeyError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from slowfast.config.defaults import default_cfg
-from slowfast.config.files import read_settings
+from slowfast.config.files import parse_settings, read_settings
 from slowfast.config.retired import ONLY_VALUES, RETIRED
 from slowfast.config.rules import find_problems
 from slowfast.config.tree import Config, leaf_keys
@@ -43,11 +43,39 @@ def load_cfg(
         ValueError: If a file is not a config, or with the list of all problems: unknown keys,
             values of a wrong type, and what the checks found.
     """
+    settings = [*read_settings(path).items(), *_parse_overrides(overrides)]
+    return _merge(settings, origin=path, checks=checks)
+
+
+def parse_cfg(
+    text: str, *, origin: str, checks: Sequence[Callable[[CfgNode], list[str]]] = ()
+) -> Config:
+    """Return the frozen config of a YAML text, such as the one in a checkpoint.
+
+    Args:
+        text: Keys and values. All other keys have their defaults.
+        origin: Where the text comes from, for messages.
+        checks: Functions from the merged tree to the problems that they find in it.
+
+    Raises:
+        ValueError: With the list of all problems, as in `load_cfg`.
+    """
+    settings = [*parse_settings(text, origin=origin).items()]
+    return _merge(settings, origin=origin, checks=checks)
+
+
+def _merge(
+    settings: Sequence[tuple[str, Raw]],
+    *,
+    origin: str,
+    checks: Sequence[Callable[[CfgNode], list[str]]],
+) -> Config:
+    """Return the defaults with some settings, frozen and checked."""
     cfg, defaults = default_cfg(), default_cfg()
     problems: list[str] = []
     retired: list[str] = []
 
-    for key, raw in [*read_settings(path).items(), *_parse_overrides(overrides)]:
+    for key, raw in settings:
         if key in RETIRED and (problem := _find_lost_meaning(key, raw)):
             problems.append(problem)
         elif key in RETIRED:
@@ -55,13 +83,13 @@ def load_cfg(
         elif problem := _set(cfg, key=key, raw=raw, defaults=defaults):
             problems.append(problem)
     for warning in dict.fromkeys(retired):
-        logger.warning("%s: %s", path, warning)
+        logger.warning("%s: %s", origin, warning)
 
     if not problems:  # the checks may read any key, so the tree must be valid
         for check in checks:
             problems += check(cfg)
     if problems:
-        raise ValueError("\n  ".join([f"{path}:", *map(_cut, problems)]))
+        raise ValueError("\n  ".join([f"{origin}:", *map(_cut, problems)]))
 
     cfg.freeze()
     return cfg

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from slowfast.datasets.decode import DecodeError, FrameFolder, VideoFile
+from slowfast.datasets.decode import DecodeError, FrameSource, at_rate
 from slowfast.datasets.records import Video, View
 from slowfast.datasets.resize import Placement
 from slowfast.datasets.sampling import DenseClips, Indices, SegmentClips
 from slowfast.datasets.transforms import Augmentation, Transform
 
-OpenVideo = Callable[[Video], VideoFile | FrameFolder]
+OpenVideo = Callable[[Video], FrameSource]
 
 
 class ClipReader:
@@ -46,6 +46,18 @@ class ClipReader:
         size = self.transform.crop_size
         return 3, self.clips.num_frames, size, size
 
+    def with_clips(self, num_clips: int) -> "ClipReader":
+        """Return a reader that spreads another number of clips over a video."""
+        if num_clips == self.clips.num_clips:
+            return self
+        return ClipReader(
+            self.open_video,
+            clips=self.clips._replace(num_clips=num_clips),
+            transform=self.transform,
+            target_fps=self.target_fps,
+            refuse_short=self.refuse_short,
+        )
+
     def read(
         self, video: Video, views: Sequence[View], *, rng: np.random.Generator | None, out: Tensor
     ) -> list[Augmentation]:
@@ -67,11 +79,11 @@ class ClipReader:
             numbers_by_clip = dict(zip(clips, numbers, strict=True))
 
             numbers = [numbers_by_clip[view.clip] for view in views]
-            return self._write_views(source, views, numbers=numbers, rng=rng, out=out)
+            return self.write_views(source, views, numbers=numbers, rng=rng, out=out)
 
     def frame_numbers(
         self,
-        source: VideoFile | FrameFolder,
+        source: FrameSource,
         *,
         clips: Sequence[int],
         rng: np.random.Generator | None,
@@ -89,9 +101,8 @@ class ClipReader:
         """
         shown = source.shown
         first, total = int(shown[0]), len(shown)
-        resampled = None
-        if self.target_fps and isinstance(source, VideoFile):
-            resampled = source.at_rate(self.target_fps)
+        resampled = at_rate(source, self.target_fps) if self.target_fps else None
+        if resampled is not None:
             first, total = resampled.ticks_between(int(shown[0]), int(shown[-1]))
             if not total:  # a span so short that it lies between two ticks
                 first, total, resampled = int(shown[0]), 1, None
@@ -110,18 +121,29 @@ class ClipReader:
             return numbers
         return [resampled.frames_at(ticks) for ticks in numbers]
 
-    def _write_views(
+    def write_views(
         self,
-        source: VideoFile | FrameFolder,
+        source: FrameSource,
         views: Sequence[View],
         *,
         numbers: Sequence[Indices],
         rng: np.random.Generator | None,
         out: Tensor,
     ) -> list[Augmentation]:
-        """Write each chunk of frames to all views that show it before decoding the next one.
+        """Write the views of an open video to `out` and return the augmentation of each.
 
-        The decoded frames in memory grow neither with the number of clips nor with their length.
+        Each chunk of frames goes to all views that show it before the next one is decoded. The
+        decoded frames in memory grow neither with the number of clips nor with their length.
+
+        Args:
+            source: The video.
+            views: Views to write.
+            numbers: Frame numbers of each view, each of shape (T,).
+            rng: Generator of a training sample, None for deterministic crops.
+            out: Clips of shape (len(views), *clip_shape).
+
+        Raises:
+            DecodeError: If a frame is unreadable.
         """
         augmentations: list[Augmentation] = []
         remaining = np.unique(np.concatenate(numbers))

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from slowfast.datasets import shared_memory
 from slowfast.datasets.dataset import VideoDataset
 from slowfast.datasets.records import Batch
+from slowfast.datasets.resize import compile_resize
 from slowfast.datasets.samplers import EvalSampler, TrainSampler
 from slowfast.distributed.collectives import rank
 from slowfast.distributed.launchers import find_launched
@@ -57,6 +58,9 @@ class VideoLoader(DataLoader[Batch]):
         pin_memory: bool,
         keep_workers: bool,
     ) -> None:
+        if num_workers:
+            compile_resize()  # before the workers are forked
+
         super().__init__(
             dataset,
             batch_sampler=sampler,

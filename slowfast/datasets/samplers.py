@@ -167,12 +167,7 @@ class EvalSampler(Sampler[list[Request]]):
         rank: int,
         world_size: int,
     ) -> None:
-        crops = [CENTER_CROP] if num_crops == 1 else list(range(num_crops))
-        views: list[View] = []
-        for clip in range(num_clips):
-            views += [View(len(views) + index, clip, crop) for index, crop in enumerate(crops)]
-        self.views = tuple(views)
-
+        self.views = make_views(num_clips, num_crops)
         self.groups = groups
         self.num_clips = num_clips
         self.num_crops = num_crops
@@ -201,3 +196,17 @@ class EvalSampler(Sampler[list[Request]]):
     def request(self, video_index: int) -> Request:
         """Return the request for all views of a video."""
         return Request(video_index, self.views, seed=None)
+
+
+def make_views(num_clips: int, num_crops: int) -> tuple[View, ...]:
+    """Return all views of a video, clip by clip.
+
+    Args:
+        num_clips: Number of temporal clips.
+        num_crops: Number of spatial crops per clip, 1 for the center or 3.
+    """
+    crops = [CENTER_CROP] if num_crops == 1 else list(range(num_crops))
+    views: list[View] = []
+    for clip in range(num_clips):
+        views += [View(len(views) + index, clip, crop) for index, crop in enumerate(crops)]
+    return tuple(views)

@@ -24,7 +24,7 @@ from slowfast.datasets.normalization import ClipFormat
 from slowfast.datasets.rand_augment import Operation, RandAugment
 from slowfast.datasets.random_erasing import random_erasures
 from slowfast.datasets.records import Unfilled
-from slowfast.datasets.resize import Placement, compile_resize, resize_into
+from slowfast.datasets.resize import Placement, resize_into
 
 
 class Augmentation(NamedTuple):
@@ -65,7 +65,6 @@ class Transform(ABC):
         self.crop_size = crop_size
         self.clip_format = clip_format
         self.rand_augment = rand_augment
-        compile_resize()  # before the loader forks its workers
 
     @abstractmethod
     def draw(

@@ -26,16 +26,19 @@ class ViewGroups:
         num_videos: Number of videos of the list, at least 1.
         num_views: Number of views of each video.
         views_per_forward: Largest number of views in a forward pass, TEST.VIEWS_PER_FORWARD.
+        fills_passes: Whether a short list is cut like a long one, with the same forward passes.
     """
 
     num_videos: int
     num_views: int
     views_per_forward: int
+    fills_passes: bool = False
 
     @property
     def videos_per_group(self) -> int:
         """Number of videos of a group. The last group may have fewer."""
-        return min(max(self.views_per_forward // self.num_views, 1), self.num_videos)
+        num_videos = max(self.views_per_forward // self.num_views, 1)
+        return num_videos if self.fills_passes else min(num_videos, self.num_videos)
 
     @property
     def num_groups(self) -> int:

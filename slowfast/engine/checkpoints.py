@@ -12,9 +12,9 @@ from torch.optim import SGD
 
 from slowfast.distributed.collectives import is_main
 from slowfast.distributed.folder_lock import FolderLock, FolderLockedError
-from slowfast.engine.run_checkpoints import own_checkpoints, position_of, resumable_checkpoints
 from slowfast.engine.skipped_steps import FOLDER_NAME
 from slowfast.engine.state import TrainingState
+from slowfast.runs.run_checkpoints import own_checkpoints, position_of, resumable_checkpoints
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import BEST_NAME, checkpoint_path, prune_checkpoints
 from slowfast.utils.files import format_bytes, free_bytes

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from slowfast.engine.run_checkpoints import checkpoint_to_test, is_resumable
 from slowfast.evaluation.stored_temperature import check_temperature_file
 from slowfast.models.zoo import find_weights
+from slowfast.runs.run_checkpoints import checkpoint_to_test, is_resumable
 from slowfast.utils.checkpoint_files import BEST_NAME
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from slowfast.datasets.mixup import Mix
 from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import Batch
 from slowfast.distributed.collectives import device, rank
-from slowfast.engine.position import Position
 from slowfast.inference.precision import autocast
+from slowfast.runs.position import Position
 from slowfast.utils.metrics import hits_at
 
 

@@ -14,12 +14,12 @@ from slowfast.distributed.job import current_job
 from slowfast.engine.build import build_state
 from slowfast.engine.choose_weights import choose_start_weights
 from slowfast.engine.identity import build_identity, differences
-from slowfast.engine.run_checkpoints import load_newest, own_checkpoints, resumable_checkpoints
 from slowfast.engine.run_folder import holds_outputs, locked, outputs_in, set_aside
-from slowfast.engine.run_record import RunRecord, find_run, new_run_id, write_record
 from slowfast.engine.state import TrainingState, check_state
 from slowfast.engine.validations import read_validations
 from slowfast.models.weights import load_weights
+from slowfast.runs.run_checkpoints import load_newest, own_checkpoints, resumable_checkpoints
+from slowfast.runs.run_record import RunRecord, find_run, new_run_id, write_record
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import list_checkpoints
 from slowfast.utils.checksum import sha256_of

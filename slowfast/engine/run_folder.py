@@ -9,9 +9,10 @@ from pathlib import Path
 from slowfast.distributed.collectives import is_main
 from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job import current_job
-from slowfast.engine import run_record, skipped_steps, validations
-from slowfast.engine.run_record import NO_JOB, RunRecord, new_run_id, read_record, write_record
+from slowfast.engine import skipped_steps, validations
 from slowfast.evaluation import result_record
+from slowfast.runs import run_record
+from slowfast.runs.run_record import NO_JOB, RunRecord, new_run_id, read_record, write_record
 from slowfast.utils.checkpoint_files import BEST_NAME
 from slowfast.utils.cleanup import cleaned_up
 from slowfast.utils.files import remove_unfinished

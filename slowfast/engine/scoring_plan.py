@@ -21,6 +21,7 @@ from slowfast.evaluation.result_record import (
     set_aside,
     write_record,
 )
+from slowfast.inference.clip_settings import build_scoring_settings
 from slowfast.inference.precision import amp_dtype, dtype_name
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.files import remove_unfinished
@@ -28,11 +29,6 @@ from slowfast.utils.paths import pathmgr
 from slowfast.utils.text import count, some
 
 logger = logging.getLogger(__name__)
-
-# Keys that change what is trained, and never what given weights score.
-_TRAINING_SECTIONS = {"TRAIN", "SOLVER", "AUG", "MIXUP", "BN"}
-_TRAINING_KEYS = {"DATA.RANDOM_FLIP", "MODEL.LOSS_FUNC", "RNG_SEED"}
-
 
 # Entries of metrics.json about the last start that scored videos.
 FACTS = ("device", "dtype", "num_processes", "seconds", "videos_per_second")
@@ -65,7 +61,7 @@ def build_result_record(cfg: CfgNode, loader: VideoLoader, *, weights: str) -> R
     annotations, sampler = loader.dataset.annotations, loader.eval_sampler
     class_names = build_class_names(cfg)
     identity = {
-        **_build_scoring_settings(cfg),
+        **build_scoring_settings(cfg),
         "weights_sha256": sha256_of(pathmgr.get_local_path(weights)),
         "paths_sha256": annotations.hash_paths(prefix=cfg.DATA.PATH_PREFIX),
         "labels_sha256": annotations.hash_labels(),
@@ -85,26 +81,6 @@ def build_result_record(cfg: CfgNode, loader: VideoLoader, *, weights: str) -> R
         weights=weights,
         list_path=str(build_source(cfg, "test").list_path),
     )
-
-
-def _build_scoring_settings(cfg: CfgNode) -> dict[str, object]:
-    """Return the settings that the scores depend on, by key."""
-    settings = {
-        key: value
-        for key, value in cfg.identity_settings().items()
-        if key.split(".")[0] not in _TRAINING_SECTIONS
-        and key not in _TRAINING_KEYS
-        and not key.startswith("DATA.TRAIN_")
-    }
-    return settings | {
-        "TEST.DATASET": cfg.TEST.DATASET,
-        "TEST.EMA": cfg.TEST.EMA,
-        "MODEL.ALLOWED_MISMATCH": cfg.MODEL.ALLOWED_MISMATCH,
-        "TEST.VIEWS_PER_FORWARD": cfg.TEST.VIEWS_PER_FORWARD,
-        "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
-        "DATA.TEST_SHORT_SIDE": cfg.DATA.TEST_SHORT_SIDE or cfg.DATA.TEST_CROP_SIZE,
-        "TRAIN.TF32": cfg.TRAIN.TF32,
-    }
 
 
 def plan_scoring(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slowfast.datasets.records import Batch
 from slowfast.distributed.collectives import gather_over_ranks, is_main, rank
-from slowfast.engine.position import Position
+from slowfast.runs.position import Position
 from slowfast.utils.text import count, some
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slowfast.engine.ema import ModelEma
-from slowfast.engine.position import Position
 from slowfast.engine.skipped_steps import Streak
 from slowfast.models.weights import fill_weights, head_names
+from slowfast.runs.position import Position
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from torch import Tensor
 
 from slowfast.distributed.collectives import device, is_main
-from slowfast.engine.position import Position
+from slowfast.runs.position import Position
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,6 @@ from slowfast.engine.checkpoints import CheckpointSaver, Retention, check_disk
 from slowfast.engine.losses import LOSSES
 from slowfast.engine.rehearse import build_rehearsal_splits, rehearse
 from slowfast.engine.resume import start_run
-from slowfast.engine.run_checkpoints import best_validation, is_resumable
 from slowfast.engine.run_folder import locked, remove_leftovers
 from slowfast.engine.skipped_steps import SkippedStepsError
 from slowfast.engine.state import TrainingState
@@ -34,6 +33,7 @@ from slowfast.inference.evaluator import build_evaluator
 from slowfast.inference.memory import explained_out_of_memory
 from slowfast.inference.precision import amp_dtype, dtype_name, set_up_kernels
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
+from slowfast.runs.run_checkpoints import best_validation, is_resumable
 from slowfast.utils.progress import start_logging
 from slowfast.utils.provenance import provenance
 from slowfast.utils.text import count

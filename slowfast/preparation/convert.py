@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from slowfast.datasets.decode import DecodeError, VideoFile, check_template
+from slowfast.datasets.decode import DecodeError, VideoFile, at_rate, check_template
 from slowfast.datasets.frame_metadata import Orientation, read_orientation
 from slowfast.preparation.encode import DEFAULT_FPS, Timing, choose_format, encode_frames
 from slowfast.preparation.folder_conversion import Conversion, FolderConversion
@@ -165,7 +165,7 @@ def _extract(
 
     unfinished.mkdir()
     with VideoFile(str(source)) as video:
-        resampled = video.at_rate(fps) if fps else None
+        resampled = at_rate(video, fps) if fps else None
         num_frames = resampled.num_ticks if resampled else video.num_frames
         chunk_size = max(MAX_CHUNK_BYTES // video.read([0]).nbytes, 1)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from slowfast.datasets.boxes import Box
 from slowfast.datasets.build import VideoLoader
 from slowfast.datasets.dataset import VideoDataset
-from slowfast.datasets.decode import VideoFile
 from slowfast.datasets.normalization import to_pixels
 from slowfast.datasets.records import Request, View
 from slowfast.datasets.transforms import Augmentation
@@ -101,7 +100,7 @@ def _decode_clips(
         numbers_by_clip = dataset.reader.frame_numbers(video, clips=clips, rng=rng)
         for clip, numbers in zip(clips, numbers_by_clip, strict=True):
             frames = video.read(numbers.tolist())
-            seconds = video.times[numbers] if isinstance(video, VideoFile) else None
+            seconds = video.timing.starts[numbers] if video.timing else None
             decoded[clip] = SampledClip(numbers, seconds, frames)
     return decoded
 

@@ -12,7 +12,7 @@ import simplejson
 from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job import current_job
 from slowfast.engine.run_folder import set_aside
-from slowfast.engine.run_record import read_record, write_record
+from slowfast.runs.run_record import read_record, write_record
 from tests.engine.outputs import epochs_in
 
 Serve = Callable[..., list[int]]

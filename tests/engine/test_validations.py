@@ -10,9 +10,9 @@ import simplejson
 from slowfast.config import CfgNode
 from slowfast.engine.build import build_state
 from slowfast.engine.checkpoints import CheckpointSaver, Retention
-from slowfast.engine.run_checkpoints import best_validation
 from slowfast.engine.validations import Validations, read_validations
 from slowfast.evaluation.result import open_result
+from slowfast.runs.run_checkpoints import best_validation
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import newest_checkpoint
 from tests.engine.outputs import epochs_in

@@ -33,6 +33,7 @@ class FrameFolder:
     """
 
     fps = Fraction(0)  # unknown
+    timing = None  # unknown
     codec = "jpeg"
 
     def __init__(

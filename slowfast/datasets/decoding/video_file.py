@@ -16,6 +16,7 @@ from slowfast.datasets.decoding.damage import DamageError, describe_error
 from slowfast.datasets.decoding.decoder import PacketDecoder
 from slowfast.datasets.decoding.frame_index import FrameIndex
 from slowfast.datasets.decoding.frame_reader import FrameReader
+from slowfast.datasets.decoding.frame_source import FrameTimes
 from slowfast.datasets.decoding.frame_table import (
     MIN_VIDEO_BYTES,
     FrameTable,
@@ -32,7 +33,7 @@ from slowfast.datasets.decoding.packets import PacketReader
 from slowfast.datasets.decoding.scan import VideoScan
 from slowfast.datasets.frame_metadata import HDR_TRANSFERS
 from slowfast.datasets.records import DecodeError, Span
-from slowfast.datasets.sampling import ConstantRate, constant_rate, frames_within
+from slowfast.datasets.sampling import frames_within
 from slowfast.utils.paths import forget
 
 MAX_FRAME_PIXELS = 1 << 26  # 8192 x 8192
@@ -74,6 +75,7 @@ class VideoFile:
         max_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         self.path = path
+        self.bgr = bgr
         self.truncation = ""
         self._table_path = table_path
         self._table: FrameTable | None = None
@@ -178,6 +180,11 @@ class VideoFile:
         return self._index.durations.astype(np.float64) * float(self.stream.time_base or 0)
 
     @property
+    def timing(self) -> FrameTimes:
+        """When the frames are shown."""
+        return FrameTimes(self.times, self.durations)
+
+    @property
     def frame_table(self) -> FrameTable | None:
         """Frame table to store for the next time the file is opened.
 
@@ -191,17 +198,6 @@ class VideoFile:
             frames=np.stack([self._index.times, self._index.durations], axis=1),
             starts=np.array(self._index.seek_points),
         )
-
-    def at_rate(self, fps: float) -> ConstantRate:
-        """Return the frames shown at a constant frame rate. See `constant_rate`.
-
-        Raises:
-            DecodeError: If a frame is shown for so long that a timestamp must be wrong.
-        """
-        try:
-            return constant_rate(self.times, self.durations, fps=fps)
-        except ValueError as error:
-            raise DecodeError(f"{self.path}: {error}") from error
 
     def read(self, numbers: Sequence[int]) -> Frames:
         """Return the frames with the given numbers, in the given order, repeats included.

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from slowfast.engine.position import Position
-from slowfast.engine.run_record import FILE_NAME, has_run, header_of, read_record
+from slowfast.runs.position import Position
+from slowfast.runs.run_record import FILE_NAME, has_run, header_of, read_record
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints, position_in_name
 

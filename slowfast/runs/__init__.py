@@ -1,0 +1,1 @@
+"""Runs: the record and the checkpoints in the directory of a run."""

@@ -1,0 +1,249 @@
+"""Trained models: from a checkpoint, a run, an exported folder or a name to a classifier."""
+
+import logging
+import os
+from collections.abc import Sequence
+from os.path import isdir, join
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from fvcore.common.config import CfgNode
+
+from slowfast.config import load_cfg, parse_cfg
+from slowfast.datasets.build import build_normalize
+from slowfast.datasets.build_clips import build_clip_reader
+from slowfast.datasets.class_name_files import read_class_names
+from slowfast.inference.classifier import Classifier, check_precision
+from slowfast.inference.clip_settings import build_clip_settings
+from slowfast.inference.exported import CONFIG_NAME, read_exported
+from slowfast.inference.view_reader import ViewReader
+from slowfast.models.build import build_model, find_problems
+from slowfast.models.weights import fill_weights
+from slowfast.models.zoo import find_weights, published, published_class_names
+from slowfast.runs.run_checkpoints import checkpoint_to_test
+from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints
+from slowfast.utils.checksum import sha256_of
+
+HUB_PREFIX = "hf:"  # in front of org/name, a repository on the Hugging Face Hub
+
+logger = logging.getLogger(__name__)
+
+
+class _Source(NamedTuple):
+    """A file of weights with what is known about it."""
+
+    path: str  # path or address of the weights
+    state: dict[str, Any]  # its content, see `slowfast.utils.checkpoint`
+    config: CfgNode | None  # None if the source has no config
+
+
+def load(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str | None = None,
+    class_names: Sequence[str] | str | Path | None = None,
+    cfg: str | Path | None = None,
+    best: bool = False,
+    ema: bool | None = None,
+) -> Classifier:
+    """Return a trained model that classifies videos exactly as its test does.
+
+    Args:
+        source: A checkpoint or another file of weights, the OUTPUT_DIR of a run, an exported
+            folder, a published name (see `slowfast.list_weights`), or `hf:org/name`, optionally
+            with `@revision`.
+        device: Device of the model, such as "cuda".
+        precision: Autocast of the forward pass: off | bf16 | fp16 | auto. None for the one that the
+            model was tested with, TRAIN.AMP.
+        class_names: Names of the classes in the order of the head, or a file of them. None for
+            those in the weights.
+        cfg: YAML file of the experiment, for weights that hold no config.
+        best: Whether to load best.pyth of a run instead of its newest checkpoint.
+        ema: Whether to load the EMA weights if there are some. None for TEST.EMA.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If the file or its server cannot be read.
+        ValueError: If the file is damaged or holds no model, or if its config or its class names
+            are missing or do not fit.
+    """
+    if precision is not None:
+        check_precision(precision)
+    found = _find(str(source), best=best)
+    config = load_cfg(str(cfg), checks=()) if cfg is not None else found.config
+    if config is None:
+        raise ValueError(
+            f"{found.path}: holds no config, so its model and its clips are unknown. Name the YAML "
+            "file of its experiment with cfg=..."
+        )
+    if problems := find_problems(config):
+        raise ValueError("\n  ".join([f"{found.path}:", *problems]))
+    return _build_classifier(
+        config,
+        found,
+        device=torch.device(device),
+        precision=precision,
+        class_names=class_names,
+        ema=config.TEST.EMA if ema is None else ema,
+    )
+
+
+def _build_classifier(
+    cfg: CfgNode,
+    source: _Source,
+    *,
+    device: torch.device,
+    precision: str | None,
+    class_names: Sequence[str] | str | Path | None,
+    ema: bool,
+) -> Classifier:
+    names = _find_class_names(source, given=class_names, num_classes=cfg.MODEL.NUM_CLASSES)
+    state = dict(source.state)
+    uses_ema = ema and "ema_state" in state
+    if uses_ema:
+        state["model_state"] = state["ema_state"]
+
+    model = build_model(cfg)
+    fill_weights(model, state, path=source.path)
+    settings = build_clip_settings(cfg)
+    return Classifier(
+        model.to(device),
+        ViewReader(build_clip_reader(cfg, "test"), settings),
+        build_normalize(cfg),
+        class_names=names,
+        settings=settings,
+        precision=precision or cfg.TRAIN.AMP,
+        temperature=_find_temperature(source.path, ema=uses_ema),
+    )
+
+
+# ---- Where the weights are -------------------------------------------------------------------
+
+
+def _find(source: str, *, best: bool) -> _Source:
+    if source.startswith(HUB_PREFIX):
+        return _open_exported(_download(source.removeprefix(HUB_PREFIX)))
+    if source in published():
+        return _open_published(source)
+
+    path = os.path.expanduser(source)
+    if isdir(path):
+        if Path(path, CONFIG_NAME).exists():
+            return _open_exported(path)
+        path = _find_in_run(path, best=best)
+    else:
+        path = find_weights(path, key="the source")
+
+    state = load_checkpoint(path)
+    text = state.get("cfg")
+    if not isinstance(text, str):
+        return _Source(path, state, None)
+    return _Source(path, state, _parse(text, path))
+
+
+def _find_in_run(folder: str, *, best: bool) -> str:
+    has_best = Path(folder, BEST_NAME).exists()
+    if not (list_checkpoints(folder) or has_best):
+        raise FileNotFoundError(
+            f"{folder}: holds no model. Name a checkpoint, the OUTPUT_DIR of a run, or an exported "
+            f"folder, which has a {CONFIG_NAME}"
+        )
+    return str(checkpoint_to_test(folder, best=best))
+
+
+def _open_published(name: str) -> _Source:
+    entry = published()[name]
+    path = find_weights(name, key="the source")
+    if not entry.experiment:
+        raise ValueError(
+            f"{name}: are weights of an image model, which classify no videos. Start from them "
+            f"with create_model(..., weights={name!r}), or train with UNIFORMER.PRETRAIN_NAME"
+        )
+
+    experiments = Path(__file__).parents[1] / "exp"
+    config = experiments / entry.experiment / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"{name}: its config exp/{entry.experiment}/config.yaml is only in a checkout of the "
+            "repository. Load the file by its path, with cfg=..."
+        )
+    return _Source(path, load_checkpoint(path), load_cfg(str(config), checks=()))
+
+
+def _open_exported(folder: str) -> _Source:
+    exported = read_exported(folder)
+    state = load_checkpoint(exported.weights)
+    state["class_names"] = exported.class_names
+    return _Source(exported.weights, state, _parse(exported.settings, join(folder, CONFIG_NAME)))
+
+
+def _download(repository: str) -> str:
+    """Return the local folder with the files of a repository on the Hugging Face Hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    name, _, revision = repository.partition("@")
+    try:
+        return snapshot_download(
+            name, revision=revision or None, allow_patterns=["config.json", "model.safetensors"]
+        )
+    except HFValidationError as error:
+        raise ValueError(f"hf:{repository}: is not org/name or org/name@revision") from error
+    except OSError as error:  # also the errors of the hub
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"hf:{repository}: cannot be downloaded: {reason}") from error
+
+
+def _parse(text: str, path: str) -> CfgNode:
+    try:
+        return parse_cfg(text, origin=path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\nThis config is of another version or another code base. Name the YAML file "
+            "of the experiment with cfg=..."
+        ) from error
+
+
+# ---- What belongs to the weights -------------------------------------------------------------
+
+
+def _find_class_names(
+    source: _Source, *, given: Sequence[str] | str | Path | None, num_classes: int
+) -> list[str]:
+    if isinstance(given, str | Path):
+        names, origin = read_class_names(str(given)), str(given)
+    elif given is not None:
+        names, origin = [str(name) for name in given], "class_names"
+    else:
+        names = source.state.get("class_names") or published_class_names(source.path)
+        origin = source.path
+
+    if not names:
+        raise ValueError(
+            f"{origin}: names no classes. Give them with class_names=[...] or class_names='FILE', "
+            f"{num_classes} names in the order of the head"
+        )
+    if len(names) != num_classes:
+        raise ValueError(
+            f"{origin}: has {len(names)} class names, but the head has {num_classes} classes"
+        )
+    return names
+
+
+def _find_temperature(weights: str, *, ema: bool) -> float | None:
+    """Return the temperature that is stored beside the weights, None if there is none."""
+    if "://" in weights:
+        return None
+
+    from slowfast.evaluation.stored_temperature import read_temperature, temperature_path
+
+    if not temperature_path(weights).exists():
+        return None
+    try:
+        return read_temperature(weights, weights_sha256=sha256_of(weights), ema=ema)
+    except ValueError as error:
+        logger.warning("%s", error)
+        return None
