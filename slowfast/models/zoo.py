@@ -36,7 +36,9 @@ class Published(NamedTuple):
 @cache
 def published() -> Mapping[str, Published]:
     """Return all published files of weights by name."""
-    tree = yaml.safe_load((files("slowfast.models") / "zoo.yaml").read_text(encoding="utf-8"))
+    text = (files("slowfast.models") / "zoo.yaml").read_text(encoding="utf-8")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+    tree = yaml.load(text, Loader=loader)
     return {name: Published(**fields) for name, fields in tree.items()}
 
 
