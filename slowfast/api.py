@@ -129,7 +129,7 @@ def create_model(
     if num_classes == 0:
         require_method(model, "reset_classifier")
         model.reset_classifier(0)  # type: ignore[operator]
-    model.default_cfg = _build_default_cfg(cfg, in_chans=in_chans)
+    vars(model)["default_cfg"] = _build_default_cfg(cfg, in_chans=in_chans)
     return model
 
 
@@ -138,7 +138,7 @@ def _check_name(name: str) -> None:
     if name in names:
         return
     if name in LIGHT_MODELS:
-        raise ValueError(f"the light models (UniFormer-XS, -XXS), such as {name}, are not available")
+        raise ValueError(f"{name} is a light model (UniFormer-XS, -XXS), which is not available")
     near = difflib.get_close_matches(str(name).lower().replace("-", "_"), names, 3, 0.5)
     nearest = f"The nearest names are {', '.join(near)}. " if near else ""
     raise ValueError(f"there is no model {name!r}. {nearest}slowfast.list_models() lists all")

@@ -52,7 +52,7 @@ class AttentionPool(nn.Module):
         query = self.query.expand(len(tokens), 1, -1)
         q = self.q(query).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
         kv = self.kv(self.norm1(tokens)).unflatten(2, (2, -1, self.head_dim))
-        k, v = kv.permute(2, 0, 3, 1, 4)  # (B, N, 2, heads, head_dim) -> 2 x (B, heads, N, head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4)  # Each (B, heads, N, head_dim)
 
         x = F.scaled_dot_product_attention(q, k, v)
         x = query + self.proj(x.transpose(1, 2).flatten(2))  # (B, 1, C)

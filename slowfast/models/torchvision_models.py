@@ -31,6 +31,23 @@ class _Baseline(nn.Module):
     num_features: int
     first_conv: str
     head_modules: tuple[str, ...]
+    # Modules of torchvision.
+    avgpool: Any
+    blocks: Any
+    classifier: Any
+    conv_proj: Any
+    fc: Any
+    features: Any
+    head: Any
+    layer1: Any
+    layer2: Any
+    layer3: Any
+    layer4: Any
+    norm: Any
+    patch_embed: Any
+    pos_drop: Any
+    pos_encoding: Any
+    stem: Any
 
     def _finish(self, *, num_classes: int, in_chans: int) -> None:
         """Set what torchvision does not know, after its constructor."""
@@ -248,7 +265,7 @@ class SwinTransformer3d(_Baseline, video.SwinTransformer3d):
         return self.norm(x).permute(0, 4, 1, 2, 3)
 
     def forward_stages(self, frames: Tensor) -> list[Tensor]:
-        """Return the output of each of the four stages, (B, C, T', H', W'), before the last norm."""
+        """Return the output (B, C, T', H', W') of each of the four stages, before the norm."""
         x = self.pos_drop(self.patch_embed(frames))  # (B, T', H', W', C)
         volumes = []
         for index, layer in enumerate(self.features):
@@ -419,9 +436,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "r2plus1d_18": partial(VideoResNet, [resnet.Conv2Plus1D] * 4, resnet.R2Plus1dStem),
     "r3d_18": partial(VideoResNet, [_SIMPLE] * 4, resnet.BasicStem),
     "s3d": S3D,
-    "swin3d_b": partial(
-        _swin, depths=(2, 2, 18, 2), embed_dim=128, num_heads=(4, 8, 16, 32)
-    ),
+    "swin3d_b": partial(_swin, depths=(2, 2, 18, 2), embed_dim=128, num_heads=(4, 8, 16, 32)),
     "swin3d_s": partial(_swin, depths=(2, 2, 18, 2)),
     "swin3d_t": partial(_swin, depths=(2, 2, 6, 2)),
 }

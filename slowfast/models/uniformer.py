@@ -158,6 +158,7 @@ class UniFormer(nn.Module):
 
     first_conv = "patch_embed1.proj"
     head_modules = HEAD_MODULES
+    head: Any  # A linear layer, an MLP or the identity.
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ class Published(NamedTuple):
     page: str  # Web page or address to download it from.
     dataset: str  # Dataset whose classes the head predicts.
     top1: float  # Published top-1 accuracy in percent.
-    model: str  # Name of the model for slowfast.create_model.
+    model: str = ""  # Name of the model for slowfast.create_model.
     num_frames: int = 0  # Frames of a clip. 0 for weights of images.
     sampling_rate: int = 0  # Frames of the video per frame of the clip. 0 for one of each segment.
     experiment: str = ""  # Folder under exp/ with the config that trained it.
