@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast.config import default_cfg, parse_cfg
+from slowfast.config.tree import value_at
 from slowfast.models.build import (
     LIGHT_MODELS,
     MODELS,
@@ -19,7 +20,7 @@ from slowfast.models.build import (
     require_method,
 )
 from slowfast.models.heads import HEADS
-from slowfast.models.recipes import MODEL_RECIPES, weights_recipe
+from slowfast.models.recipes import ARCHITECTURE_KEYS, MODEL_RECIPES, weights_recipe
 from slowfast.models.weight_files import FileShape, shape_of_file
 from slowfast.models.weights import read_weights
 from slowfast.models.zoo import find_published, find_weights, published, weights_folder
@@ -184,9 +185,12 @@ def _build_cfg(name: str, path: str, state: Mapping[str, Any]) -> CfgNode:
     if isinstance(text, str):
         cfg = parse_cfg(text, origin=path).clone()
         cfg.defrost()
-        trained = cfg.MODEL.MODEL_NAME
-        if trained != recipe["MODEL.MODEL_NAME"]:
-            raise ValueError(f"{path}: holds the weights of {trained}, not of {name}")
+        for key in ARCHITECTURE_KEYS:
+            if key in recipe and value_at(cfg, key) != recipe[key]:
+                raise ValueError(
+                    f"{path}: was trained with {key} {value_at(cfg, key)}, but {name} has "
+                    f"{recipe[key]}. slowfast.load opens it whatever its model"
+                )
         return cfg
 
     cfg = default_cfg()

@@ -9,6 +9,7 @@ Settings = Mapping[str, Any]  # values by full config key
 
 _UNIFORMER = {
     "MODEL.MODEL_NAME": "Uniformer",
+    "UNIFORMER.EMBED_DIM": [64, 128, 320, 512],
     "DATA.TRAIN_CROP_SIZE": 224,
     "DATA.TEST_CROP_SIZE": 224,
 }
@@ -44,6 +45,9 @@ _SWIN = {
     "DATA.STD": [0.229, 0.224, 0.225],
     "TEST.NUM_ENSEMBLE_VIEWS": 12,
 }
+
+# Keys that make a model the one that its name says.
+ARCHITECTURE_KEYS = ("MODEL.MODEL_NAME", "UNIFORMER.EMBED_DIM", "UNIFORMER.DEPTH")
 
 # The model and the clips of each name. A test compares them with configs/models.
 MODEL_RECIPES: Mapping[str, Settings] = {

@@ -91,7 +91,7 @@ def test_gradients_reach_all_weights_of_a_head(kind: str) -> None:
 
 
 def test_an_unknown_head_is_refused() -> None:
-    with pytest.raises(ValueError, match="no head 'conv'. Choose one of: linear, mlp, attentive"):
+    with pytest.raises(ValueError, match=r"no head 'conv'\. Choose one of: linear, mlp, attentive"):
         build_head("conv", num_features=4, num_classes=2)
     with pytest.raises(ValueError, match="no head 'conv'"):
         tiny_uniformer(head="conv")
