@@ -5,6 +5,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slowfast.api import create_model as create_model
+    from slowfast.api import list_models as list_models
+    from slowfast.api import list_weights as list_weights
     from slowfast.inference.classifier import Classifier as Classifier
     from slowfast.trained import load as load
 
@@ -13,6 +16,9 @@ __version__ = "0.1.0"
 _API = {
     "Classifier": "slowfast.inference.classifier",
     "load": "slowfast.trained",
+    "create_model": "slowfast.api",
+    "list_models": "slowfast.api",
+    "list_weights": "slowfast.api",
 }  # name -> module, imported on first use
 
 # timm triggers this warning when it is imported, and users can do nothing about it.
