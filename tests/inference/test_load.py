@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from slowfast.api import create_model
 from slowfast.config import CfgNode
 from slowfast.models.build import build_model
 from slowfast.trained import load
@@ -163,14 +164,28 @@ def test_odd_exported_folders_are_refused(
         load(tmp_path / "exported")
 
 
-def test_published_weights_bring_their_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_weights_need_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no file uniformer_small_k400_8x8.pth\. Download"):
         load("uniformer_small_k400_8x8")
+
+    model = create_model("uniformer_small")
+    path = tmp_path / "uniformer_small_k400_8x8.pth"
+    torch.save(model.state_dict(), path)
+    for source in ("uniformer_small_k400_8x8", path):
+        classifier = load(source)
+        settings = classifier.settings
+        assert (settings.num_frames, settings.sampling_rate, settings.num_clips) == (8, 8, 4)
+        assert classifier.class_names[:2] == ["riding a bike", "marching"]
+    assert torch.equal(classifier.model.get_parameter("head.weight"), model.head.weight)
+
+
+def test_weights_of_images_classify_no_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
     save_checkpoint(tmp_path / "uniformer_small_in1k.pth", {"model": {}})
-    with pytest.raises(ValueError, match="weights of an image model, which classify no videos"):
+    with pytest.raises(ValueError, match="holds an image model, which classifies no videos"):
         load("uniformer_small_in1k")
 
 
