@@ -26,9 +26,9 @@ from slowfast.models.weights import read_weights
 from slowfast.models.zoo import find_published, find_weights, published, weights_folder
 from slowfast.utils.plugins import import_installed_plugins
 
-_DEFAULT_CLASSES = 400
 # Arguments of `create_model` and the config keys that they stand for.
 _KEYS = {
+    "num_classes": ("MODEL.NUM_CLASSES",),
     "num_frames": ("DATA.NUM_FRAMES",),
     "crop_size": ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"),
     "drop_path": ("UNIFORMER.DROP_DEPTH_RATE",),
@@ -104,26 +104,25 @@ def create_model(
     )
     _check_support(name, drop_path=drop_path, head=head)
 
-    path, state, shape = "", {}, FileShape(num_classes=0, in_chans=3, head="linear")
-    if weights is not None:
-        path = find_weights(os.fspath(weights), key="weights")
-        state = read_weights(path)
-        shape = shape_of_file(state)
-    in_chans = in_chans or shape.in_chans or 3
+    source = _read(weights, is_known=name in MODEL_RECIPES)
+    in_chans = in_chans or source.shape.in_chans or 3
+    arguments = {
+        "num_classes": num_classes or source.shape.num_classes or None,
+        "num_frames": num_frames,
+        "crop_size": crop_size,
+        "drop_path": drop_path,
+        "head": head or source.shape.head or None,
+    }
+    cfg = _build_cfg(name, source, arguments=arguments)
 
-    cfg = _build_cfg(name, path, state)
-    arguments = {"num_frames": num_frames, "crop_size": crop_size, "drop_path": drop_path}
-    _apply(cfg, {**arguments, "head": head or shape.head})
-    cfg.MODEL.NUM_CLASSES = (
-        num_classes or shape.num_classes or len(state.get("class_names", ())) or _DEFAULT_CLASSES
-    )
-    if problems := find_problems(cfg):
-        raise ValueError(f"{name}: {_in_arguments(problems)}")
-
-    if path:
+    if source.path:
         may_replace_head = num_classes is not None or head is not None
         model, _ = build_filled_model(
-            cfg, state, path=path, in_chans=in_chans, may_replace_head=may_replace_head
+            cfg,
+            source.state,
+            path=source.path,
+            in_chans=in_chans,
+            may_replace_head=may_replace_head,
         )
     else:
         model = build_model(cfg, in_chans=in_chans)
@@ -132,6 +131,26 @@ def create_model(
         model.reset_classifier(0)  # type: ignore[operator]
     vars(model)["default_cfg"] = _build_default_cfg(cfg, in_chans=in_chans)
     return model
+
+
+class _Source(NamedTuple):
+    """A file of weights and what it says about its model. Empty for random weights."""
+
+    path: str
+    state: Mapping[str, Any]
+    shape: FileShape
+
+
+def _read(weights: str | os.PathLike[str] | None, *, is_known: bool) -> _Source:
+    """Read the weights of a model, whose layers have known names unless a user added it."""
+    if weights is None:
+        return _Source("", {}, FileShape(num_classes=0, in_chans=0, head=""))
+
+    path = find_weights(os.fspath(weights), key="weights")
+    state = read_weights(path)
+    if is_known:
+        return _Source(path, state, shape_of_file(state))
+    return _Source(path, state, FileShape(len(state["class_names"]), in_chans=0, head=""))
 
 
 def _check_name(name: str) -> None:
@@ -178,40 +197,44 @@ def _in_arguments(problems: Sequence[str]) -> str:
 # ---- Configs ---------------------------------------------------------------------------------
 
 
-def _build_cfg(name: str, path: str, state: Mapping[str, Any]) -> CfgNode:
-    """Return the config of a model with the clips of its weights."""
+def _build_cfg(name: str, source: _Source, *, arguments: Mapping[str, Any]) -> CfgNode:
+    """Return the config of a model with the clips of its weights or of the arguments.
+
+    Raises:
+        ValueError: If the weights are those of another model, or the model cannot take the clips.
+    """
     recipe = MODEL_RECIPES.get(name, {"MODEL.MODEL_NAME": name})
-    text = state.get("cfg")
+    text = source.state.get("cfg")
     if isinstance(text, str):
-        cfg = parse_cfg(text, origin=path).clone()
+        cfg = parse_cfg(text, origin=source.path).clone()
         cfg.defrost()
-        for key in ARCHITECTURE_KEYS:
-            if key in recipe and value_at(cfg, key) != recipe[key]:
+        for key in recipe.keys() & {*ARCHITECTURE_KEYS}:
+            if value_at(cfg, key) != recipe[key]:
                 raise ValueError(
-                    f"{path}: was trained with {key} {value_at(cfg, key)}, but {name} has "
+                    f"{source.path}: was trained with {key} {value_at(cfg, key)}, but {name} has "
                     f"{recipe[key]}. slowfast.load opens it whatever its model"
                 )
-        return cfg
+    else:
+        entry = find_published(source.path)
+        cfg = default_cfg()
+        cfg.merge_from_list(_pairs({**recipe, **(weights_recipe(entry) if entry else {})}))
 
-    cfg = default_cfg()
-    cfg.merge_from_list(_flat(recipe))
-    entry = find_published(path) if path else None
-    if entry is not None:
-        cfg.merge_from_list(_flat(weights_recipe(entry)))
+    crop_size = cfg.DATA.TEST_CROP_SIZE
+    for argument, value in arguments.items():
+        if value is not None:
+            cfg.merge_from_list(_pairs(dict.fromkeys(_KEYS[argument], value)))
+    # Another crop shows the same share of a frame.
+    short_side = cfg.DATA.TEST_SHORT_SIDE * cfg.DATA.TEST_CROP_SIZE / crop_size
+    cfg.DATA.TEST_SHORT_SIDE = round(short_side)
+
+    if problems := find_problems(cfg):
+        raise ValueError(f"{name}: {_in_arguments(problems)}")
     return cfg
 
 
-def _flat(settings: Mapping[str, Any]) -> list[Any]:
-    return [item for pair in settings.items() for item in pair]
-
-
-def _apply(cfg: CfgNode, arguments: Mapping[str, Any]) -> None:
-    short_side, crop_size = cfg.DATA.TEST_SHORT_SIDE, cfg.DATA.TEST_CROP_SIZE
-    for argument, value in arguments.items():
-        if value is not None:
-            cfg.merge_from_list([part for key in _KEYS[argument] for part in (key, value)])
-    # Another crop shows the same share of the frame.
-    cfg.DATA.TEST_SHORT_SIDE = round(short_side * cfg.DATA.TEST_CROP_SIZE / crop_size)
+def _pairs(settings: Mapping[str, Any]) -> list[Any]:
+    """Return keys and values in turn, as `merge_from_list` takes them."""
+    return [part for setting in settings.items() for part in setting]
 
 
 def _build_default_cfg(cfg: CfgNode, *, in_chans: int) -> dict[str, Any]:

@@ -312,7 +312,11 @@ def test_an_added_model_is_created_and_lacks_what_it_has_not(
     assert slowfast.create_model("Any", in_chans=5).stem.weight.shape[1] == 5
 
     torch.save(model.state_dict(), tmp_path / "x.pth")
-    again: Any = slowfast.create_model("Plain", weights=tmp_path / "x.pth")
+    again: Any = slowfast.create_model("Plain", num_classes=2, weights=tmp_path / "x.pth")
+    assert torch.equal(again.fc.weight, model.fc.weight)
+    names = ["a", "b"]
+    torch.save({"model_state": model.state_dict(), "class_names": names}, tmp_path / "y.pth")
+    again = slowfast.create_model("Plain", weights=tmp_path / "y.pth")
     assert torch.equal(again.fc.weight, model.fc.weight)
 
     with pytest.raises(
