@@ -1,9 +1,10 @@
 """Time and memory of a training step of UniFormer-S with frozen stages, over the same step without.
 
 `python benchmarks/freezing.py [--clips N] [--frames N] [--size N] [--rounds N]` runs steps on
-synthetic clips, on the GPU of this machine or else on its CPU. The rows take turns, and the fastest
-step of each counts. Memory is the growth of a process of its own from before it builds the model to
-its peak.
+synthetic clips, on the GPU of this machine or else on one core of its CPU. The rows take turns, and
+the fastest step of each counts. On a CPU, the time is that of the process, which other processes
+hardly change. Memory is the growth of a process of its own from before it builds the model to its
+peak.
 """
 
 import argparse
@@ -68,15 +69,16 @@ class Row:
         model = workload.model("S")
         freeze(model, patterns_of(num_stages))
         self.num_parameters = count_parameters(model)
+        self._clock = time.perf_counter if workload.is_gpu else time.process_time
         self._training = Training(workload, model)
         self._batch = batch(workload, workload.clips["S"])
 
     def step(self) -> float:
         """Run a step and return its seconds."""
-        start = time.perf_counter()
+        start = self._clock()
         self._training.step(self._batch)
-        self._training.settle()
-        return time.perf_counter() - start
+        self._training.settle()  # waits for a GPU
+        return self._clock() - start
 
 
 def memory_now(workload: Workload) -> float:
@@ -119,6 +121,7 @@ def main() -> None:
     """Print a table with one row per number of frozen stages."""
     arguments = sys.argv[1:]
     args = make_parser().parse_args(arguments)
+    torch.set_num_threads(1)
     workload = make_workload(clips=args.clips, num_frames=args.frames, size=args.size)
     if args.memory_of is not None:
         print_memory(workload, args.memory_of)
