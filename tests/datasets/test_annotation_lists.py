@@ -256,9 +256,7 @@ def test_a_number_behind_any_path_is_a_label(tmp_path: Path) -> None:
 def test_labels_are_found_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_columns, "BLOCK_CHARACTERS", 100)
     lines = [f"{number}.mp4,0,2\n" for number in range(500)]
-    source = Source(
-        write(tmp_path / "list.csv", "".join(lines)), num_classes=4, may_lack_labels=True
-    )
+    source = unlabeled_source(tmp_path, "".join(lines))
     rows = read_path_list(source)
     assert (len(rows), rows.is_labeled, rows[499].span) == (500, False, Span(0, 2))
 

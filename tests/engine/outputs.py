@@ -14,7 +14,7 @@ from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path, list_checkpoints
 
 
-def tested(cfg: CfgNode) -> Metrics:
+def evaluate_labeled(cfg: CfgNode) -> Metrics:
     """Test on a list with labels, and return the metrics."""
     metrics = evaluate(cfg)
     assert isinstance(metrics, Metrics)

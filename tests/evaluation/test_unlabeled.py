@@ -54,6 +54,21 @@ def test_metrics_count_what_is_predicted(result: Result) -> None:
     assert not re.search("top1|top5|accuracy|confusion|nll|ece", json.dumps(metrics))
 
 
+def test_nonfinite_scores_are_no_predictions(tmp_path: Path) -> None:
+    logits = LOGITS.copy()
+    logits[0, 2] = np.inf
+    result = write_test(tmp_path, logits, None)
+    counts = [result.metrics[f"num_{name}"] for name in ("videos", "scored", "nonfinite")]
+    assert counts == [4, 3, 1]
+    assert [row[1:4] for row in read_csv(result)[1:3]] == [
+        ["", "", "nonfinite"],
+        ["class 1", "0.5", "scored"],
+    ]
+
+    with pytest.raises(ValueError, match=r"no video of 1 has scores\. The first one: 0\.mp4"):
+        write_test(tmp_path / "none", logits[:1], None)
+
+
 def test_predictions_have_no_label_columns(result: Result) -> None:
     table = result.predictions()
     for name in ("label", "class_name", "label_rank", "nll"):

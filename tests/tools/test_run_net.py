@@ -75,6 +75,7 @@ def test_training_and_testing_in_one_command_with_two_processes(
         "checkpoints/checkpoint_epoch_00002.pyth",
         "test/config.yaml",
         "test/metrics.json",
+        "test/predictions.csv",
         "test/predictions.parquet",
         "test/report.html",
         "test/scores/start_00001_rank_00000.arrows",
