@@ -177,7 +177,8 @@ def test_published_weights_need_no_config(tmp_path: Path, monkeypatch: pytest.Mo
         settings = classifier.settings
         assert (settings.num_frames, settings.sampling_rate, settings.num_clips) == (8, 8, 4)
         assert classifier.class_names[:2] == ["riding a bike", "marching"]
-    assert torch.equal(classifier.model.get_parameter("head.weight"), model.head.weight)
+    found = classifier.model.get_parameter("head.weight")
+    assert torch.equal(found, model.get_parameter("head.weight"))
 
 
 def test_weights_of_images_classify_no_videos(
