@@ -81,7 +81,8 @@ class TerminalBar(tqdm):  # type: ignore[misc]
     @property
     def format_dict(self) -> dict[str, Any]:
         """What tqdm formats. A full last column would wrap the line on some terminals."""
-        return {**super().format_dict, "ncols": terminal.num_columns(self._stream) - 1}
+        width = max(terminal.num_columns(self._stream) - 1, 1)
+        return {**super().format_dict, "ncols": width}
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draw the bar, or a message in its place. A terminal that is gone is no error."""

@@ -42,7 +42,7 @@ _open = _OpenBar()
 
 
 def can_redraw(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that can redraw its last line. TERM=dumb says that it can't."""
+    """Whether a stream is a terminal that can redraw its last line. TERM=dumb denies it."""
     is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
     return not is_dumb and not stream.closed and stream.isatty()
 
