@@ -116,6 +116,8 @@ class Progress(Generic[Item]):
         steps_after: Number of steps that follow this loop (later epochs), for the remaining time.
         wait_of_all: Function from the seconds that this process waited for data to the seconds to
             report for all processes.
+        live_values: Function that returns more values for the bar, such as an accuracy so far. It
+            is called at each line, and only if there is a bar.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Progress(Generic[Item]):
         first: int = 0,
         steps_after: int = 0,
         wait_of_all: Callable[[float], float] = float,
+        live_values: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self.items = items
         self.title = title
@@ -136,6 +139,7 @@ class Progress(Generic[Item]):
         self.steps_after = steps_after
         self.steps_done = first
         self._wait_of_all = wait_of_all
+        self._live_values = live_values
         self._since_line = _Interval()
         self._bar: StepBar | None = None
 
@@ -188,7 +192,8 @@ class Progress(Generic[Item]):
             extra={"file_only": self._bar is not None},
         )
         if self._bar is not None:
-            self._bar.show(step, values=values, data_wait=wait_seconds / step_seconds)
+            shown_live = {**values, **self._live_values()}
+            self._bar.show(step, values=shown_live, data_wait=wait_seconds / step_seconds)
 
         return {
             **values,

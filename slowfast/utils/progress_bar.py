@@ -42,7 +42,7 @@ def progress_bar(title: str, *, total: int | None, unit: str) -> tqdm:
     return tqdm(desc=title, total=total, unit=unit, mininterval=LOG_FILE_SECONDS, smoothing=0.05)
 
 
-class TerminalBar(tqdm):  # type: ignore[misc]
+class TerminalBar(tqdm):
     """The progress bar of this process on a terminal. It adapts to the width of the terminal.
 
     Args:

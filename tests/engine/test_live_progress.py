@@ -67,6 +67,7 @@ def test_a_run_shows_one_bar_after_the_other(
     show: Show, serve: Callable[..., list[int]], arguments: Arguments, tmp_path: Path
 ) -> None:
     settings = {"TRAIN__BATCH_SIZE": 8, "TRAIN__REHEARSE": True, "TEST__ENABLE": True}
+    settings |= {"TEST__BATCH_SIZE": 4, "TEST__VIEWS_PER_FORWARD": 4}
     shown = show(arguments("shown", 1, **settings), columns=80)
     assert shown.statuses == [0]
     assert [bar.split(" |")[0] for bar in shown.bars] == [
@@ -79,7 +80,7 @@ def test_a_run_shows_one_bar_after_the_other(
     ]
     for bar in shown.bars:
         assert re.search(r"█\| (\d+)/\1 .*data wait \d+% ETA [\d:]+$", bar)
-        assert ("loss" in bar and "top1" in bar) == bar.startswith("train")
+        assert ("loss" in bar and "top1" in bar) == bar.startswith(("train", "validate"))
 
     lines = [row[9:] for row in shown.rows if re.match(r"\d\d:\d\d:\d\d ", row)]
     assert len([line for line in lines if line.startswith("saved ")]) == 2
