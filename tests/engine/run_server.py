@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 # A run imports these when it needs them, which takes seconds in each process.
 import run_net
-import timm.data.auto_augment
+import timm.data.auto_augment  # noqa: F401
 import torch._dynamo
 import torch.multiprocessing
 import torch.utils.flop_counter
