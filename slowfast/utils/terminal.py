@@ -41,10 +41,14 @@ _open = _OpenBar()
 # ---- Streams ---------------------------------------------------------------------------------
 
 
-def can_redraw(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that can redraw its last line. TERM=dumb denies it."""
+def can_redraw(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that can redraw its last line. TERM=dumb denies it.
+
+    Args:
+        stream: A standard stream, None if the process was started without it.
+    """
     is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-    return not is_dumb and not stream.closed and stream.isatty()
+    return stream is not None and not is_dumb and not stream.closed and stream.isatty()
 
 
 def num_columns(stream: TextIO) -> int:
@@ -72,7 +76,7 @@ def open_bar(bar: Bar) -> None:
     _open.bar, _open.pid = bar, os.getpid()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and can_redraw(stream):
+        if can_redraw(stream):
             _open.streams[name] = stream
             setattr(sys, name, _LinesAboveBar(stream))
 
@@ -108,7 +112,6 @@ def above_bar(stream: TextIO) -> Iterator[None]:
 
     with bar:
         yield
-        stream.flush()
 
 
 class _LinesAboveBar:
@@ -130,6 +133,7 @@ class _LinesAboveBar:
         if line_end:
             with above_bar(self.stream):
                 self.stream.write(lines + line_end)
+                self.stream.flush()
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -160,7 +164,7 @@ class ConsoleHandler(logging.StreamHandler[TextIO]):
         """Write a record."""
         try:
             with above_bar(self.stream):
-                if not self.is_main:
+                if not self.is_main and can_redraw(self.stream):
                     self.stream.write(new_line(self.stream))
                 super().emit(record)
         except OSError:  # The terminal is closed.

@@ -211,6 +211,12 @@ def test_a_warning_of_a_library_appears_above_the_bar(tmp_path: Path) -> None:
     assert bar.startswith("train |██")
 
 
+def test_a_process_without_standard_streams_goes_through_its_steps() -> None:
+    script = f"{LOOP}    steps.write_line()\nassert sys.stdout is None"
+    command = f"exec '{sys.executable}' -c '{script.replace(chr(39), chr(34))}' >&- 2>&-"
+    assert subprocess.run(command, shell=True).returncode == 0
+
+
 def test_lines_need_no_tqdm() -> None:
     script = f"{LOOP}    steps.write_line()\nassert 'tqdm' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -302,7 +308,7 @@ def test_a_terminal_that_is_closed_is_no_error(open_terminal: Callable[..., Term
     num_done = 0
     for num_done, _ in enumerate(Progress(range(20), "test", num_steps=20, period=1), start=1):
         if num_done == 5:
-            os.close(opened._near_end)
+            opened.hang_up()
         time.sleep(0.02)
     assert num_done == 20
 
