@@ -309,7 +309,8 @@ def test_an_added_model_is_created_and_lacks_what_it_has_not(
     model: Any = slowfast.create_model("Plain", num_classes=2)
     assert model(torch.randn(1, 3, 2, 4, 4)).shape == (1, 2)
     assert model.default_cfg["num_frames"] == 8
-    assert slowfast.create_model("Any", in_chans=5).stem.weight.shape[1] == 5
+    wide: Any = slowfast.create_model("Any", in_chans=5)
+    assert wide.stem.weight.shape[1] == 5
 
     torch.save(model.state_dict(), tmp_path / "x.pth")
     again: Any = slowfast.create_model("Plain", num_classes=2, weights=tmp_path / "x.pth")
