@@ -13,7 +13,7 @@ setup(
         "slowfast.utils": ["class_tables/*.txt"],
         "slowfast.models": ["zoo.yaml"],
         "slowfast.evaluation": ["compare_template.html"],
-        "slowfast.evaluation.report": ["template.html", "page.css", "page.js"],
+        "slowfast.evaluation.report": ["*.html", "page.css", "page.js"],
     },
     install_requires=[
         "torch>=2.14.1",

@@ -47,7 +47,7 @@ _C.DIST_TIMEOUT = free(1800.0, _WAITING)
 _C.RNG_SEED = identity(0)
 # Local folder of the checkpoints, logs and results.
 _C.OUTPUT_DIR = free("./output", "a run may move to another folder", kind="path")
-# Steps between two progress lines.
+# Steps between two progress lines, and between new values on the live bar of a terminal.
 _C.LOG_PERIOD = free(10, _LOG_ONLY)
 
 # ---- Training --------------------------------------------------------------------------------
@@ -244,10 +244,15 @@ _C.MODEL = Config()
 _C.MODEL.MODEL_NAME = identity("Uniformer")
 # Classes of the head.
 _C.MODEL.NUM_CLASSES = identity(400)
+# Head of UniFormer: linear (mean over all tokens, one layer) | mlp (the mean, two layers) |
+# attentive (a query attends to the tokens, one layer). Other models have linear alone.
+_C.MODEL.HEAD = identity("linear")
 # Folder of the files that models/zoo.yaml names. "": the environment variable WEIGHTS_DIR.
 _C.MODEL.WEIGHTS_DIR = free("", _SEE_WEIGHTS, kind="path")
 # Patterns, such as *.bias, for weights of a file that may be missing, unexpected or misshapen.
 _C.MODEL.ALLOWED_MISMATCH = free([], _SEE_WEIGHTS, kind="strings")
+# Patterns, such as patch_embed* or blocks[12], for modules and parameters that are not trained.
+_C.MODEL.FREEZE = identity([], kind="strings")
 # cross_entropy | soft_cross_entropy | bce_logit.
 _C.MODEL.LOSS_FUNC = identity("cross_entropy")
 # Recompute the blocks of CHECKPOINT_NUM in the backward pass.

@@ -10,10 +10,10 @@ from fvcore.common.config import CfgNode
 
 from slowfast.config.defaults import default_cfg
 from slowfast.config.files import parse_settings, read_settings
-from slowfast.config.retired import RETIRED
+from slowfast.config.retired import ONLY_VALUES, RETIRED
 from slowfast.config.rules import find_problems
 from slowfast.config.tree import Config, leaf_keys
-from slowfast.config.values import shorten, show, to_value
+from slowfast.config.values import as_list, decode, shorten, show, to_value
 from slowfast.config.yaml_tree import Raw, Scalar
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ def load_cfg(
     overrides: Sequence[str] = (),
     *,
     checks: Sequence[Callable[[CfgNode], list[str]]] = (find_problems,),
+    final_checks: Sequence[Callable[[CfgNode], list[str]]] = (),
 ) -> Config:
     """Return the frozen config: the defaults, then the `_BASE_` chain, the file and the overrides.
 
@@ -37,6 +38,8 @@ def load_cfg(
         overrides: KEY VALUE or KEY=VALUE, in any order, with values as in YAML or Python.
         checks: Functions from the merged tree to the problems that they find in it, one sentence
             each.
+        final_checks: Further ones, which run only if no other check finds a problem. They may build
+            what the config describes.
 
     Raises:
         OSError: If the file, or a file that it inherits from, is missing or unreadable.
@@ -44,7 +47,7 @@ def load_cfg(
             values of a wrong type, and what the checks found.
     """
     settings = [*read_settings(path).items(), *_parse_overrides(overrides)]
-    return _merge(settings, origin=path, checks=checks)
+    return _merge(settings, origin=path, checks=(checks, final_checks))
 
 
 def parse_cfg(
@@ -61,31 +64,34 @@ def parse_cfg(
         ValueError: With the list of all problems, as in `load_cfg`.
     """
     settings = [*parse_settings(text, origin=origin).items()]
-    return _merge(settings, origin=origin, checks=checks)
+    return _merge(settings, origin=origin, checks=(checks,))
 
 
 def _merge(
     settings: Sequence[tuple[str, Raw]],
     *,
     origin: str,
-    checks: Sequence[Callable[[CfgNode], list[str]]],
+    checks: Sequence[Sequence[Callable[[CfgNode], list[str]]]],
 ) -> Config:
-    """Return the defaults with some settings, frozen and checked."""
+    """Return the defaults with some settings, frozen and checked group by group."""
     cfg, defaults = default_cfg(), default_cfg()
     problems: list[str] = []
     retired: list[str] = []
 
     for key, raw in settings:
-        if key in RETIRED:
+        if key in RETIRED and (problem := _find_lost_meaning(key, raw)):
+            problems.append(problem)
+        elif key in RETIRED:
             retired.append(f"{key} has no effect: {RETIRED[key]}")
         elif problem := _set(cfg, key=key, raw=raw, defaults=defaults):
             problems.append(problem)
     for warning in dict.fromkeys(retired):
         logger.warning("%s: %s", origin, warning)
 
-    if not problems:  # the checks may read any key, so the tree must be valid
-        for check in checks:
-            problems += check(cfg)
+    for group in checks:
+        if not problems:  # the checks may read any key, so the tree must be valid
+            for check in group:
+                problems += check(cfg)
     if problems:
         raise ValueError("\n  ".join([f"{origin}:", *map(_cut, problems)]))
 
@@ -151,6 +157,14 @@ def _set(cfg: Config, *, key: str, raw: Raw, defaults: Config) -> str | None:
         expected = str(error)
         return f"{key} is {show(raw)}. {expected[0].upper()}{expected[1:]}"
     return None
+
+
+def _find_lost_meaning(key: str, raw: Raw) -> str | None:
+    """Return the problem with a retired key whose value would have to change something."""
+    if key not in ONLY_VALUES:
+        return None
+    value, remedy = ONLY_VALUES[key]
+    return None if as_list(decode(raw)) == [value] else f"{key} is {show(raw)}, but {remedy}"
 
 
 def _describe_unknown_key(key: str, *, defaults: Config) -> str:

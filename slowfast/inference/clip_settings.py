@@ -9,7 +9,7 @@ from slowfast.datasets.build import build_format, build_view_counts
 
 # Keys that change what is trained, and never what given weights score.
 _TRAINING_SECTIONS = {"TRAIN", "SOLVER", "AUG", "MIXUP", "BN"}
-_TRAINING_KEYS = {"DATA.RANDOM_FLIP", "MODEL.LOSS_FUNC", "RNG_SEED"}
+_TRAINING_KEYS = {"DATA.RANDOM_FLIP", "MODEL.FREEZE", "MODEL.LOSS_FUNC", "RNG_SEED"}
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Evaluator:
         title: str,
         take: Callable[[ViewScores], None],
         is_interrupted: Callable[[], bool] = lambda: False,
+        live_values: Callable[[], dict[str, float]] = dict,
     ) -> bool:
         """Score all videos that a loader loads in this process.
 
@@ -60,6 +61,7 @@ class Evaluator:
             take: Function that takes the scores of each group of videos, in order.
             is_interrupted: Function that tells whether this process was asked to stop. It is called
                 before each batch.
+            live_values: Function that returns values for a live bar, see `Progress`.
 
         Returns:
             Whether all batches of all processes are scored. It is False if one of them was asked
@@ -69,7 +71,13 @@ class Evaluator:
             OutOfMemoryError: If the device does not have enough memory.
         """
         batches = batches_on_device(loader, device()) if self.prefetch else loader
-        progress = Progress(batches, title, num_steps=len(loader), period=self.log_period)
+        progress = Progress(
+            batches,
+            title,
+            num_steps=len(loader),
+            period=self.log_period,
+            live_values=live_values,
+        )
 
         was_training = model.training
         model.eval()
