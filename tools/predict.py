@@ -248,7 +248,7 @@ def _load(args: argparse.Namespace) -> "Classifier":
         device=device,
         precision=args.precision,
         class_names=args.class_names,
-        cfg=args.cfg,
+        config=args.cfg,
         best=args.best,
     )
 

@@ -176,6 +176,26 @@ def test_weights_without_a_model_are_an_error(
         assert errors.count("\n") == 1
 
 
+def test_bare_weights_take_a_config_and_names(
+    tiny_cfg: Callable[..., CfgNode],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cfg = tiny_cfg()
+    bare = save_random_checkpoint(
+        cfg, tmp_path / "bare.pyth", entries={"cfg": None, "class_names": None}
+    )
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    names = [f"class {number}" for number in range(8)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    words = [bare, folder / "more", "--cfg", tmp_path / "config.yaml"]
+    words += ["--class-names", tmp_path / "names.txt", "--top", 8, "--json"]
+    assert load_main("predict")([str(word) for word in words]) == 0
+    top = json.loads(capsys.readouterr().out)["top"]
+    assert sorted(score["label"] for score in top) == names
+
+
 @pytest.mark.parametrize(
     "words",
     [
