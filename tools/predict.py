@@ -18,7 +18,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from slowfast.utils.text import count, printable
 
 if TYPE_CHECKING:
     from _prediction_output import Output, Record
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     from slowfast.inference.classifier import Classifier
     from slowfast.inference.predictions import NotRead
@@ -264,12 +265,15 @@ def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.N
     num_inputs = num_unread = 0
     kept: list[Record] = []  # for the annotated video
 
-    with _progress(total) as advance:
+    with _progress(total) as bar:
         for batch in batches_as_they_come(inputs, most=most):
             for records in _predict_batch(classifier, batch, args):
                 is_read = True
                 for record in records:
-                    if reason := record.as_json().get("reason"):
+                    fields = record.as_json()
+                    if bar is not None and "end" in fields:
+                        bar.set_postfix_str(f"at {fields['end']:.0f} s")
+                    if reason := fields.get("reason"):
                         print(f"unreadable: {printable(reason)}", file=sys.stderr)
                         is_read = False
                     elif args.annotate is not None:
@@ -277,7 +281,8 @@ def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.N
                     output.write(record)
                 num_inputs += 1
                 num_unread += not is_read
-                advance()
+                if bar is not None:
+                    bar.update()
 
     if not num_inputs:
         raise ValueError("standard input names no videos. Give one path per line")
@@ -437,16 +442,16 @@ def _annotate(
 
 
 @contextlib.contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[], object]]:
-    """Show a progress bar if standard error is a terminal, and yield what advances it."""
+def _progress(total: int | None) -> Iterator["tqdm | None"]:
+    """Show a progress bar if standard error is a terminal, and yield it."""
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield None
         return
 
     from slowfast.utils.progress_bar import progress_bar
 
     with progress_bar("predict", total=total, unit="video") as bar:
-        yield bar.update
+        yield bar
 
 
 if __name__ == "__main__":

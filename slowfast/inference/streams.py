@@ -135,6 +135,7 @@ class LiveStream:
         self._last_arrival: float | None = None
         self._is_connected = False
         self._ended_by = ""  # why the stream ended
+        self._failure: BaseException | None = None  # unexpected error of the thread
 
         self._num_frames = 0
         self._first_arrival = 0.0
@@ -169,13 +170,15 @@ class LiveStream:
                 if number is None and not self._ended_by:
                     self._changed.wait(timeout=0.2)
                     number = self._newest_complete()
+                if self._failure is not None:
+                    raise self._failure
                 views = None if number is None else self._take(number)
                 ended_by = self._ended_by
                 wait = self._seconds_without_frames()
 
             if views is not None:
                 yield views
-            elif ended_by:
+            elif ended_by and number is None:
                 raise StreamLostError(f"{self._address}: {ended_by}")
             elif wait > STALL_SECONDS and not is_stalled:
                 self._report(f"{self._address}: no frames for {wait:.1f} s, waiting")
@@ -192,8 +195,8 @@ class LiveStream:
         number = int((end - self._origin - self._window + TIME_TOLERANCE) // self._stride)
         return number if number >= self._next_window and self._frames else None
 
-    def _take(self, number: int) -> LiveViews:
-        """Return the views of a window."""
+    def _take(self, number: int) -> LiveViews | None:
+        """Return the views of a window, None if it is shorter than the model allows."""
         assert self._window is not None
         assert self._stride is not None
         start = self._origin + number * self._stride
@@ -205,15 +208,22 @@ class LiveStream:
         timing = FrameTimes(times, np.full(len(times), self._interval))
         target_fps = self._clips.target_fps
         rate = constant_rate(*timing, fps=target_fps) if target_fps else None
-        clips = self._clips.numbers_within(
-            shown, path=self._address, rate=rate, clips=range(self._clips.clips.num_clips), rng=None
-        )
+        self._next_window = number + 1
+        try:
+            clips = self._clips.numbers_within(
+                shown,
+                path=self._address,
+                rate=rate,
+                clips=range(self._clips.clips.num_clips),
+                rng=None,
+            )
+        except DecodeError:
+            return None
 
         first = self._frames[0].number
         frames = self._ring.clips([first + clip for clip in clips])
         newest = self._frames[int(shown[-1])]
         self._last_used = max(self._last_used, newest.number)
-        self._next_window = number + 1
         num_dropped, self._num_dropped = self._num_dropped, 0
         intervals = []
         for clip in clips:
@@ -245,6 +255,14 @@ class LiveStream:
     # ---- Reading, in a thread -------------------------------------------------------------------
 
     def _read(self) -> None:
+        try:
+            self._read_connections()
+        except BaseException as error:  # the thread that waits for windows raises it
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _read_connections(self) -> None:
         attempt = 0
         while not self._stopped.is_set():
             num_before = self._num_frames
