@@ -179,6 +179,10 @@ def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
             parser.error("argument --annotate: name a single video")
     if args.paths.count("-") > 1:
         parser.error("- can be named once")
+    inputs = {os.path.realpath(path) for path in [args.weights, *args.paths]}
+    for option, path in (("--out", args.out), ("--annotate", args.annotate)):
+        if path is not None and os.path.realpath(path) in inputs:
+            parser.error(f"argument {option}: {path} is an input. Name another file")
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def make_grid(
     num_frames = len(timing.starts)
     duration = timing.interval([0, num_frames - 1])[1]
     if window is None:
-        fps = num_frames / duration if duration else 0.0
+        fps = num_frames / (duration or num_frames)  # the duration of a single frame may be unknown
         window = clip_seconds(settings, fps=fps)
     return WindowGrid(window, stride or window, duration)
 

@@ -238,6 +238,14 @@ def test_images_need_a_frame_rate(classifier: Classifier, tmp_path: Path) -> Non
     assert [window[1:3] for window in found] == [(0, 1), (1, 2), (2, 3)]
 
 
+def test_a_single_frame_is_one_window(classifier: Classifier, tmp_path: Path) -> None:
+    path = tmp_path / "one.gif"
+    Image.new("RGB", (40, 32), (200, 0, 0)).save(path)
+    (window,) = classifier.predict_windows(path)
+    assert isinstance(window.prediction, Prediction)
+    assert window.start == 0
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, 1e-9, float("nan"), float("inf")])
 def test_a_length_is_at_least_a_millisecond(seconds: float, classifier: Classifier) -> None:
     for name in ("window", "stride"):

@@ -213,6 +213,8 @@ def test_bare_weights_take_a_config_and_names(
         ["-", "-"],
         ["a.mp4", "b.mp4", "--annotate", "c.mp4"],
         ["a.mp4", "--annotate", "c.avi"],
+        ["a.mp4", "--annotate", "./a.mp4"],
+        ["a.mp4", "--out", "weights.pyth"],
         [],
     ],
     ids=" ".join,
