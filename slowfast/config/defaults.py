@@ -244,6 +244,9 @@ _C.MODEL = Config()
 _C.MODEL.MODEL_NAME = identity("Uniformer")
 # Classes of the head.
 _C.MODEL.NUM_CLASSES = identity(400)
+# Head of UniFormer: linear (mean over all tokens, one layer) | mlp (the mean, two layers) |
+# attentive (a query attends to the tokens, one layer). Other models have linear alone.
+_C.MODEL.HEAD = identity("linear")
 # Folder of the files that models/zoo.yaml names. "": the environment variable WEIGHTS_DIR.
 _C.MODEL.WEIGHTS_DIR = free("", _SEE_WEIGHTS, kind="path")
 # Patterns, such as *.bias, for weights of a file that may be missing, unexpected or misshapen.

@@ -10,10 +10,10 @@ from fvcore.common.config import CfgNode
 
 from slowfast.config.defaults import default_cfg
 from slowfast.config.files import parse_settings, read_settings
-from slowfast.config.retired import RETIRED
+from slowfast.config.retired import ONLY_VALUES, RETIRED
 from slowfast.config.rules import find_problems
 from slowfast.config.tree import Config, leaf_keys
-from slowfast.config.values import shorten, show, to_value
+from slowfast.config.values import as_list, decode, shorten, show, to_value
 from slowfast.config.yaml_tree import Raw, Scalar
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,9 @@ def _merge(
     retired: list[str] = []
 
     for key, raw in settings:
-        if key in RETIRED:
+        if key in RETIRED and (problem := _find_lost_meaning(key, raw)):
+            problems.append(problem)
+        elif key in RETIRED:
             retired.append(f"{key} has no effect: {RETIRED[key]}")
         elif problem := _set(cfg, key=key, raw=raw, defaults=defaults):
             problems.append(problem)
@@ -151,6 +153,14 @@ def _set(cfg: Config, *, key: str, raw: Raw, defaults: Config) -> str | None:
         expected = str(error)
         return f"{key} is {show(raw)}. {expected[0].upper()}{expected[1:]}"
     return None
+
+
+def _find_lost_meaning(key: str, raw: Raw) -> str | None:
+    """Return the problem with a retired key whose value would have to change something."""
+    if key not in ONLY_VALUES:
+        return None
+    value, remedy = ONLY_VALUES[key]
+    return None if as_list(decode(raw)) == [value] else f"{key} is {show(raw)}, but {remedy}"
 
 
 def _describe_unknown_key(key: str, *, defaults: Config) -> str:

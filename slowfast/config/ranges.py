@@ -20,6 +20,7 @@ CHOICES = {
     "DATA.ENSEMBLE_METHOD": ("sum", "probabilities", "max"),
     "AUG.INTERPOLATION": ("nearest", "bilinear", "bicubic"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
+    "MODEL.HEAD": ("linear", "mlp", "attentive"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "SOLVER.OPTIMIZING_METHOD": ("adamw", "adam", "sgd"),
     "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),

@@ -32,7 +32,7 @@ def to_value(raw: Raw, *, default: Any, kind: Kind) -> Any:
     if kind == "strings" or (isinstance(default, list) and _are(default, str)):
         return _texts(raw, default=default)
 
-    value = _decode(raw)
+    value = decode(raw)
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError("expected True or False")
@@ -50,6 +50,23 @@ def to_value(raw: Raw, *, default: Any, kind: Kind) -> Any:
     return None if value is None else _number(value, example=0.1, alternative=", or null")
 
 
+def decode(raw: Raw) -> Any:
+    """Return the value that YAML reads, or the Python literal in a string that YAML reads."""
+    if isinstance(raw, dict):
+        return {name: _yaml_value(value) for name, value in raw.items()}
+    if isinstance(raw, list):
+        return [_yaml_value(item) for item in raw]
+
+    value = raw.value()
+    if not isinstance(value, str):
+        return value
+    value = _literal(value)  # YAML 1.1 reads 1e-4 as a string
+    if not isinstance(value, str):
+        return value
+    names = {"true": True, "false": False, "null": None}
+    return names.get(value.lower(), value)
+
+
 def as_list(value: Any) -> list[Any]:
     """Return the items of a list or tuple, or a list with a single value."""
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -65,7 +82,7 @@ def show(raw: Raw) -> str:
     elif raw.is_null:
         text = "null"
     else:
-        text = repr(raw.text) if isinstance(_decode(raw), str) else raw.text
+        text = repr(raw.text) if isinstance(decode(raw), str) else raw.text
     return shorten(text)
 
 
@@ -122,23 +139,6 @@ def _items(text: str) -> Raw | None:
         return parse(text)
     except (yaml.YAMLError, DuplicateKeyError, RecursionError):
         return None
-
-
-def _decode(raw: Raw) -> Any:
-    """Return the value that YAML reads, or the Python literal in a string that YAML reads."""
-    if isinstance(raw, dict):
-        return {name: _yaml_value(value) for name, value in raw.items()}
-    if isinstance(raw, list):
-        return [_yaml_value(item) for item in raw]
-
-    value = raw.value()
-    if not isinstance(value, str):
-        return value
-    value = _literal(value)  # YAML 1.1 reads 1e-4 as a string
-    if not isinstance(value, str):
-        return value
-    names = {"true": True, "false": False, "null": None}
-    return names.get(value.lower(), value)
 
 
 def _yaml_value(raw: Raw) -> Any:

@@ -1,14 +1,17 @@
 """Models by name: building one from a config, checking its keys and counting its cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
 from slowfast.models import torchvision_video, uniformer
+from slowfast.models.heads import HEADS
 from slowfast.models.uniformer import build_uniformer
+from slowfast.models.weights import Report, fill_weights, fills, zero_counters
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -22,20 +25,33 @@ class Model(NamedTuple):
     """A model that MODEL.MODEL_NAME can name.
 
     Attributes:
-        build: Function that returns the model of a config with random weights.
+        build: Function that returns the model of a config with random weights. It may take the
+            argument `in_chans`, the number of channels of the frames.
         find_problems: Function that returns one sentence for each key the model cannot use.
         layer_numbers: Function that returns the layer of each parameter by name, counted from the
             input. None if the model does not support SOLVER.LAYER_DECAY.
+        heads: Kinds of head that the model has (MODEL.HEAD).
+        is_fast_on_meta: Whether it costs next to nothing to build the model on torch's meta device,
+            which saves the initialization if a file fills all weights.
     """
 
-    build: Callable[["CfgNode"], nn.Module]
+    build: Callable[..., nn.Module]
     find_problems: Callable[["CfgNode"], list[str]] = _find_no_problems
     layer_numbers: Callable[[nn.Module], dict[str, int]] | None = None
+    heads: Sequence[str] = ("linear",)
+    is_fast_on_meta: bool = False
 
 
+_UNIFORMER = Model(
+    build_uniformer,
+    uniformer.find_problems,
+    uniformer.layer_numbers,
+    heads=HEADS,
+    is_fast_on_meta=True,
+)
 _TORCHVISION = Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems)
 MODELS = {
-    "Uniformer": Model(build_uniformer, uniformer.find_problems, uniformer.layer_numbers),
+    "Uniformer": _UNIFORMER,
     **dict.fromkeys(torchvision_video.NAMES, _TORCHVISION),
 }
 
@@ -71,15 +87,86 @@ def find_problems(cfg: "CfgNode") -> list[str]:
             f"{name} is unknown. Use 1.0, or set MODEL.MODEL_NAME to {' or '.join(supported)}.",
             *problems,
         ]
+    if cfg.MODEL.HEAD not in model.heads:
+        others = [other for other in MODELS if cfg.MODEL.HEAD in MODELS[other].heads]
+        problems = [
+            f"MODEL.HEAD is {cfg.MODEL.HEAD!r}, which {name} does not have. Use "
+            f"{' or '.join(model.heads)}, or set MODEL.MODEL_NAME to {' or '.join(others)}.",
+            *problems,
+        ]
     return problems
 
 
-def build_model(cfg: "CfgNode") -> nn.Module:
+def build_model(cfg: "CfgNode", *, in_chans: int = 3) -> nn.Module:
     """Return the model of a config with random weights, on the default device.
 
     Its forward pass takes float32 frames (B, C, T, H, W) to logits (B, MODEL.NUM_CLASSES).
+
+    Args:
+        cfg: The config.
+        in_chans: Number of channels C of the frames.
+
+    Raises:
+        ValueError: If `in_chans` is not 3, and the builder of the model does not take it.
     """
-    return MODELS[cfg.MODEL.MODEL_NAME].build(cfg)
+    name = cfg.MODEL.MODEL_NAME
+    build = MODELS[name].build
+    if in_chans == 3:
+        return build(cfg)
+    if "in_chans" not in signature(build).parameters:
+        raise ValueError(
+            f"in_chans is {in_chans}, but {name} takes frames with 3 channels: its build function "
+            "has no argument in_chans. Add it, or use 3"
+        )
+    return build(cfg, in_chans=in_chans)
+
+
+def build_filled_model(
+    cfg: "CfgNode",
+    state: Mapping[str, Any],
+    *,
+    path: str,
+    in_chans: int = 3,
+    may_replace_head: bool = False,
+    allowed: Sequence[str] = (),
+) -> tuple[nn.Module, Report]:
+    """Return the model of a config with the weights of a checkpoint, on the CPU.
+
+    If the checkpoint fills all weights, nothing is initialized, which saves most of the time.
+
+    Args:
+        cfg: The config.
+        state: Content of the checkpoint, see `fill_weights`.
+        path: Path of the file, for messages.
+        in_chans: Number of channels of the frames.
+        may_replace_head: Whether the head may stay random, see `fill_weights`.
+        allowed: Shell patterns of weights that may differ.
+
+    Raises:
+        ValueError: If `build_model` or `fill_weights` raises it.
+    """
+    model = None
+    if MODELS[cfg.MODEL.MODEL_NAME].is_fast_on_meta:
+        with torch.device("meta"):
+            model = build_model(cfg, in_chans=in_chans)
+    if model is not None and fills(state, model):
+        model = zero_counters(model.to_empty(device="cpu"))
+    else:
+        model = build_model(cfg, in_chans=in_chans)
+
+    report = fill_weights(
+        model, state, path=path, may_replace_head=may_replace_head, allowed=allowed
+    )
+    return model, report
+
+
+def require_method(model: nn.Module, method: str) -> None:
+    """Raise ValueError if a model lacks a method that its user needs, such as forward_features."""
+    if not callable(getattr(model, method, None)):
+        raise ValueError(
+            f"the model {type(model).__name__} has no method {method}. Add it as docs/extend.md "
+            "describes"
+        )
 
 
 def lr_scales(model: nn.Module, *, model_name: str, layer_decay: float) -> dict[str, float]:

@@ -26,9 +26,19 @@ def trunc_normal_(weight: Tensor, *, std: float) -> None:
 
     The values are drawn with the inverse CDF, so that one uniform draw gives one value.
     """
+    if weight.is_meta:  # It has no values, and erfinv of a meta tensor imports torch's compiler.
+        return
     bound = math.erf(2 / (std * math.sqrt(2)))
     with torch.no_grad():
         weight.uniform_(-bound, bound).erfinv_().mul_(std * math.sqrt(2)).clamp_(-2, 2)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialize a module in place if it is a linear layer, as all those of UniFormer are."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class DropPath(nn.Module):

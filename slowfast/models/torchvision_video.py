@@ -1,4 +1,4 @@
-"""Video models of torchvision as baselines, with the training and the test of UniFormer.
+"""Baselines from a config: the video models of torchvision, and the clips that they can take.
 
 The names of models and weights are those of torchvision, so that its files load.
 """
@@ -11,7 +11,6 @@ from slowfast.models.uniformer import find_problems_of_other_model
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
-    from torchvision.models.video.mvit import MSBlockConfig, MViT
 
 # Importing torchvision takes seconds, so the functions that need it import it.
 NAMES = (
@@ -25,22 +24,17 @@ NAMES = (
     "swin3d_s",
     "swin3d_t",
 )
-_MVIT_DEPTHS = (1, 2, 11, 2)  # Number of blocks in each of the four stages.
 
 
-def build_torchvision_model(cfg: "CfgNode") -> nn.Module:
+def build_torchvision_model(cfg: "CfgNode", *, in_chans: int = 3) -> nn.Module:
     """Return the torchvision model of a config with random weights."""
-    from torchvision.models import get_model
+    from slowfast.models.torchvision_models import MODELS
 
-    name, num_classes = cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES
-    if not _has_fixed_clip_size(name):
-        return get_model(name, weights=None, num_classes=num_classes)
-    return build_mvit(
-        name,
-        num_classes=num_classes,
-        num_frames=cfg.DATA.NUM_FRAMES,
-        crop_size=cfg.DATA.TRAIN_CROP_SIZE,
-    )
+    name = cfg.MODEL.MODEL_NAME
+    clip_size = {}
+    if _has_fixed_clip_size(name):
+        clip_size = {"num_frames": cfg.DATA.NUM_FRAMES, "crop_size": cfg.DATA.TRAIN_CROP_SIZE}
+    return MODELS[name](num_classes=cfg.MODEL.NUM_CLASSES, in_chans=in_chans, **clip_size)
 
 
 def find_problems(cfg: "CfgNode") -> list[str]:
@@ -87,64 +81,3 @@ def _find_clip_problems(name: str, *, num_frames: int, crop_sizes: dict[str, int
 
 def _has_fixed_clip_size(name: str) -> bool:
     return name.startswith("mvit")
-
-
-def build_mvit(name: str, *, num_classes: int, num_frames: int, crop_size: int) -> "MViT":
-    """Return mvit_v1_b or mvit_v2_s of torchvision with random weights, for clips of any size.
-
-    The builders of torchvision support only 16 frames of 224x224 pixels.
-
-    Args:
-        name: mvit_v1_b or mvit_v2_s.
-        num_classes: Number of classes.
-        num_frames: Number of frames in a clip, an even number.
-        crop_size: Height and width of a clip in pixels, a multiple of 32.
-
-    Source: Fan et al., Multiscale Vision Transformers, arXiv:2104.11227. Li et al., MViTv2,
-    arXiv:2112.01526.
-    """
-    from torchvision.models.video.mvit import MViT
-
-    is_v2 = name == "mvit_v2_s"
-    return MViT(
-        spatial_size=(crop_size, crop_size),
-        temporal_size=num_frames,
-        block_setting=_mvit_blocks(is_v2=is_v2),
-        residual_pool=is_v2,
-        residual_with_cls_embed=False,
-        rel_pos_embed=is_v2,
-        proj_after_attn=is_v2,
-        stochastic_depth_prob=0.2,
-        num_classes=num_classes,
-    )
-
-
-def _mvit_blocks(*, is_v2: bool) -> "list[MSBlockConfig]":
-    from torchvision.models.video.mvit import MSBlockConfig
-
-    stages: list[int] = []
-    for stage, depth in enumerate(_MVIT_DEPTHS):
-        stages += [stage] * depth
-
-    blocks = []
-    for before, stage, after in zip([0, *stages], stages, [*stages[1:], 3], strict=False):
-        # V2 widens at the start of a stage, V1 at its end.
-        narrow, wide = (before, stage) if is_v2 else (stage, after)
-        is_first = stage > before  # The first block of a stage halves height and width.
-        kernel_q, stride_q = [], []
-        if is_v2 or is_first:
-            kernel_q = [3, 3, 3]
-            stride_q = [1, 2, 2] if is_first else [1, 1, 1]
-
-        blocks.append(
-            MSBlockConfig(
-                num_heads=2**stage,
-                input_channels=96 * 2**narrow,
-                output_channels=96 * 2**wide,
-                kernel_q=kernel_q,
-                kernel_kv=[3, 3, 3],
-                stride_q=stride_q,
-                stride_kv=[1, 8 >> stage, 8 >> stage],
-            )
-        )
-    return blocks

@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from slowfast.models.depthwise import Depthwise
+from slowfast.models.heads import HEAD_MODULES, check_kind, make_classifier, make_pool
 from slowfast.models.layers import (
     Attention,
     DropPath,
     Mlp,
     PatchEmbed,
     Pointwise,
+    init_linear,
     to_tokens,
     to_volume,
-    trunc_normal_,
 )
 
 if TYPE_CHECKING:
@@ -129,8 +130,15 @@ class SplitSABlock(SABlock):
 class UniFormer(nn.Module):
     """The video classifier.
 
+    Attributes:
+        num_classes: Number of classes, 0 for a model that returns features.
+        num_features: Number of channels C of the last stage and of the pooled features.
+        default_cfg: Clips that the weights were trained for, see `slowfast.create_model`. It is
+            empty for a model that was built without them.
+
     Args:
-        num_classes: Number of classes.
+        num_classes: Number of classes. With 0, `forward` returns the pooled features.
+        in_chans: Number of channels of the frames.
         dims: Number of channels in each of the four stages.
         depths: Number of blocks in each of the four stages.
         head_dim: Number of channels in an attention head.
@@ -145,12 +153,17 @@ class UniFormer(nn.Module):
         overlap_time: Whether patch embeddings 2 to 4 span three frames each (UNIFORMER.STD).
         recomputed: Number of leading blocks in each stage that recompute their activations in the
             backward pass.
+        head: Kind of the head: linear, mlp or attentive, see `slowfast.models.heads.Head`.
     """
+
+    first_conv = "patch_embed1.proj"
+    head_modules = HEAD_MODULES
 
     def __init__(
         self,
         *,
         num_classes: int,
+        in_chans: int = 3,
         dims: Sequence[int] = (64, 128, 320, 512),
         depths: Sequence[int] = (3, 4, 8, 3),
         head_dim: int = 64,
@@ -164,9 +177,15 @@ class UniFormer(nn.Module):
         split: bool = False,
         overlap_time: bool = False,
         recomputed: Sequence[int] = (0, 0, 0, 0),
+        head: str = "linear",
     ) -> None:
         super().__init__()
+        check_kind(head)
+        self.num_classes = num_classes
+        self.num_features = dims[3]
+        self.default_cfg: dict[str, Any] = {}
         self.recomputed = tuple(recomputed)
+        self.head_kind = head
 
         attention = partial(
             Attention,
@@ -193,7 +212,7 @@ class UniFormer(nn.Module):
         )
 
         self.patch_embed1 = PatchEmbed(
-            3, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0)
+            in_chans, dims[0], kernel=(3, 4, 4), stride=(2, 4, 4), padding=(1, 0, 0)
         )
         self.pos_drop = nn.Dropout(dropout)
         self.blocks1 = build_blocks(0, local_block)
@@ -204,15 +223,40 @@ class UniFormer(nn.Module):
         self.patch_embed4 = downsample(dims[2], dims[3])
         self.blocks4 = build_blocks(3, global_block)
         self.norm = nn.BatchNorm3d(dims[3])
+        self.pool = make_pool(head, num_features=dims[3])
         self.head_drop = nn.Dropout(head_dropout)
-        self.head = nn.Linear(dims[3], num_classes)
+        self.head = make_classifier(head, num_features=dims[3], num_classes=num_classes)
 
-        self.apply(_init_linear)
+        self.apply(init_linear)
         self._init_attention_over_time()
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of frames (B, 3, T, H, W).
+        """Return the logits (B, num_classes) of frames (B, in_chans, T, H, W).
+
+        Without classes, it returns the pooled features (B, num_features).
+
+        Raises:
+            ValueError: If the frames are smaller than one patch of the last stage.
+        """
+        return self.forward_head(self.forward_features(frames))
+
+    def forward_features(self, frames: Tensor) -> Tensor:
+        """Return the normalized output (B, C, T', H', W') of the last stage."""
+        return self.norm(self.forward_stages(frames)[-1])
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits (B, num_classes) of what `forward_features` returned.
+
+        Args:
+            x: Shape (B, C, T', H', W').
+            pre_logits: Whether to return the pooled features (B, C) instead.
+        """
+        x = self.head_drop(self.pool(to_tokens(x)))
+        return x if pre_logits else self.head(x)
+
+    def forward_stages(self, frames: Tensor) -> list[Tensor]:
+        """Return the output of each of the four stages, (B, C, T', H', W'), before the last norm.
 
         Raises:
             ValueError: If the frames are smaller than one patch of the last stage.
@@ -225,11 +269,23 @@ class UniFormer(nn.Module):
 
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self.pos_drop(self.patch_embed1(x))
-        x = self._run(self.blocks1, x, num_recomputed=self.recomputed[0])
-        x = self._run(self.blocks2, self.patch_embed2(x), num_recomputed=self.recomputed[1])
-        x = self._run(self.blocks3, self.patch_embed3(x), num_recomputed=self.recomputed[2])
-        x = self._run(self.blocks4, self.patch_embed4(x), num_recomputed=self.recomputed[3])
-        return self.head(self.head_drop(to_tokens(self.norm(x)).mean(dim=1)))
+        x1 = self._run(self.blocks1, x, num_recomputed=self.recomputed[0])
+        x2 = self._run(self.blocks2, self.patch_embed2(x1), num_recomputed=self.recomputed[1])
+        x3 = self._run(self.blocks3, self.patch_embed3(x2), num_recomputed=self.recomputed[2])
+        x4 = self._run(self.blocks4, self.patch_embed4(x3), num_recomputed=self.recomputed[3])
+        return [x1, x2, x3, x4]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by one with random weights, on the same device.
+
+        Args:
+            num_classes: Number of classes. With 0, `forward` returns the pooled features.
+        """
+        classifier = make_classifier(
+            self.head_kind, num_features=self.num_features, num_classes=num_classes
+        )
+        self.head = classifier.apply(init_linear).to(self.norm.weight)
+        self.num_classes = num_classes
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, num_recomputed: int) -> Tensor:
         for index, block in enumerate(blocks):
@@ -245,13 +301,6 @@ class UniFormer(nn.Module):
         for name, parameter in self.named_parameters():
             if ".t_attn." in name:
                 nn.init.constant_(parameter, 1.0 if name.endswith("t_attn.proj.weight") else 0.0)
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _update_statistics_once(
@@ -333,13 +382,15 @@ def _build_settings(cfg: "CfgNode") -> list[_Setting]:
     ]
 
 
-def build_uniformer(cfg: "CfgNode") -> UniFormer:
+def build_uniformer(cfg: "CfgNode", *, in_chans: int = 3) -> UniFormer:
     """Return the UniFormer of a config with random weights."""
     settings = _build_settings(cfg)
     arguments = {setting.argument: setting.value for setting in settings if setting.argument}
     if cfg.MODEL.USE_CHECKPOINT:
         arguments["recomputed"] = cfg.MODEL.CHECKPOINT_NUM
-    return UniFormer(num_classes=cfg.MODEL.NUM_CLASSES, **arguments)
+    return UniFormer(
+        num_classes=cfg.MODEL.NUM_CLASSES, in_chans=in_chans, head=cfg.MODEL.HEAD, **arguments
+    )
 
 
 def find_problems(cfg: "CfgNode") -> list[str]:

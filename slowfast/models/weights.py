@@ -1,4 +1,4 @@
-"""Weights of a model from a file: matched by name, inflated over time, with the head reordered.
+"""Weights of a model from a file: matched by name, adapted to its input, with the head reordered.
 
 Either all weights of the file are loaded, apart from those that may differ, or none are. A report
 says what happened to each of them.
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from slowfast.models.weight_files import find_damage, strip_prefixes, tensors_in
+from slowfast.models.weight_adaptation import adapt_to_input
+from slowfast.models.weight_files import find_damage, tensors_in
 from slowfast.utils.class_names import describe_difference, find_order
 from slowfast.utils.text import count, some
 
@@ -29,15 +30,18 @@ class Report(NamedTuple):
     missing: Mapping[str, float]  # Absent from the file: the model keeps its own.
     unexpected: Mapping[str, float]  # Unknown to the model. Their shares are of the file.
     class_order: Sequence[int] = ()  # Row of the file's head for each row of the model's.
+    adapted: Mapping[str, float] = {}  # The weights in `loaded` with other input channels.
 
     @property
     def is_whole(self) -> bool:
         """Whether the file and the model have the same weights and all were loaded unchanged."""
-        changed = self.inflated, self.dropped, self.missing, self.unexpected, self.class_order
-        return not any(changed)
+        changed = self.inflated, self.adapted, self.dropped, self.missing, self.unexpected
+        return not any(changed) and not self.class_order
 
     def __str__(self) -> str:
         counts = {"loaded": self.loaded, "of them inflated over time": self.inflated}
+        if self.adapted:
+            counts["adapted to the channels of the frames"] = self.adapted
         named = {"dropped": self.dropped, "missing": self.missing, "unexpected": self.unexpected}
 
         texts = [f"{len(shares)} {kind}{_percent(shares)}" for kind, shares in counts.items()]
@@ -53,7 +57,7 @@ def load_weights(
     use_ema: bool = True,
     may_replace_head: bool = False,
     allowed: Sequence[str] = (),
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> Report:
     """Load a file of weights into a model and log the report. See `fill_weights` for the rules.
 
@@ -63,24 +67,16 @@ def load_weights(
         use_ema: Whether to load the EMA weights of a checkpoint that has them (TRAIN.EMA_DECAY).
         may_replace_head: Whether the model may keep its random head.
         allowed: Shell patterns of weights that may differ.
-        class_names: Class names of the data in the order of the labels.
+        class_names: Class names of the data in the order of the labels, [] if they are unknown,
+            which is a warning. None if there is no data.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If `fill_weights` raises it, or if the file is damaged according to its own
             checksums or to `<name>.sha256` beside it.
     """
-    # Filling a model from memory must not require the libraries that read files.
-    from slowfast.models.zoo import published_class_names
-    from slowfast.utils.checkpoint import load_checkpoint
-
-    state = load_checkpoint(path)
-    if use_ema and "ema_state" in state:
-        logger.info("%s: loading the EMA weights", path)
-        state["model_state"] = state["ema_state"]
-    if "class_names" not in state:
-        state["class_names"] = published_class_names(path)
-    if state["class_names"] and not class_names:
+    state = read_weights(path, use_ema=use_ema)
+    if state["class_names"] and class_names is not None and not class_names:
         logger.warning(
             "%s names its classes, but the data has no class names to compare them with. Unless "
             "the labels are in the same order, set DATA.CLASS_NAMES.",
@@ -93,11 +89,34 @@ def load_weights(
         path=path,
         may_replace_head=may_replace_head,
         allowed=allowed,
-        class_names=class_names,
+        class_names=class_names or (),
     )
     if report.is_whole:  # `fill_weights` logs all other reports.
         _log(report, path=path)
     return report
+
+
+def read_weights(path: str, *, use_ema: bool = True) -> dict[str, Any]:
+    """Return the content of a file of weights: `model_state` to load, and `class_names`.
+
+    Args:
+        path: Path or address of the file.
+        use_ema: Whether `model_state` holds the EMA weights of a checkpoint that has them.
+
+    Raises:
+        FileNotFoundError, ValueError: As in `load_weights`.
+    """
+    # Filling a model from memory must not require the libraries that read files.
+    from slowfast.models.zoo import published_class_names
+    from slowfast.utils.checkpoint import load_checkpoint
+
+    state = load_checkpoint(path)
+    if use_ema and "ema_state" in state:
+        logger.info("%s: loading the EMA weights", path)
+        state["model_state"] = state["ema_state"]
+    if "class_names" not in state:
+        state["class_names"] = published_class_names(path)
+    return state
 
 
 def fill_weights(
@@ -118,7 +137,7 @@ def fill_weights(
             2-D convolutions are inflated over time.
         path: Path of the file, for messages.
         may_replace_head: Whether the model keeps its random head if the one in the file is missing,
-            has another size or is for other classes.
+            is of another kind or size, or is for other classes.
         allowed: Shell patterns of the names of weights that may be missing, be unexpected or have
             another size.
         class_names: Class names of the data in the order of the labels. If the file has the same
@@ -130,29 +149,32 @@ def fill_weights(
             some cannot be weights: not finite, above MAX_WEIGHT or a negative variance.
     """
     target = model.state_dict()
-    weights = strip_prefixes(tensors_in(state), known=target.keys())
+    weights, inflated, adapted = adapt_to_input(tensors_in(state), model)
     if not weights:
         found = ", ".join(map(str, state))[:200] or "nothing"
         raise ValueError(f"{path}: holds no weights. Found: {found}.")
 
-    inflated = [name for name in target if _is_image_weight(name, weights, target)]
-    weights |= {name: inflate(weights[name], target[name].shape[2]) for name in inflated}
-
     head = head_names(model)
     mismatch = _compare(weights, target)
-    order, difference = _compare_classes(state.get("class_names"), class_names)
-    has_other_head = difference or {*head} & {*mismatch.missing, *mismatch.resized}
-    kept_head = {*head} if may_replace_head and has_other_head else set()
+    heads = _compare_heads(weights, model)
+    order, difference = _compare_classes(state.get("class_names"), class_names if head else ())
+    has_other_head = difference or heads.differ or {*head} & {*mismatch.missing, *mismatch.resized}
+
+    kept_head: set[str] = set()
+    if may_replace_head and has_other_head:
+        kept_head = heads.of_model if heads.differ else {*head}
     if difference and not kept_head:
         raise ValueError(f"{path} {difference}. Check DATA.CLASS_NAMES.")
-    _refuse_mismatch(path, weights, target, head=head, allowed=[*allowed, *kept_head])
+    unused = heads.of_file - heads.of_model if kept_head or not heads.has_classifier else set()
+    _refuse_mismatch(path, weights, target, head=head, allowed=[*allowed, *kept_head, *unused])
 
     kept = kept_head | {*mismatch.resized}
     loaded = {name: weights[name] for name in target if name in weights and name not in kept}
     _refuse_damage(path, loaded, target)
 
     if kept_head:
-        reason = difference or "has a head of another size, or none"
+        other = "has another kind of head" if heads.differ and heads.of_file else ""
+        reason = difference or other or "has a head of another size, or none"
         logger.info("%s %s, so the head keeps its random weights", path, reason)
         order = []
     if order:
@@ -169,40 +191,75 @@ def fill_weights(
         missing=_shares(mismatch.missing, target),
         unexpected=_shares(mismatch.unexpected, weights),
         class_order=order,
+        adapted=_shares([name for name in adapted if name in loaded], target),
     )
     if not report.is_whole:
         _log(report, path=path)
     return report
 
 
+def fills(state: Mapping[str, Any], model: nn.Module) -> bool:
+    """Return whether a checkpoint has every weight of a model, which may be on the meta device.
+
+    BatchNorm counters do not count, see `zero_counters`.
+    """
+    target = model.state_dict()
+    weights = adapt_to_input(tensors_in(state), model).weights
+    mismatch = _compare(weights, target)
+    buffers = {name for name, _ in model.named_buffers()}
+    return not (mismatch.missing or mismatch.resized or buffers - target.keys())
+
+
+def zero_counters(model: nn.Module) -> nn.Module:
+    """Set the counters of BatchNorm, which older files do not have, to 0. Return the model."""
+    for name, buffer in model.named_buffers():
+        if name.endswith(_COUNTER):
+            buffer.zero_()
+    return model
+
+
+# ---- The head --------------------------------------------------------------------------------
+
+
 def head_names(model: nn.Module) -> list[str]:
-    """Return the names of the weight and bias of the last layer, which has a row for each class."""
+    """Return the names of the weight and bias of the last layer, which has a row for each class.
+
+    A model without classes has none.
+    """
+    if getattr(model, "num_classes", None) == 0:
+        return []
     names = [name for name, _ in model.named_parameters()]
     layer = names[-1].rpartition(".")[0]
     return [name for name in names if name.rpartition(".")[0] == layer]
 
 
-def inflate(weight: Tensor, num_frames: int) -> Tensor:
-    """Inflate a 2-D convolution: repeat its weight over time and divide by the number of frames.
+class _Heads(NamedTuple):
+    """Names of the weights in the heads of a file and a model. Empty for a model of another kind.
 
-    A video of one repeated image then gives the output of the image.
-
-    Args:
-        weight: Shape (O, I, H, W).
-        num_frames: Number of frames the inflated kernel spans.
-
-    Returns:
-        Shape (O, I, num_frames, H, W).
-
-    Source: Carreira and Zisserman, Quo Vadis, Action Recognition?, arXiv:1705.07750, sec. 2.4.
+    A head may have a pooling and several layers. The head of the model has no classifier if it
+    returns features.
     """
-    return weight[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames
+
+    of_file: set[str]
+    of_model: set[str]
+    has_classifier: bool
+
+    @property
+    def differ(self) -> bool:
+        """Whether the heads are of different kinds, whatever their sizes."""
+        if self.has_classifier:
+            return self.of_file != self.of_model
+        return not self.of_model <= self.of_file
 
 
-def _is_image_weight(
-    name: str, weights: Mapping[str, Tensor], target: Mapping[str, Tensor]
-) -> bool:
-    return name in weights and weights[name].dim() == 4 and target[name].dim() == 5
+def _compare_heads(weights: Mapping[str, Tensor], model: nn.Module) -> _Heads:
+    modules: tuple[str, ...] = getattr(model, "head_modules", ())
+    prefixes = tuple(f"{module}." for module in modules)
+    return _Heads(
+        of_file={name for name in weights if name.startswith(prefixes)},
+        of_model={name for name in model.state_dict() if name.startswith(prefixes)},
+        has_classifier=getattr(model, "num_classes", None) != 0,
+    )
 
 
 # ---- Differences between a file and a model --------------------------------------------------

@@ -134,6 +134,21 @@ def test_retired_keys_are_accepted_with_one_warning_each(
     ]
 
 
+@pytest.mark.parametrize("value", ["1", "[1]", "[3, 3]", "null", "rgb"])
+def test_frames_of_other_channels_are_refused_by_name(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path / "x.yaml", f"DATA: {{INPUT_CHANNEL_NUM: {value}}}")
+    message = r"DATA\.INPUT_CHANNEL_NUM is .*, but a training .*create_model\(\.\.\., in_chans=\.\.\."
+    with pytest.raises(ValueError, match=message):
+        load_cfg(path)
+    with pytest.raises(ValueError, match=message):
+        load_cfg(write(tmp_path / "y.yaml", "{}"), ["DATA.INPUT_CHANNEL_NUM", value])
+
+
+@pytest.mark.parametrize("value", ["3", "[3]", "(3,)"])
+def test_three_channels_are_what_every_training_has(tmp_path: Path, value: str) -> None:
+    load_cfg(write(tmp_path / "x.yaml", "{}"), ["DATA.INPUT_CHANNEL_NUM", value])
+
+
 def test_checks_of_other_packages_see_the_merged_tree(tmp_path: Path) -> None:
     def check(cfg: CfgNode) -> list[str]:
         return [f"OUTPUT_DIR is {cfg.OUTPUT_DIR}"]

@@ -11,7 +11,8 @@ from torch import nn
 from slowfast.config import default_cfg
 from slowfast.models.build import MODELS, build_model
 from slowfast.models.uniformer import UniFormer
-from slowfast.models.weights import fill_weights, head_names, inflate, load_weights
+from slowfast.models.weight_adaptation import inflate
+from slowfast.models.weights import fill_weights, head_names, load_weights
 from tests.models.tiny_uniformer import (
     NUM_WEIGHTS,
     are_equal,
