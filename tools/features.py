@@ -151,7 +151,7 @@ def _start(args: argparse.Namespace) -> int:
 
 
 def _build_features(cfg: CfgNode, extractions: "Sequence[Extraction]") -> int:
-    """Extract the features of each split, in each process of the job, and return the exit status."""
+    """Extract the features of each split, in each process, and return the exit status."""
     from slowfast.distributed.collectives import is_main
     from slowfast.inference.feature_extraction import build_features
     from slowfast.utils.progress import start_logging

@@ -235,6 +235,7 @@ def _build_record(cfg: CfgNode, extraction: Extraction, loader: VideoLoader) -> 
         num_videos=len(annotations),
         features_per_video=numbers[extraction.per],
         shape=(),
+        fusion=cfg.DATA.ENSEMBLE_METHOD,
         weights=extraction.weights,
         list_path=str(build_source(cfg, extraction.split).list_path),
         config=cfg.dump(),

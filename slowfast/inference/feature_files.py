@@ -63,6 +63,7 @@ class FeatureRecord(NamedTuple):
         num_videos: Number of videos of the list.
         features_per_video: Number of features of a video that was read.
         shape: Shape of a feature: (C,), or (N, C) for N tokens.
+        fusion: How the test combines the views of a video, DATA.ENSEMBLE_METHOD.
         weights: Path of the weights.
         list_path: Path of the list.
         config: Config of the extraction as YAML.
@@ -73,6 +74,7 @@ class FeatureRecord(NamedTuple):
     num_videos: int
     features_per_video: int
     shape: tuple[int, ...]
+    fusion: str
     weights: str
     list_path: str
     config: str
