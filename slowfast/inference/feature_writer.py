@@ -77,7 +77,9 @@ class _ShardWriter:
     def __init__(self, folder: Path, record: FeatureRecord) -> None:
         self._folder = folder
         self._record = record
-        self._clips, self._crops = record.clips_and_crops()
+        clips, crops = record.clips_and_crops()
+        self._clips = pa.array(clips, pa.int32())
+        self._crops = pa.array(crops, pa.int32())
         self._num_written = 0  # features of all shards, with those that wait
         self._waiting: list[NDArray[np.float32]] = []
         self._waiting_rows: list[NDArray[np.int64]] = []
@@ -86,43 +88,34 @@ class _ShardWriter:
         self, block: FeatureBlock, *, names: pa.ChunkedArray, labels: NDArray[np.int32]
     ) -> pa.Table:
         """Write the features of some videos, and return their rows of the index."""
-        is_finite = np.isfinite(block.features.reshape(len(block.videos), -1)).all(axis=1)
-        is_unreadable = np.isin(block.videos, list(block.unreadable))
-        is_read = is_finite & ~is_unreadable
+        states = _states_of(block)
+        is_read = np.array([status == READ for status, _ in states])
+        num_written = self._num_written
+        self._add(block.features[is_read], block.videos[is_read])
 
-        # A video without features has one row in the index, with the position of its first view.
+        # A video without features has one row in the index.
         num_rows = np.where(is_read, self._record.features_per_video, 1)
         video = np.repeat(np.arange(len(block.videos)), num_rows)
         number = np.arange(len(video)) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows)
-        has_feature = is_read[video]
+        is_missing = ~is_read[video]
 
-        per_shard = self._record.features_per_shard
-        position = self._num_written + np.cumsum(has_feature) - 1
-        shard, offset = np.divmod(position, per_shard)
-        self._add(block.features[is_read], block.videos[is_read])
-
-        rows = block.videos[video]
-        times = np.ma.masked_invalid(block.intervals[video, number])
-        start, end = (
-            pa.array(times[:, side].filled(0), mask=_mask(times, side)) for side in (0, 1)
-        )
-        clips = pa.array(self._clips, pa.int32()).take(pa.array(number, mask=~has_feature))
-        crops = pa.array(self._crops, pa.int32()).take(pa.array(number, mask=~has_feature))
-        states = [
-            _state(row, block.unreadable, is_finite=finite)
-            for row, finite in zip(block.videos.tolist(), is_finite.tolist(), strict=True)
-        ]
+        position = num_written + np.cumsum(~is_missing) - 1
+        shard, offset = np.divmod(position, self._record.features_per_shard)
         paths = names.slice(int(block.videos[0]), len(block.videos)).combine_chunks()
+        video_labels = labels[block.videos[video]]
+        times = block.intervals[video, number]
+        has_no_time = is_missing[:, None] | np.isnan(times)
+
         columns = {
-            "row": pa.array(rows),
+            "row": block.videos[video],
             "path": paths.take(pa.array(video)),
-            "label": pa.array(labels[rows], mask=labels[rows] < 0),
-            "clip": clips,
-            "crop": crops,
-            "start": start,
-            "end": end,
-            "shard": pa.array(shard.astype(np.int32), mask=~has_feature),
-            "offset": pa.array(offset, mask=~has_feature),
+            "label": pa.array(video_labels, mask=video_labels < 0),
+            "clip": self._clips.take(pa.array(number, mask=is_missing)),
+            "crop": self._crops.take(pa.array(number, mask=is_missing)),
+            "start": pa.array(times[:, 0], mask=has_no_time[:, 0]),
+            "end": pa.array(times[:, 1], mask=has_no_time[:, 1]),
+            "shard": pa.array(shard, mask=is_missing),
+            "offset": pa.array(offset, mask=is_missing),
             "status": pa.array([status for status, _ in states]).take(pa.array(video)),
             "reason": pa.array([reason for _, reason in states]).take(pa.array(video)),
         }
@@ -153,18 +146,17 @@ class _ShardWriter:
         self._waiting, self._waiting_rows = [], []
 
 
-def _mask(times: np.ma.MaskedArray, side: int) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = np.ma.getmaskarray(times)[:, side]
-    return mask
-
-
-def _state(row: int, unreadable: dict[int, str], *, is_finite: bool) -> tuple[str, str]:
-    """Return the status of a video, and why it has no features."""
-    if row in unreadable:
-        return UNREADABLE, unreadable[row]
-    if not is_finite:
-        return NONFINITE, "its features are not finite"
-    return READ, ""
+def _states_of(block: FeatureBlock) -> list[tuple[str, str]]:
+    """Return the status of each video, and why it has no features."""
+    states = []
+    for row, features in zip(block.videos.tolist(), block.features, strict=True):
+        if row in block.unreadable:
+            states.append((UNREADABLE, block.unreadable[row]))
+        elif not np.isfinite(features).all():
+            states.append((NONFINITE, "its features are not finite"))
+        else:
+            states.append((READ, ""))
+    return states
 
 
 def _in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
