@@ -1,9 +1,11 @@
 """Extraction: features are what the head of the test sees, and a kill loses nothing."""
 
+import logging
 import os
+import re
+import resource
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,39 +194,37 @@ def long_list(tiny_cfg: TinyCfg, tmp_path: Path) -> CfgNode:
 
 
 def kill_at(cfg: CfgNode, name: str, *, num_bytes: int) -> None:
-    """Extract in a process that is killed once its unfinished shards have a number of bytes."""
-    folder = Path(cfg.OUTPUT_DIR, name)
+    """Extract in a process that is killed in the middle of a record, at a size of its shard."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             extract(cfg, name)
         finally:
             os._exit(0)
 
-    def written() -> int:
-        return sum(path.stat().st_size for path in folder.glob("unfinished/*"))
-
-    before = written()
-    while written() < before + num_bytes and os.waitpid(child, os.WNOHANG) == (0, 0):
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGXFSZ
 
 
 def content_of(features: StoredFeatures) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in features.folder.iterdir()}
 
 
-@pytest.mark.parametrize("num_kills", [1, pytest.param(12, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "sizes", [[9001], pytest.param(range(7000, 14000, 517), marks=pytest.mark.soak)]
+)
 def test_a_killed_extraction_ends_with_the_same_bytes(
-    tiny_cfg: TinyCfg, tmp_path: Path, caplog: pytest.LogCaptureFixture, num_kills: int
+    tiny_cfg: TinyCfg, tmp_path: Path, caplog: pytest.LogCaptureFixture, sizes: Sequence[int]
 ) -> None:
     cfg = long_list(tiny_cfg, tmp_path)
     save_random_run(cfg)
     expected = content_of(extract(cfg, "quiet"))
-    for kill in range(num_kills):
-        kill_at(cfg, "hit", num_bytes=2000 + 31 * kill)
-
-    assert not Path(cfg.OUTPUT_DIR, "hit/index.parquet").exists()
-    assert content_of(extract(cfg, "hit")) == expected
-    assert "continuing: " in caplog.text
+    caplog.set_level(logging.INFO)
+    for size in sizes:
+        caplog.clear()
+        kill_at(cfg, f"hit {size}", num_bytes=size)
+        assert content_of(extract(cfg, f"hit {size}")) == expected
+        assert re.search(r"continuing: [1-9]\d* of 96 videos are done", caplog.text)
