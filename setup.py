@@ -13,7 +13,7 @@ setup(
         "slowfast.utils": ["class_tables/*.txt"],
         "slowfast.models": ["zoo.yaml"],
         "slowfast.evaluation": ["compare_template.html"],
-        "slowfast.evaluation.report": ["template.html", "page.css", "page.js"],
+        "slowfast.evaluation.report": ["*.html", "page.css", "page.js"],
     },
     install_requires=[
         "torch>=2.14.1",
@@ -29,6 +29,7 @@ setup(
         "pyyaml>=6.0",
         "timm>=1.0.9",
         "safetensors>=0.4.5",
+        "huggingface_hub>=0.26",
         "simplejson>=3.19",
         "tensorboard>=2.14",
         "tqdm>=4.66",

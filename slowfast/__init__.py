@@ -1,10 +1,38 @@
 """Training, testing and use of UniFormer video classifiers, driven by one config tree."""
 
 import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slowfast.api import create_model as create_model
+    from slowfast.api import list_models as list_models
+    from slowfast.api import list_weights as list_weights
+    from slowfast.inference.classifier import Classifier as Classifier
+    from slowfast.trained import load as load
 
 __version__ = "0.1.0"
+
+_API = {
+    "Classifier": "slowfast.inference.classifier",
+    "load": "slowfast.trained",
+    "create_model": "slowfast.api",
+    "list_models": "slowfast.api",
+    "list_weights": "slowfast.api",
+}  # name -> module, imported on first use
 
 # timm triggers this warning when it is imported, and users can do nothing about it.
 warnings.filterwarnings(
     "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the public API on first use."""
+    if name in _API:
+        return getattr(import_module(_API[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API])

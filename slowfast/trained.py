@@ -1,5 +1,6 @@
 """Trained models: from a checkpoint, a run, an exported folder or a name to a classifier."""
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -15,16 +16,17 @@ from slowfast.datasets.build import build_normalize
 from slowfast.datasets.build_clips import build_clip_reader
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.inference.classifier import Classifier, check_precision
-from slowfast.inference.clip_settings import build_clip_settings
-from slowfast.inference.exported import CONFIG_NAME, read_exported
+from slowfast.inference.clip_settings import build_clip_settings, build_exported_settings
+from slowfast.inference.exported import CONFIG_NAME, WEIGHTS_NAME, read_exported
 from slowfast.inference.view_reader import ViewReader
-from slowfast.models.build import build_model, find_problems
-from slowfast.models.weights import fill_weights
-from slowfast.models.zoo import find_weights, published, published_class_names
+from slowfast.models.build import build_filled_model, find_problems
+from slowfast.models.recipes import MODEL_RECIPES, weights_recipe
+from slowfast.models.zoo import Published, find_published, find_weights, published_class_names
 from slowfast.runs.run_checkpoints import checkpoint_to_test
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints
 from slowfast.utils.checksum import sha256_of
+from slowfast.utils.plugins import import_installed_plugins
 
 HUB_PREFIX = "hf:"  # in front of org/name, a repository on the Hugging Face Hub
 
@@ -72,6 +74,7 @@ def load(
     """
     if precision is not None:
         check_precision(precision)
+    import_installed_plugins()  # a model of your own may be in one
     found = _find(str(source), best=best)
     config = load_cfg(str(cfg), checks=()) if cfg is not None else found.config
     if config is None:
@@ -106,8 +109,7 @@ def _build_classifier(
     if uses_ema:
         state["model_state"] = state["ema_state"]
 
-    model = build_model(cfg)
-    fill_weights(model, state, path=source.path)
+    model, _ = build_filled_model(cfg, state, path=source.path)
     settings = build_clip_settings(cfg)
     return Classifier(
         model.to(device),
@@ -117,6 +119,7 @@ def _build_classifier(
         settings=settings,
         precision=precision or cfg.TRAIN.AMP,
         temperature=_find_temperature(source.path, ema=uses_ema),
+        config=build_exported_settings(cfg),
     )
 
 
@@ -138,8 +141,8 @@ def find_file(source: str, *, best: bool = False) -> str:
     if source.startswith(HUB_PREFIX):
         return read_exported(_download(source.removeprefix(HUB_PREFIX))).weights
     path = os.path.expanduser(source)
-    if source in published() or not isdir(path):
-        return find_weights(source if source in published() else path, key="the source")
+    if not isdir(path):
+        return find_weights(path, key="the source")
     if Path(path, CONFIG_NAME).exists():
         return read_exported(path).weights
     return _find_in_run(path, best=best)
@@ -161,9 +164,6 @@ def find_config(source: str, *, best: bool = False) -> CfgNode:
 def _find(source: str, *, best: bool) -> _Source:
     if source.startswith(HUB_PREFIX):
         return _open_exported(_download(source.removeprefix(HUB_PREFIX)))
-    if source in published():
-        return _open_published(source)
-
     path = os.path.expanduser(source)
     if isdir(path):
         if Path(path, CONFIG_NAME).exists():
@@ -174,9 +174,18 @@ def _find(source: str, *, best: bool) -> _Source:
 
     state = load_checkpoint(path)
     text = state.get("cfg")
-    if not isinstance(text, str):
+    if isinstance(text, str):
+        return _Source(path, state, _parse(text, path))
+
+    entry = find_published(path)
+    if entry is None:
         return _Source(path, state, None)
-    return _Source(path, state, _parse(text, path))
+    if not entry.num_frames:
+        raise ValueError(
+            f"{path}: holds an image model, which classifies no videos. Start from it with "
+            f"create_model({entry.model!r}, weights=...), or train with UNIFORMER.PRETRAIN_NAME"
+        )
+    return _Source(path, state, _build_published_cfg(entry))
 
 
 def _find_in_run(folder: str, *, best: bool) -> str:
@@ -189,23 +198,10 @@ def _find_in_run(folder: str, *, best: bool) -> str:
     return str(checkpoint_to_test(folder, best=best))
 
 
-def _open_published(name: str) -> _Source:
-    entry = published()[name]
-    path = find_weights(name, key="the source")
-    if not entry.experiment:
-        raise ValueError(
-            f"{name}: are weights of an image model, which classify no videos. Start from them "
-            f"with create_model(..., weights={name!r}), or train with UNIFORMER.PRETRAIN_NAME"
-        )
-
-    experiments = Path(__file__).parents[1] / "exp"
-    config = experiments / entry.experiment / "config.yaml"
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"{name}: its config exp/{entry.experiment}/config.yaml is only in a checkout of the "
-            "repository. Load the file by its path, with cfg=..."
-        )
-    return _Source(path, load_checkpoint(path), load_cfg(str(config), checks=()))
+def _build_published_cfg(entry: Published) -> CfgNode:
+    """Return the config of the published test of some weights."""
+    recipe = {**MODEL_RECIPES[entry.model], **weights_recipe(entry)}
+    return parse_cfg(json.dumps(recipe), origin=entry.file)  # JSON is YAML
 
 
 def _open_exported(folder: str) -> _Source:
@@ -217,19 +213,20 @@ def _open_exported(folder: str) -> _Source:
 
 def _download(repository: str) -> str:
     """Return the local folder with the files of a repository on the Hugging Face Hub."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError
 
     name, _, revision = repository.partition("@")
     try:
-        return snapshot_download(
-            name, revision=revision or None, allow_patterns=["config.json", "model.safetensors"]
-        )
+        config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None))
+        commit = config.parent.name
+        weights = Path(hf_hub_download(name, WEIGHTS_NAME, revision=commit))
     except HFValidationError as error:
         raise ValueError(f"hf:{repository}: is not org/name or org/name@revision") from error
     except OSError as error:  # also the errors of the hub
         reason = str(error).strip().splitlines()[0]
         raise OSError(f"hf:{repository}: cannot be downloaded: {reason}") from error
+    return str(weights.parent)
 
 
 def _parse(text: str, path: str) -> CfgNode:
@@ -237,8 +234,8 @@ def _parse(text: str, path: str) -> CfgNode:
         return parse_cfg(text, origin=path)
     except ValueError as error:
         raise ValueError(
-            f"{error}\nThis config is of another version or another code base. Name the YAML file "
-            "of the experiment with cfg=..."
+            f"{error}\nThe config in these weights does not suit this version. Import the package "
+            "that adds its keys, or name the YAML file of the experiment with cfg=..."
         ) from error
 
 

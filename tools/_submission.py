@@ -25,6 +25,7 @@ from slowfast.distributed.submission import copy_source, make_folder
 from slowfast.distributed.submitted_job import SubmittedJob, final_status, follow, write_jobs
 from slowfast.distributed.submitted_task import Task
 from slowfast.models import build as models
+from slowfast.models import freezing
 from slowfast.utils import plugins
 from slowfast.utils.files import write_file
 from slowfast.utils.text import count, some
@@ -92,7 +93,8 @@ def _build_experiment(args: argparse.Namespace, settings: dict[str, str]) -> Exp
     if label:
         output_dir = Path(load_cfg(cfg_path, overrides).OUTPUT_DIR, _file_name(label))
         overrides += ["OUTPUT_DIR", str(output_dir)]
-    cfg = load_cfg(cfg_path, overrides, checks=[find_problems, models.find_problems])
+    checks = [find_problems, models.find_problems]
+    cfg = load_cfg(cfg_path, overrides, checks=checks, final_checks=[freezing.find_problems])
     return Experiment(label, cfg)
 
 

@@ -80,9 +80,8 @@ def _make_parser() -> argparse.ArgumentParser:
 def _combine(args: argparse.Namespace) -> int:
     from slowfast.evaluation.console_table import format_table
     from slowfast.evaluation.ensemble import make_ensemble, normalize_weights, write_ensemble
-    from slowfast.evaluation.metrics import Metrics
     from slowfast.evaluation.report.page import write_report
-    from slowfast.evaluation.result import REPORT_NAME, open_result
+    from slowfast.evaluation.result import REPORT_NAME, open_result, parse_metrics
 
     num_members = len(args.results)
     given = [1.0] * num_members if args.weights is None else args.weights
@@ -98,7 +97,7 @@ def _combine(args: argparse.Namespace) -> int:
     is_new = write_ensemble(ensemble, args.output)
 
     result = open_result(args.output)
-    metrics = Metrics.from_json(result.metrics)
+    metrics = parse_metrics(result.metrics)
     title = f"ensemble of {count(num_members, 'result')}, {args.combine}"
     print(format_table(metrics, title=title))
     print(printable(f"scores, predictions and metrics: {args.output}"))

@@ -1,7 +1,8 @@
 """Write the report page of a finished test again: `python tools/report.py RESULT_DIR`.
 
 The page is RESULT_DIR/report.html, one file that needs nothing else. It shows frames of the videos
-with the most confident mistakes. Use --no-thumbnails if they must not leave your machines.
+with the most confident mistakes, or, without labels, with the least confident predictions. Use
+--no-thumbnails if they must not leave your machines.
 
 Exit status: 0 the page is written, 1 the result is missing or damaged, 2 wrong usage.
 """
@@ -51,8 +52,8 @@ def _write(args: argparse.Namespace) -> int:
     folder = find_result(args.result)
     thumbnails = None
     if not args.no_thumbnails:
-        mistakes = read_content(folder).mistakes
-        thumbnails = _read_thumbnails(folder / "config.yaml", mistakes, imports=args.imports)
+        highlights = read_content(folder).highlights
+        thumbnails = _read_thumbnails(folder / "config.yaml", highlights, imports=args.imports)
 
     training = read_training(folder.parent)
     path = write_report(folder, training=training, thumbnails=thumbnails)
@@ -61,10 +62,10 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _read_thumbnails(
-    config: Path, mistakes: Sequence["Prediction"], *, imports: Sequence[str]
+    config: Path, predictions: Sequence["Prediction"], *, imports: Sequence[str]
 ) -> list["Thumbnail"] | None:
     """Return the thumbnails, or None with a warning if the config or the list is missing."""
-    if not mistakes:
+    if not predictions:
         return []
 
     from slowfast.config import load_cfg
@@ -72,7 +73,7 @@ def _read_thumbnails(
 
     try:
         plugins.import_plugins(imports)
-        thumbnails = build_thumbnails(load_cfg(str(config)), mistakes)
+        thumbnails = build_thumbnails(load_cfg(str(config)), predictions)
     except (ValueError, OSError) as error:
         print(f"warning: no thumbnails: {printable(str(error))}", file=sys.stderr)
         return None

@@ -58,6 +58,7 @@ def _start(args: argparse.Namespace) -> int:
     from slowfast.engine import choose_weights
     from slowfast.engine import compile as compilation
     from slowfast.models import build as models
+    from slowfast.models import freezing
 
     def _find_machine_problems(cfg: CfgNode) -> list[str]:
         return launch.find_problems(
@@ -77,7 +78,12 @@ def _start(args: argparse.Namespace) -> int:
         _find_machine_problems,
         _find_output_problems,
     ]
-    cfg = load_cfg(args.cfg, [*launchers.launcher_settings(), *overrides], checks=checks)
+    cfg = load_cfg(
+        args.cfg,
+        [*launchers.launcher_settings(), *overrides],
+        checks=checks,
+        final_checks=[freezing.find_problems],
+    )
     return launch.launch(
         run,
         cfg,

@@ -251,6 +251,8 @@ _C.MODEL.HEAD = identity("linear")
 _C.MODEL.WEIGHTS_DIR = free("", _SEE_WEIGHTS, kind="path")
 # Patterns, such as *.bias, for weights of a file that may be missing, unexpected or misshapen.
 _C.MODEL.ALLOWED_MISMATCH = free([], _SEE_WEIGHTS, kind="strings")
+# Patterns, such as patch_embed* or blocks[12], for modules and parameters that are not trained.
+_C.MODEL.FREEZE = identity([], kind="strings")
 # cross_entropy | soft_cross_entropy | bce_logit.
 _C.MODEL.LOSS_FUNC = identity("cross_entropy")
 # Recompute the blocks of CHECKPOINT_NUM in the backward pass.

@@ -26,6 +26,7 @@ def load_cfg(
     overrides: Sequence[str] = (),
     *,
     checks: Sequence[Callable[[CfgNode], list[str]]] = (find_problems,),
+    final_checks: Sequence[Callable[[CfgNode], list[str]]] = (),
 ) -> Config:
     """Return the frozen config: the defaults, then the `_BASE_` chain, the file and the overrides.
 
@@ -37,6 +38,8 @@ def load_cfg(
         overrides: KEY VALUE or KEY=VALUE, in any order, with values as in YAML or Python.
         checks: Functions from the merged tree to the problems that they find in it, one sentence
             each.
+        final_checks: Further ones, which run only if no other check finds a problem. They may build
+            what the config describes.
 
     Raises:
         OSError: If the file, or a file that it inherits from, is missing or unreadable.
@@ -44,7 +47,7 @@ def load_cfg(
             values of a wrong type, and what the checks found.
     """
     settings = [*read_settings(path).items(), *_parse_overrides(overrides)]
-    return _merge(settings, origin=path, checks=checks)
+    return _merge(settings, origin=path, checks=(checks, final_checks))
 
 
 def parse_cfg(
@@ -66,16 +69,16 @@ def parse_cfg(
         ValueError: With the list of all problems, as in `load_cfg`.
     """
     settings = [*parse_settings(text, origin=origin).items(), *_parse_overrides(overrides)]
-    return _merge(settings, origin=origin, checks=checks)
+    return _merge(settings, origin=origin, checks=(checks,))
 
 
 def _merge(
     settings: Sequence[tuple[str, Raw]],
     *,
     origin: str,
-    checks: Sequence[Callable[[CfgNode], list[str]]],
+    checks: Sequence[Sequence[Callable[[CfgNode], list[str]]]],
 ) -> Config:
-    """Return the defaults with some settings, frozen and checked."""
+    """Return the defaults with some settings, frozen and checked group by group."""
     cfg, defaults = default_cfg(), default_cfg()
     problems: list[str] = []
     retired: list[str] = []
@@ -90,9 +93,10 @@ def _merge(
     for warning in dict.fromkeys(retired):
         logger.warning("%s: %s", origin, warning)
 
-    if not problems:  # the checks may read any key, so the tree must be valid
-        for check in checks:
-            problems += check(cfg)
+    for group in checks:
+        if not problems:  # the checks may read any key, so the tree must be valid
+            for check in group:
+                problems += check(cfg)
     if problems:
         raise ValueError("\n  ".join([f"{origin}:", *map(_cut, problems)]))
 

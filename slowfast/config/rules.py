@@ -167,10 +167,11 @@ def _find_model_problems(cfg: CfgNode) -> Iterator[str]:
             "the available memory in GiB"
         )
 
-    patterns = cfg.MODEL.ALLOWED_MISMATCH
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        remedy = "Use a list of patterns, such as ['head.*']"
-        yield f"MODEL.ALLOWED_MISMATCH is {_short(patterns)}. {remedy}"
+    for key in ("MODEL.ALLOWED_MISMATCH", "MODEL.FREEZE"):
+        patterns = value_at(cfg, key)
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            remedy = "Use a list of patterns, such as ['head.*']"
+            yield f"{key} is {_short(patterns)}. {remedy}"
 
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC == "cross_entropy":
         yield (

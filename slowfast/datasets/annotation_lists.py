@@ -1,17 +1,21 @@
 """Lists in the formats of this project: readers, and the writer of their rows."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.list_columns import (
-    NUMBER,
+    FILE_SUFFIX,
+    LABEL,
+    Columns,
     RowLayout,
     field_gap,
     read_columns,
     spanned_row,
 )
 from slowfast.datasets.text_files import open_text
+
+_NUM_FRAMES = r"0{0,8}[1-9]\d{0,8}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Source:
         separator: Text between the fields of a row (DATA.PATH_LABEL_SEPARATOR). "" detects it.
         video_template: Format string that turns the fields of a row into the path of the video.
         path_prefix: Folder that the paths of videos are relative to (DATA.PATH_PREFIX).
+        may_lack_labels: Whether the rows may be without labels, as in a test.
     """
 
     list_path: str
@@ -35,6 +40,7 @@ class Source:
     separator: str = ""
     video_template: str = ""
     path_prefix: str = ""
+    may_lack_labels: bool = False
 
 
 def read_path_list(source: Source) -> Annotations:
@@ -45,6 +51,9 @@ def read_path_list(source: Source) -> Annotations:
 
     A line `path<separator>label<separator>start<separator>end` describes a span of a video file in
     seconds. Its path must end in a file suffix.
+
+    In a list without labels, the label of all rows is -1. If the source says that labels may lack,
+    it may also be empty or left out. Then a path ends in a file suffix or is quoted.
 
     Args:
         source: The list. Without a separator, the first row that ends in a number tells whether it
@@ -59,18 +68,27 @@ def read_path_list(source: Source) -> Annotations:
     layout = RowLayout(
         separator=separator,
         num_numbers=1,
-        ending=rf"\S{field_gap(separator)}{NUMBER}",
+        ending=rf"\S{field_gap(separator)}{LABEL}",
         expected=f"a path and a class number with {between} between (DATA.PATH_LABEL_SEPARATOR)",
+        may_have_spans=True,
+    )
+    unlabeled = replace(
+        layout,
+        num_numbers=0,
+        ending=FILE_SUFFIX,
+        expected="a path with a suffix or in quotes, since no line has a class number",
+        has_labels=False,
     )
 
-    columns = read_columns(source.list_path, layout, num_classes=source.num_classes)
+    columns = _read_columns(source, layout, unlabeled=unlabeled)
     return Annotations(columns.paths, columns.numbers[0], spans=columns.spans)
 
 
 def read_frame_list(source: Source) -> Annotations:
     """Return the rows of a list of `folder num_frames label` lines.
 
-    The folder may contain spaces, and may be quoted as in `read_path_list`.
+    The folder may contain spaces, and may be quoted as in `read_path_list`. In a list without
+    labels, the label of all rows is -1, or left out if the source says that labels may lack.
 
     Raises:
         FileNotFoundError: If the list does not exist.
@@ -79,11 +97,18 @@ def read_frame_list(source: Source) -> Annotations:
     layout = RowLayout(
         separator=None,
         num_numbers=2,
-        ending=rf"\S\s+0{{0,8}}[1-9]\d{{0,8}}\s+{NUMBER}",
+        ending=rf"\S\s+{_NUM_FRAMES}\s+{LABEL}",
         expected="a folder, its number of frames and a class number",
     )
+    unlabeled = replace(
+        layout,
+        num_numbers=1,
+        ending=rf"\S\s+{_NUM_FRAMES}",
+        expected="a folder and its number of frames, since no line has a class number",
+        has_labels=False,
+    )
 
-    columns = read_columns(source.list_path, layout, num_classes=source.num_classes)
+    columns = _read_columns(source, layout, unlabeled=unlabeled)
     num_frames, labels = columns.numbers
     return Annotations(columns.paths, labels, num_frames=num_frames)
 
@@ -100,11 +125,24 @@ def format_row(path: str, *numbers: float, separator: str) -> str:
 
     fields = [f"{number:.12g}" for number in numbers]
     row = separator.join([path, *fields])
+    given = separator if separator.strip() else None
     is_misread = path.startswith(('"', "\ufeff")) or path != path.strip()
-    if is_misread or re.fullmatch(spanned_row(separator if separator.strip() else None), row):
+    is_misread |= bool(re.fullmatch(spanned_row(given), row))
+    if len(numbers) == 1:  # The end of the path and the label could be a span without a label.
+        is_misread |= bool(re.fullmatch(spanned_row(given, has_label=False), row))
+    if is_misread:
         quoted = '"{}"'.format(path.replace('"', '""'))
         row = separator.join([quoted, *fields])
     return row + "\n"
+
+
+def _read_columns(source: Source, layout: RowLayout, *, unlabeled: RowLayout) -> Columns:
+    return read_columns(
+        source.list_path,
+        layout,
+        unlabeled=unlabeled if source.may_lack_labels else None,
+        num_classes=source.num_classes,
+    )
 
 
 def _check_path(path: str) -> None:
@@ -122,9 +160,16 @@ def _check_path(path: str) -> None:
 
 
 def _detect_separator(list_path: str) -> str | None:
-    """Return what precedes the label in the first row that has one, None for white space."""
+    """Return what precedes the label in the first row that has one, None for white space.
+
+    If no row has one, it is what the first row with an empty label ends in, or a comma.
+    """
+    number = r"(?:-1|\d+\.?\d*)"
+    default = ""
     with open_text(list_path) as file:
         for line in file:
-            if found := re.search(r"([,;\t ])[\t ]*(\d+\.?\d*|\"\d+\.?\d*\")\s*$", line):
+            if found := re.search(rf'([,;\t ])[\t ]*({number}|"{number}")\s*$', line):
                 return None if found[1].isspace() else found[1]
-    return ","
+            if not default and (found := re.search(r"[,;](?=\s*$)", line)):
+                default = found[0]
+    return default or ","

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from slowfast.datasets.records import Span, Video
+from slowfast.datasets.records import NO_LABEL, Span, Video
 
 BLOCK_ROWS = 1 << 16  # rows that are hashed at once
 _CHECKSUM_DIGITS = 16
@@ -19,12 +19,18 @@ _CHECKSUM_DIGITS = 16
 class Annotations:
     """Rows of an annotation list. Forked loader workers share the memory of its columns.
 
+    Attributes:
+        is_labeled: Whether the videos have labels. All of them have one, or none has.
+
     Args:
         paths: Paths of the videos, relative to DATA.PATH_PREFIX.
-        labels: Class indices, shape (N,).
+        labels: Class indices, shape (N,), or NO_LABEL for all videos of a list without labels.
         num_frames: Number of frames of each video, shape (N,), or None if the list does not say.
         spans: Start and end of each video within its file in seconds, shape (N, 2). NaN stands for
             a whole file, None for a list of whole files.
+
+    Raises:
+        ValueError: If some videos have a label and others have none.
     """
 
     def __init__(
@@ -47,6 +53,18 @@ class Annotations:
             self.num_frames = np.asarray(num_frames, np.int32)
         if spans is not None:
             self.spans = np.asarray(spans, np.float64)
+        self.is_labeled = self._find_whether_labeled()
+
+    def _find_whether_labeled(self) -> bool:
+        has_label = self.labels != NO_LABEL
+        is_labeled = bool(has_label.all())
+        if not is_labeled and has_label.any():
+            labeled, unlabeled = int(has_label.argmax()), int(has_label.argmin())
+            raise ValueError(
+                f"{self[unlabeled].name} (row {unlabeled} from 0) has no label, but "
+                f"{self[labeled].name} (row {labeled}) has one. Label all videos or none"
+            )
+        return is_labeled
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -86,6 +86,9 @@ def find_problems(cfg: CfgNode) -> list[str]:
 
     for warning in find_repeats(lists):
         logger.warning("%s", warning)
+    if "test" in lists and not lists["test"].is_labeled:
+        list_path = build_source(cfg, "test").list_path
+        logger.warning("%s has no labels: the test predicts its videos, and scores none", list_path)
 
     try:
         if cfg.DATA.MANIFEST:

@@ -11,7 +11,9 @@ from slowfast.datasets.annotation_lists import Source, read_frame_list, read_pat
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.datasets.list_cache import read_once
+from slowfast.datasets.records import NO_LABEL
 from slowfast.datasets.text_files import first_existing
+from slowfast.utils.text import count
 
 
 class Format(NamedTuple):
@@ -164,6 +166,7 @@ def build_source(cfg: CfgNode, split: str) -> Source:
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
         video_template=cfg.DATA.VIDEO_TEMPLATE or dataset_format.video_template,
         path_prefix=cfg.DATA.PATH_PREFIX,
+        may_lack_labels=split == "test",
     )
 
 
@@ -174,10 +177,20 @@ def build_annotations(cfg: CfgNode, split: str) -> Annotations:
 
     Raises:
         FileNotFoundError: If the list does not exist.
-        ValueError: If the list is empty, has invalid rows, or its class names are unknown.
+        ValueError: If the list is empty, has invalid rows, or its class names are unknown. If it
+            has no labels, and they are needed for training or validation.
     """
     source = build_source(cfg, split)
-    return read_once(build_format(cfg, split).read, source, list_path=source.list_path)
+    read = build_format(cfg, split).read
+    annotations = read_once(read, source, list_path=source.list_path)
+
+    if split != "test" and not annotations.is_labeled:
+        purpose = {"train": "training", "val": "validation"}[split]
+        raise ValueError(
+            f"{source.list_path} has no labels: {count(len(annotations), 'video')} with the label "
+            f"{NO_LABEL}. Label the videos for {purpose}. Only a test list may be without labels"
+        )
+    return annotations
 
 
 def build_class_names(cfg: CfgNode) -> list[str]:

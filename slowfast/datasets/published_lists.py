@@ -18,7 +18,14 @@ from slowfast.datasets.folders import (
     warn_about_empty_classes,
     warn_about_other_files,
 )
-from slowfast.datasets.text_files import numbered_lines, open_text, read_json, reject_invalid_rows
+from slowfast.datasets.records import NO_LABEL
+from slowfast.datasets.text_files import (
+    numbered_lines,
+    open_text,
+    read_json,
+    reject_invalid_rows,
+    reject_mixed_labels,
+)
 from slowfast.utils.class_names import letters
 
 HMDB51_SPLIT_FILE = "_test_split"  # between the class and the number in the names of its lists
@@ -30,7 +37,7 @@ class Row(NamedTuple):
 
     location: str  # where the row is in the list, such as "line 3"
     path: str
-    class_name: str
+    class_name: str | None  # None in a list without labels, like some published test lists
 
 
 Problem = str  # location and problem of an invalid row
@@ -41,7 +48,7 @@ def read_kinetics(source: Source) -> Annotations:
 
     The columns `label`, `youtube_id`, `time_start`, `time_end` and, optionally, `split` may come in
     any order. Other columns are ignored. Labels match the class names except for case, spaces and
-    punctuation.
+    punctuation. Published test lists have no column `label`, or an empty one.
 
     Raises:
         FileNotFoundError: If the table does not exist.
@@ -67,16 +74,15 @@ def read_kinetics(source: Source) -> Annotations:
 def read_something_v1(source: Source) -> Annotations:
     """Return the frame folders of a Something-Something V1 list of `id;class` lines.
 
-    The list does not say how many frames a folder has.
+    The list does not say how many frames a folder has. The published test list has no classes.
     """
 
     def rows() -> Iterator[Row]:
         for location, line in numbered_lines(source.list_path):
             name, separator, label = line.partition(";")
-            if not separator:
-                raise _missing_label(f"{source.list_path} {location}")
             fields = {"id": name.strip(), "label": label.strip()}
-            yield Row(location, _fill_template(source.video_template, fields), label)
+            path = _fill_template(source.video_template, fields)
+            yield Row(location, path, label if separator else None)
 
     return _label_rows(rows(), source)
 
@@ -84,7 +90,8 @@ def read_something_v1(source: Source) -> Annotations:
 def read_something_v2(source: Source) -> Annotations:
     """Return the videos of a Something-Something V2 list.
 
-    The list is a JSON array of objects with an `id` and a `template`, which is the class.
+    The list is a JSON array of objects with an `id` and a `template`, which is the class. The
+    published test list has no templates.
     """
     entries = read_json(source.list_path, expected=list)
 
@@ -93,11 +100,10 @@ def read_something_v2(source: Source) -> Annotations:
             location = f"entry {number}"
             if not isinstance(entry, dict) or "id" not in entry:
                 yield f"{location} is {str(entry)[:200]}. Expected an object with id and template"
-            elif "template" not in entry:
-                raise _missing_label(f"{source.list_path} {location}")
             else:
                 path = _fill_template(source.video_template, entry)
-                yield Row(location, path, str(entry["template"]))
+                class_name = str(entry["template"]) if "template" in entry else None
+                yield Row(location, path, class_name)
 
     return _label_rows(rows(), source)
 
@@ -190,8 +196,6 @@ def _kinetics_rows(table: "csv.DictReader[str]", source: Source) -> Iterator[Row
             continue
 
         has_rows = True
-        if not (fields.get("label") or "").strip():
-            raise _missing_label(f"{source.list_path} {location}")
         try:
             times = {name: int(float(fields[name] or "")) for name in ("time_start", "time_end")}
         except (ValueError, OverflowError):
@@ -200,7 +204,8 @@ def _kinetics_rows(table: "csv.DictReader[str]", source: Source) -> Iterator[Row
             continue
 
         path = _fill_template(source.video_template, {**fields, **times})
-        yield Row(location, path, fields["label"])
+        has_label = bool((fields.get("label") or "").strip())
+        yield Row(location, path, fields["label"] if has_label else None)
 
     if other_splits and not has_rows:
         found = ", ".join(sorted(other_splits))
@@ -222,13 +227,17 @@ def _label_rows(
     list_path = list_path or source.list_path
     labels_by_name = _LabelsByName(source.class_names)
     paths, labels, problems = [], [], []
+    first_rows: dict[bool, str] = {}  # location by whether the row has a label
 
     for row in rows:
         if isinstance(row, Problem):
             problems.append(row)
             continue
 
-        label = labels_by_name.find(row.class_name)
+        if row.class_name is None and not source.may_lack_labels:
+            raise _missing_label(f"{source.list_path} {row.location}")
+        first_rows.setdefault(row.class_name is not None, row.location)
+        label = NO_LABEL if row.class_name is None else labels_by_name.find(row.class_name)
         if label is None:
             problems.append(
                 f"{row.location} has the class {row.class_name!r}, which is not among the "
@@ -241,6 +250,8 @@ def _label_rows(
     reject_invalid_rows(list_path, problems, num_invalid=len(problems))
     if not paths:
         raise ValueError(f"{list_path}: the list is empty")
+    if len(first_rows) == 2:
+        reject_mixed_labels(list_path, labeled=first_rows[True], unlabeled=first_rows[False])
     try:
         return Annotations(paths, labels)
     except UnicodeEncodeError as error:
@@ -278,6 +289,6 @@ def _fill_template(video_template: str, fields: Mapping[str, Any]) -> str:
 
 def _missing_label(location: str) -> ValueError:
     return ValueError(
-        f"{location} has no label, like some published test lists. Test on the validation list, "
-        "which is used if there is no test list"
+        f"{location} has no label, like some published test lists. Only a test list may be without "
+        "labels"
     )

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from slowfast.datasets.boxes import Box
 
+NO_LABEL = -1  # label of every video of a list without labels
+
 
 class DecodeError(ValueError):
     """Raised for an unreadable video or frame. The message names the file and the reason."""
@@ -27,7 +29,7 @@ class Video(NamedTuple):
     """One row of an annotation list."""
 
     path: str  # relative to DATA.PATH_PREFIX
-    label: int
+    label: int  # NO_LABEL in a list without labels
     num_frames: int | None  # None if the list does not say
     span: Span | None = None  # section of the file to use, None for the whole file
 

@@ -100,6 +100,20 @@ def reject_invalid_rows(list_path: str, problems: Sequence[str], *, num_invalid:
     raise ValueError("\n    ".join([title, *shown]))
 
 
+def reject_mixed_labels(list_path: str, *, labeled: str, unlabeled: str) -> None:
+    """Raise a ValueError for a list in which only some rows have a label.
+
+    Args:
+        list_path: Path of the list.
+        labeled: Location of the first row with a label, such as "line 3".
+        unlabeled: Location of the first row without one.
+    """
+    raise ValueError(
+        f"{list_path}{forget(list_path)} {unlabeled} has no label, but {labeled} has one. Label "
+        "all rows, or none to predict them without scoring"
+    )
+
+
 def _reject_special_file(path: str) -> None:
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -30,6 +30,7 @@ from slowfast.engine.step import TrainStep
 from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.inference.precision import amp_dtype
 from slowfast.models.build import build_model, lr_scales
+from slowfast.models.freezing import find_pattern_problems, freeze
 from slowfast.models.uniformer import UniFormer
 
 STEPS_ON_GPU = 3  # With prefetching: the unsettled step, the running one, and the next one.
@@ -49,9 +50,13 @@ def build_state(
         num_micro_batches: Number of micro-batches of a step, over all processes.
         run_id: ID of the run.
         identity: Identity of the run, see `slowfast.engine.identity`.
+
+    Raises:
+        ValueError: If MODEL.FREEZE has a pattern that matches nothing, or leaves nothing to train.
     """
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device())
+    _build_frozen_parts(cfg, model)
     if cfg.MODEL.CHECKPOINT_AUTO and isinstance(model, UniFormer):
         _build_recomputation(cfg, model, num_micro_batches=num_micro_batches)
     if cfg.TRAIN.COMPILE:
@@ -70,6 +75,14 @@ def build_state(
         cfg_text=cfg.dump(),
         num_micro_batches=num_micro_batches,
     )
+
+
+def _build_frozen_parts(cfg: CfgNode, model: nn.Module) -> None:
+    """Freeze what MODEL.FREEZE names."""
+    problems = find_pattern_problems(model, cfg.MODEL.FREEZE)
+    if problems:
+        raise ValueError("\n  ".join(problems))
+    freeze(model, cfg.MODEL.FREEZE)
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:

@@ -180,7 +180,8 @@ def check_disk(
 
 def _checkpoint_bytes(state: TrainingState) -> int:
     num_moments = 1 if isinstance(state.optimizer, SGD) else 2
-    optimizer_bytes = num_moments * sum(weight.nbytes for weight in state.model.parameters())
+    trained = [weight for weight in state.model.parameters() if weight.requires_grad]
+    optimizer_bytes = num_moments * sum(weight.nbytes for weight in trained)
     return optimizer_bytes + sum(_num_bytes(model.state_dict()) for model in state.models)
 
 

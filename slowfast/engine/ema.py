@@ -5,14 +5,16 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from slowfast.models.freezing import frozen_tensors
+
 
 class ModelEma:
     """Moving average of the weights and BatchNorm statistics of a model.
 
-    The average starts at the current weights.
+    The average starts at the current weights. What is frozen is no average, but a copy.
 
     Args:
-        model: Model on its device.
+        model: Model on its device, with everything frozen that is to be frozen.
         decay: Share of the average that a step keeps.
 
     Source: Tarvainen and Valpola, Mean teachers are better role models, arXiv:1703.01780, sec. 2.
@@ -22,6 +24,11 @@ class ModelEma:
         # Computed in float32, because the rounding of 1 - decay is part of the published results.
         self._weight = (1 - torch.tensor(decay, dtype=torch.float32)).item()
         self._model = deepcopy(model).eval().requires_grad_(False)
+        frozen = frozen_tensors(model)
+        self._is_averaged = [
+            value.is_floating_point() and name not in frozen
+            for name, value in model.state_dict().items()
+        ]
 
     @property
     def model(self) -> nn.Module:
@@ -47,15 +54,15 @@ class ModelEma:
         """
         averages = [*self._model.state_dict().values()]
         values = [*model.state_dict().values()]
-        floats = [index for index, value in enumerate(values) if value.is_floating_point()]
-        counters = [index for index, value in enumerate(values) if not value.is_floating_point()]
+        averaged = [index for index, is_averaged in enumerate(self._is_averaged) if is_averaged]
+        copied = [index for index, is_averaged in enumerate(self._is_averaged) if not is_averaged]
 
-        float_averages = [averages[index] for index in floats]
-        changes = torch._foreach_sub([values[index] for index in floats], float_averages)
+        float_averages = [averages[index] for index in averaged]
+        changes = torch._foreach_sub([values[index] for index in averaged], float_averages)
         torch._foreach_mul_(changes, (~is_skipped).to(torch.float32))  # by 0 or 1
         torch._foreach_add_(float_averages, changes, alpha=self._weight)
 
-        if counters:  # the batch counters of BatchNorm
+        if copied:  # what is frozen, and the batch counters of BatchNorm
             torch._foreach_copy_(
-                [averages[index] for index in counters], [values[index] for index in counters]
+                [averages[index] for index in copied], [values[index] for index in copied]
             )

@@ -34,9 +34,10 @@ from slowfast.evaluation.console_table import format_table
 from slowfast.evaluation.metrics import Metrics
 from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
 from slowfast.evaluation.predictions import SCORED, read_predictions
-from slowfast.evaluation.result import REPORT_NAME, read_metrics, write_result
+from slowfast.evaluation.result import REPORT_NAME, parse_metrics, read_metrics, write_result
 from slowfast.evaluation.result_record import ResultRecord
 from slowfast.evaluation.stored_temperature import read_temperature
+from slowfast.evaluation.unlabeled_metrics import UnlabeledMetrics
 from slowfast.inference.evaluator import Evaluator, build_evaluator, build_memory_remedy
 from slowfast.inference.memory import explained_out_of_memory
 from slowfast.inference.precision import dtype_name, set_up_kernels
@@ -49,13 +50,14 @@ from slowfast.utils.text import count
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: CfgNode) -> Metrics:
+def evaluate(cfg: CfgNode) -> Metrics | UnlabeledMetrics:
     """Test weights on all views of the test list, and write the result to OUTPUT_DIR/test.
 
     It runs in every process of the job, and the processes share the videos. The scores are written
     as they come. If the test is killed, the next call continues it, also with another number of
     processes. If OUTPUT_DIR/test holds another test, that one is set aside. A video that cannot be
-    read has no scores and is never replaced. See docs/evaluation.md for the files.
+    read has no scores and is never replaced. The videos of a list without labels are predicted, and
+    there is no accuracy. See docs/evaluation.md for the files.
 
     Returns:
         The metrics, in every process.
@@ -92,7 +94,7 @@ def evaluate(cfg: CfgNode) -> Metrics:
 
         if len(plan.groups):
             loader.eval_sampler.select(plan.groups)
-            model = _build_tested_model(cfg, weights)
+            model = _build_tested_model(cfg, record)
             evaluator = build_evaluator(cfg)
             facts = _score_test(evaluator, model, loader, record=record, plan=plan, folder=folder)
         else:
@@ -167,14 +169,15 @@ def _build_temperature(cfg: CfgNode, record: ResultRecord) -> float | None:
     )
 
 
-def _build_tested_model(cfg: CfgNode, weights: str) -> nn.Module:
+def _build_tested_model(cfg: CfgNode, record: ResultRecord) -> nn.Module:
     model = build_model(cfg)
+    is_labeled = record.is_labeled
     load_weights(
         model,
-        weights,
+        record.weights,
         use_ema=cfg.TEST.EMA,
         allowed=cfg.MODEL.ALLOWED_MISMATCH,
-        class_names=build_known_class_names(cfg),
+        class_names=build_known_class_names(cfg) if is_labeled else record.class_names,
     )
     return model.to(device())
 
@@ -187,15 +190,15 @@ def _build_report(cfg: CfgNode, folder: Path, annotations: Annotations) -> None:
 
     thumbnails = None
     if cfg.TEST.THUMBNAILS:
-        mistakes = read_content(folder).mistakes
-        thumbnails = build_thumbnails(cfg, mistakes, annotations=annotations)
+        highlights = read_content(folder).highlights
+        thumbnails = build_thumbnails(cfg, highlights, annotations=annotations)
     training = read_training(Path(cfg.OUTPUT_DIR))
     write_report(folder, training=training, thumbnails=thumbnails)
 
 
-def _report(folder: Path, record: ResultRecord, plan: ScoringPlan) -> Metrics:
+def _report(folder: Path, record: ResultRecord, plan: ScoringPlan) -> Metrics | UnlabeledMetrics:
     """Log the result of a test, and return its metrics."""
-    metrics = Metrics.from_json(read_metrics(folder))
+    metrics = parse_metrics(read_metrics(folder))
     if plan.is_finished:
         logger.info("%s: this test is finished. Delete the folder to test again", folder)
 
@@ -214,7 +217,7 @@ def _report(folder: Path, record: ResultRecord, plan: ScoringPlan) -> Metrics:
     return metrics
 
 
-def _log_unscored(folder: Path, metrics: Metrics) -> None:
+def _log_unscored(folder: Path, metrics: Metrics | UnlabeledMetrics) -> None:
     num_unscored = metrics.num_videos - metrics.num_scored
     if not num_unscored:
         return
@@ -223,7 +226,7 @@ def _log_unscored(folder: Path, metrics: Metrics) -> None:
     log_unscored("test", reasons.slice(0, MAX_LOGGED).to_pylist(), num_unscored=num_unscored)
 
 
-def _plain_metrics(metrics: Metrics) -> dict[str, float]:
+def _plain_metrics(metrics: Metrics | UnlabeledMetrics) -> dict[str, float]:
     return {name: value for name, value in vars(metrics).items() if isinstance(value, int | float)}
 
 

@@ -42,11 +42,17 @@ def choose_recomputed(
     """
     stages = (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
     with_none = activation_bytes(model, (0, 0, 0, 0), shape=shape, amp=amp)
-    saved = [0, 0, 0, 0]  # bytes that one block of each stage saves
+
+    def bytes_with_first(num_blocks: int, *, stage: int) -> int:
+        if num_blocks == 0:
+            return with_none
+        return activation_bytes(model, _counts([stage] * num_blocks), shape=shape, amp=amp)
+
+    saved = [0, 0, 0, 0]  # largest number of bytes that one block of each stage saves
     for index, stage in enumerate(stages):
-        if len(stage):
-            one_block = tuple(int(other == index) for other in range(4))
-            saved[index] = with_none - activation_bytes(model, one_block, shape=shape, amp=amp)
+        for block in {0, _first_trained(stage)} if len(stage) else ():
+            before, after = (bytes_with_first(block + more, stage=index) for more in (0, 1))
+            saved[index] = max(saved[index], before - after)
     order = [
         index for index in sorted(range(4), key=lambda index: -saved[index]) for _ in stages[index]
     ]
@@ -79,6 +85,14 @@ def choose_recomputed(
         list(model.recomputed),
         _gib(bytes_with(enough)),
     )
+
+
+def _first_trained(blocks: nn.ModuleList) -> int:
+    """Return the index of the first block that is not frozen, or 0. It saves more than those."""
+    for index, block in enumerate(blocks):
+        if any(parameter.requires_grad for parameter in block.parameters()):
+            return index
+    return 0
 
 
 def _counts(stage_indices: list[int]) -> tuple[int, ...]:
@@ -155,13 +169,15 @@ def activation_budget(
 
     Args:
         model: Model, already on the GPU.
-        num_moments: Number of moments that the optimizer keeps of each weight.
+        num_moments: Number of moments that the optimizer keeps of each weight that is not frozen.
         has_ema: Whether a moving average of the weights is kept.
         num_gradient_copies: Number of copies of all gradients in float32, those of DDP included.
         input_bytes: Bytes of all frames that are on the GPU at the same time.
     """
     free, _ = torch.cuda.mem_get_info(device())
-    weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    trained_bytes = sum(
+        parameter.nbytes for parameter in model.parameters() if parameter.requires_grad
+    )
     ema_bytes = sum(tensor.nbytes for tensor in model.state_dict().values()) if has_ema else 0
-    to_come = (num_moments + num_gradient_copies) * weight_bytes + ema_bytes + input_bytes
+    to_come = (num_moments + num_gradient_copies) * trained_bytes + ema_bytes + input_bytes
     return (1 - MARGIN) * (free - to_come)

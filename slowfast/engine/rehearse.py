@@ -183,8 +183,9 @@ def _score(training: Training, split: RehearsalSplit, *, num_videos: int, folder
         views_per_forward=sampler.groups.views_per_forward,
         weights="rehearsal",
         list_path="",
+        is_labeled=annotations.is_labeled,
     )
-    tally = training.new_tally(annotations)
+    tally = training.new_tally(_with_any_labels(annotations))
 
     with record.shards(folder).writer(start=1, rank=rank()) as writer:
 
@@ -200,6 +201,13 @@ def _score(training: Training, split: RehearsalSplit, *, num_videos: int, folder
         names, labels = annotations.names, annotations.labels
         write_result(folder, record, names=names, labels=labels, fusion=FUSION)
     return tally
+
+
+def _with_any_labels(annotations: Annotations) -> Annotations:
+    """Return annotations with labels, whose values do not matter: no metric is kept."""
+    if annotations.is_labeled:
+        return annotations
+    return Annotations(annotations.names, np.zeros(len(annotations), np.int32))
 
 
 def _affordable_clips(training: Training) -> float:

@@ -1,6 +1,7 @@
 """Start of a training: resuming the run in OUTPUT_DIR, refusing it, or setting it aside."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from slowfast.engine.identity import build_identity, differences
 from slowfast.engine.run_folder import holds_outputs, outputs_in, set_aside
 from slowfast.engine.state import TrainingState, check_state
 from slowfast.engine.validations import read_validations
+from slowfast.models.freezing import frozen_parameters
 from slowfast.models.weights import load_weights
 from slowfast.runs.run_checkpoints import load_newest, own_checkpoints, resumable_checkpoints
 from slowfast.runs.run_record import RunRecord, find_run, new_run_id, write_record
@@ -28,7 +30,7 @@ from slowfast.utils.files import write_file
 from slowfast.utils.paths import pathmgr
 from slowfast.utils.progress import log_to_file
 from slowfast.utils.provenance import provenance
-from slowfast.utils.text import count
+from slowfast.utils.text import count, some
 
 logger = logging.getLogger(__name__)
 
@@ -103,17 +105,33 @@ def start_run(cfg: CfgNode) -> tuple[TrainingState, VideoLoader, bool]:
         _resume(cfg.OUTPUT_DIR, state, found, num_epochs=cfg.SOLVER.MAX_EPOCH)
         if weights.path:
             logger.info("the start weights of the run, %s, are not loaded again", weights.path)
-    elif weights.path:
-        load_weights(
+        return state, loader, True
+
+    loaded: Collection[str] = ()
+    if weights.path:
+        report = load_weights(
             state.model,
             weights.path,
             may_replace_head=True,
             allowed=cfg.MODEL.ALLOWED_MISMATCH,
             class_names=build_known_class_names(cfg),
         )
+        loaded = report.loaded
         if state.ema is not None:
             state.ema.reset(state.model)
-    return state, loader, found.state is not None
+    _warn_of_random_frozen(state, loaded)
+    return state, loader, False
+
+
+def _warn_of_random_frozen(state: TrainingState, loaded: Collection[str]) -> None:
+    names = [name for name in frozen_parameters(state.model) if name not in loaded]
+    if names:
+        logger.warning(
+            "MODEL.FREEZE keeps %s at random values, because no start weights were loaded for "
+            "them: %s. Set TRAIN.CHECKPOINT_FILE_PATH, or do not freeze them",
+            count(len(names), "parameter"),
+            some(names),
+        )
 
 
 def _find_in_folder(output_dir: str, *, auto_resume: bool) -> FoundRun:

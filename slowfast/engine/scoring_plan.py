@@ -9,7 +9,12 @@ import simplejson
 from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 
-from slowfast.datasets.build import VideoLoader, build_class_names, build_source
+from slowfast.datasets.build import (
+    VideoLoader,
+    build_class_names,
+    build_known_class_names,
+    build_source,
+)
 from slowfast.distributed.collectives import device
 from slowfast.evaluation.report.content import read_content
 from slowfast.evaluation.result import METRICS_NAME
@@ -23,6 +28,7 @@ from slowfast.evaluation.result_record import (
 )
 from slowfast.inference.clip_settings import build_scoring_settings
 from slowfast.inference.precision import amp_dtype, dtype_name
+from slowfast.models.weights import read_class_names
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.files import remove_unfinished
 from slowfast.utils.paths import pathmgr
@@ -60,6 +66,8 @@ def build_result_record(cfg: CfgNode, loader: VideoLoader, *, weights: str) -> R
     """
     annotations, sampler = loader.dataset.annotations, loader.eval_sampler
     class_names = build_class_names(cfg)
+    if not annotations.is_labeled:
+        class_names = _build_predicted_names(cfg, weights)
     identity = {
         **build_scoring_settings(cfg),
         "weights_sha256": sha256_of(pathmgr.get_local_path(weights)),
@@ -80,7 +88,17 @@ def build_result_record(cfg: CfgNode, loader: VideoLoader, *, weights: str) -> R
         views_per_forward=cfg.TEST.VIEWS_PER_FORWARD,
         weights=weights,
         list_path=str(build_source(cfg, "test").list_path),
+        is_labeled=annotations.is_labeled,
     )
+
+
+def _build_predicted_names(cfg: CfgNode, weights: str) -> list[str]:
+    """Return the names of the classes of a list without labels.
+
+    Without labels, nothing can contradict the names in the file of the weights.
+    """
+    names = build_known_class_names(cfg) or read_class_names(weights)
+    return names if len(names) == cfg.MODEL.NUM_CLASSES else build_class_names(cfg)
 
 
 def plan_scoring(

@@ -16,8 +16,10 @@ from torch.optim import Optimizer
 
 from slowfast.engine.ema import ModelEma
 from slowfast.engine.skipped_steps import Streak
+from slowfast.models.freezing import frozen_parameters
 from slowfast.models.weights import fill_weights, head_names
 from slowfast.runs.position import Position
+from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class TrainingState:
                 "streak": asdict(self.streak),
             },
             "validations": self.validations,
+            "frozen": frozen_parameters(self.model),
             "model_state": self.model.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
@@ -113,6 +116,7 @@ class TrainingState:
             ValueError: If the checkpoint cannot be resumed, or has another model or optimizer.
         """
         check_state(state, path=path)
+        self._check_frozen(state, path=path)
         class_order = self._load_models(state, path=path)
 
         try:
@@ -134,6 +138,17 @@ class TrainingState:
         self.num_skipped_steps = counters["num_skipped_steps"]
         vars(self.streak).update(counters["streak"])
         self.validations[:] = state["validations"]
+
+    def _check_frozen(self, state: dict[str, Any], *, path: str) -> None:
+        """Check that a checkpoint holds the optimizer's moments of the weights to train."""
+        own = frozen_parameters(self.model)
+        frozen = state.get("frozen", own)  # absent from older checkpoints
+        if frozen != own:
+            raise ValueError(
+                f"{path}: was trained with {count(len(frozen), 'parameter')} frozen, but here "
+                f"{len(own)} are, or others. MODEL.FREEZE stays the same within a run. To start "
+                "from its weights alone, use TRAIN.CHECKPOINT_FILE_PATH and another OUTPUT_DIR"
+            )
 
     def _load_models(self, state: dict[str, Any], *, path: str) -> Sequence[int]:
         """Load the weights of the model and its moving average. Return the order of the classes."""
@@ -177,7 +192,7 @@ class TrainingState:
             return
         for name in head_names(self.model):
             parameter = self.model.get_parameter(name)
-            for moment in self.optimizer.state[parameter].values():
+            for moment in self.optimizer.state.get(parameter, {}).values():  # none if frozen
                 if isinstance(moment, Tensor) and moment.shape == parameter.shape:
                     moment.copy_(moment[[*class_order]])
 

@@ -237,7 +237,7 @@ def _build_summary(cfg: CfgNode, state: TrainingState, *, num_videos: int) -> li
     multiply_adds = count_multiply_adds(partial(build_model, cfg), num_frames=num_frames, size=side)
     batch_sizes = build_batch_sizes(cfg)
     return [
-        f"{cfg.MODEL.MODEL_NAME}: {count_parameters(state.model) / 1e6:.2f} M parameters, "
+        f"{cfg.MODEL.MODEL_NAME}: {_describe_parameters(state)}, "
         f"{multiply_adds / 1e9:.2f} G multiply-adds per view of {num_frames} frames at {side} px",
         f"training on {count(num_videos, 'video')} with {count(world_size(), 'process')} on "
         f"{_device_name()}, {dtype_name(amp_dtype(cfg.TRAIN.AMP, device()))}",
@@ -247,6 +247,13 @@ def _build_summary(cfg: CfgNode, state: TrainingState, *, num_videos: int) -> li
         f"{build_lr_schedule(cfg).largest_lr:.3g}",
         f"outputs: {cfg.OUTPUT_DIR}",
     ]
+
+
+def _describe_parameters(state: TrainingState) -> str:
+    total = sum(parameter.numel() for parameter in state.model.parameters())
+    text = f"{total / 1e6:.2f} M parameters"
+    trainable = count_parameters(state.model)
+    return text if trainable == total else f"{text} ({trainable / 1e6:.2f} M trainable)"
 
 
 def _device_name() -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slowfast.evaluation.intervals import Interval, difference_interval, mcnemar
 from slowfast.evaluation.metrics import Metrics
-from slowfast.evaluation.result import METRICS_NAME, Result
+from slowfast.evaluation.result import METRICS_NAME, Result, require_labels
 from slowfast.evaluation.same_list import check_same_list
 from slowfast.utils.files import write_file
 
@@ -114,11 +114,12 @@ def compare(results: Sequence[Result]) -> Comparison:
         results: Two results or more.
 
     Raises:
-        ValueError: If they are of different lists or classes, no video was scored by two of them,
-            or a file is damaged.
+        ValueError: If they are of different lists or classes, the list has no labels, no video was
+            scored by two of them, or a file is damaged.
     """
     if not 2 <= len(results) <= len(LETTERS):
         raise ValueError(f"cannot compare {len(results)} results. Name 2 to {len(LETTERS)}")
+    require_labels(results, purpose="compare results")
     check_same_list(results)
 
     compared = tuple(

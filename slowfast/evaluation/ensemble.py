@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import simplejson
 from numpy.typing import NDArray
 
+from slowfast.datasets.records import NO_LABEL
 from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job import current_job
 from slowfast.evaluation.fusion import log_softmax
@@ -75,6 +76,7 @@ class Ensemble:
             views_per_forward=_VIDEOS_PER_RECORD,
             weights=" + ".join(member.record.weights for member in self.members),
             list_path=first.list_path,
+            is_labeled=first.is_labeled,
         )
 
     def _checksum(self) -> str:
@@ -185,7 +187,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path) -> bool:
             folder,
             record,
             names=videos["path"],
-            labels=videos["label"].to_numpy(),
+            labels=pc.fill_null(videos["label"], NO_LABEL).to_numpy(),
             fusion="sum",
             facts=_facts(ensemble, record),
         )
@@ -296,7 +298,7 @@ def _facts(ensemble: Ensemble, record: ResultRecord) -> dict[str, Any]:
             "weights_sha256": weights_checksum(member),
             "test_id": member.record.test_id,
             "weight": weight,
-            "top1": member.metrics["top1"],
+            "top1": member.metrics.get("top1"),
         }
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True)
     ]

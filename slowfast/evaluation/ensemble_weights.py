@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from slowfast.evaluation.ensemble import weights_checksum
 from slowfast.evaluation.fusion import log_softmax
 from slowfast.evaluation.members import MemberScores, read_members
-from slowfast.evaluation.result import Result
+from slowfast.evaluation.result import Result, require_labels
 from slowfast.evaluation.same_list import check_same_classes, check_same_list
 from slowfast.utils.text import count
 
@@ -84,9 +84,10 @@ def choose_weights(results: Sequence[Result], *, combine: str) -> TunedWeights:
 
     Raises:
         ShardError: If a shard is damaged.
-        ValueError: If the results are of different lists or classes, or no video was scored by all
-            members.
+        ValueError: If the results are of different lists or classes, the list has no labels, or no
+            video was scored by all members.
     """
+    require_labels(results, purpose="choose the weights")
     check_same_list(results)
     labels = results[0].predictions("label")["label"].to_numpy()
 

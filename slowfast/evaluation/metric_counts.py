@@ -83,6 +83,17 @@ def checked_labels(labels: ArrayLike, num_classes: int) -> NDArray[np.int64]:
     return labels
 
 
+def bin_confidences(confidences: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    """Return the bin of each confidence, and the confidence in units of 2**-30, as integers.
+
+    Args:
+        confidences: Confidences from 0 to 1, shape (N,).
+    """
+    bins = (confidences * NUM_RELIABILITY_BINS).astype(np.int64)
+    bins = np.minimum(bins, NUM_RELIABILITY_BINS - 1)  # a confidence of 1 is in the last bin
+    return bins, np.rint(np.ldexp(confidences, FRACTION_BITS)).astype(np.int64)
+
+
 def class_means(
     correct: NDArray, *, support: NDArray, predicted: NDArray
 ) -> tuple[NDArray, NDArray]:
@@ -190,11 +201,8 @@ class MetricCounts:
         np.add.at(self.nll_sums, bins, np.rint(in_units).astype(np.int64))
 
     def _add_confidences(self, confidences: NDArray[np.float64], *, is_correct: NDArray) -> None:
-        bins = (confidences * NUM_RELIABILITY_BINS).astype(np.int64)
-        bins = np.minimum(bins, NUM_RELIABILITY_BINS - 1)  # a confidence of 1 is in the last bin
+        bins, in_units = bin_confidences(confidences)
         cells = 2 * bins + is_correct
-
-        in_units = np.rint(np.ldexp(confidences, FRACTION_BITS)).astype(np.int64)
         np.add.at(self.confidence_counts.reshape(-1), cells, 1)
         np.add.at(self.confidence_sums.reshape(-1), cells, in_units)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,8 @@ class Metrics:
 
     They are of the scored videos. Means over classes are over those with scored videos.
     """
+
+    is_labeled: ClassVar[bool] = True
 
     num_videos: int  # in the list
     num_scored: int  # readable, with finite scores

@@ -1,15 +1,20 @@
-"""Predictions of a test, `predictions.parquet`: one row per video, in the order of the list."""
+"""Predictions of a test, `predictions.parquet`: one row per video, in the order of the list.
+
+`predictions.csv` is written beside it.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from slowfast.evaluation.predictions_csv import FILE_NAME as CSV_NAME
+from slowfast.evaluation.predictions_csv import CsvWriter
 from slowfast.utils.files import open_unfinished
 
 FILE_NAME = "predictions.parquet"
@@ -24,12 +29,12 @@ SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # row of the list, from 0
         ("path", pa.string()),  # name of the video, see `Video.name`
-        ("label", pa.int32()),
+        ("label", pa.int32()),  # null in a list without labels, as the next column
         ("class_name", pa.string()),  # of the label
         # The columns from here to the top classes are null unless the video is scored.
         ("prediction", pa.int32()),
-        ("label_rank", pa.int32()),  # 1 if the prediction is right
-        ("nll", pa.float32()),  # negative log probability of the label
+        ("label_rank", pa.int32()),  # 1 if the prediction is right, null without a label
+        ("nll", pa.float32()),  # negative log probability of the label, null without one
         ("top_labels", pa.list_(pa.int32())),
         ("top_names", pa.list_(pa.string())),
         ("top_probabilities", pa.list_(pa.float32())),
@@ -41,11 +46,22 @@ SCHEMA = pa.schema(
 )
 
 
-class PredictionsWriter:
-    """Writes the rows of `predictions.parquet`, block by block. See `open_predictions`."""
+class LabelColumns(NamedTuple):
+    """What the labels of N videos say, of which S are scored."""
 
-    def __init__(self, writer: pq.ParquetWriter, class_names: Sequence[str]) -> None:
-        self._writer = writer
+    labels: NDArray[np.int32]  # (N,), class numbers
+    ranks: NDArray[np.int64]  # (S,), rank of the label among the classes, from 1
+    nlls: NDArray[np.float64]  # (S,), negative log probability of the label
+
+
+class PredictionsWriter:
+    """Writes the predictions of a test, block by block. See `open_predictions`."""
+
+    def __init__(
+        self, parquet: pq.ParquetWriter, csv: CsvWriter, *, class_names: Sequence[str]
+    ) -> None:
+        self._parquet = parquet
+        self._csv = csv
         self._class_names = pa.array(class_names, pa.string())
         self._waiting: list[pa.RecordBatch] = []
 
@@ -54,11 +70,9 @@ class PredictionsWriter:
         rows: NDArray[np.int64],
         *,
         paths: pa.ChunkedArray,
-        labels: NDArray[np.int32],
+        label_columns: LabelColumns | None,
         top: NDArray[np.int64],
         top_probabilities: NDArray[np.float64],
-        ranks: NDArray[np.int64],
-        nlls: NDArray[np.float64],
         num_views: int,
         unscored: dict[int, tuple[str, str]],
     ) -> None:
@@ -67,11 +81,9 @@ class PredictionsWriter:
         Args:
             rows: Rows of the list, shape (N,).
             paths: Names of these videos, N.
-            labels: Their class numbers, shape (N,).
+            label_columns: What their labels say, None in a list without labels.
             top: Most probable classes of the scored ones among them, shape (S, T).
             top_probabilities: Their probabilities, shape (S, T).
-            ranks: Rank of the label among the classes of the scored ones, from 1, shape (S,).
-            nlls: Negative log probability of the label of the scored ones, shape (S,).
             num_views: Number of views of a scored video.
             unscored: Status and reason of each other video, by row of the list.
         """
@@ -83,8 +95,14 @@ class PredictionsWriter:
             return pa.array(values).cast(kind).take(take)
 
         def spread_lists(values: pa.Array) -> pa.Array:
-            offsets = np.arange(len(ranks) + 1, dtype=np.int32) * top.shape[1]
+            offsets = np.arange(len(top) + 1, dtype=np.int32) * top.shape[1]
             return pa.ListArray.from_arrays(offsets, values).take(take)
+
+        labels, ranks, nlls = (pa.nulls(len(rows), pa.int32()) for _ in range(3))
+        if label_columns is not None:
+            labels = pa.array(label_columns.labels).cast(pa.int32())
+            ranks = spread(label_columns.ranks, pa.int32())
+            nlls = spread(label_columns.nlls.astype(np.float32), pa.float32())
 
         top_labels = pa.array(top.ravel()).cast(pa.int32())
         probabilities = pa.array(top_probabilities.ravel().astype(np.float32))
@@ -92,11 +110,11 @@ class PredictionsWriter:
         columns = [
             pa.array(rows),
             pa.concat_arrays(paths.chunks).cast(pa.string()),
-            pa.array(labels).cast(pa.int32()),
-            self._class_names.take(pa.array(labels)),
+            labels,
+            self._class_names.take(labels),
             spread(top[:, 0], pa.int32()),
-            spread(ranks, pa.int32()),
-            spread(nlls.astype(np.float32), pa.float32()),
+            ranks,
+            nlls.cast(pa.float32()),
             spread_lists(top_labels),
             spread_lists(self._class_names.take(top_labels)),
             spread_lists(probabilities),
@@ -111,25 +129,36 @@ class PredictionsWriter:
     def flush(self) -> None:
         """Write the rows that wait for their row group."""
         if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting))
+            table = pa.Table.from_batches(self._waiting)
+            self._parquet.write_table(table)
+            self._csv.write(table)
             self._waiting = []
 
 
 @contextmanager
-def open_predictions(path: Path, class_names: Sequence[str]) -> Iterator[PredictionsWriter]:
-    """Write `predictions.parquet`, whole or not at all.
+def open_predictions(
+    folder: Path, class_names: Sequence[str], *, has_spans: bool
+) -> Iterator[PredictionsWriter]:
+    """Write `predictions.parquet` and `predictions.csv`, whole or not at all.
 
     Args:
-        path: The file.
+        folder: Folder of the test.
         class_names: Names of the classes, in the order of the head.
+        has_spans: Whether `predictions.csv` has columns for the spans of videos.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     options = {"compression": "zstd", "write_page_checksum": True}
-    with open_unfinished(path) as file:
+    with (
+        open_unfinished(folder / FILE_NAME) as file,
+        open_unfinished(folder / CSV_NAME) as csv_file,
+    ):
+        csv = CsvWriter(csv_file, has_spans=has_spans)
         with pq.ParquetWriter(file, SCHEMA, **options) as parquet:
-            writer = PredictionsWriter(parquet, class_names)
+            writer = PredictionsWriter(parquet, csv, class_names=class_names)
             yield writer
             writer.flush()
+
+        csv_file.commit()
         file.commit()
 
 

@@ -1,5 +1,6 @@
 """Result of a test: its folder with `test.json`, the score shards, predictions and metrics."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slowfast.evaluation.metrics import Metrics, compute_metrics
+from slowfast.evaluation.metrics import Metrics
 from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
 from slowfast.evaluation.predictions import SCHEMA, open_predictions, read_predictions
+from slowfast.evaluation.predictions_csv import has_spans
 from slowfast.evaluation.result_record import FILE_NAME as RECORD_NAME
 from slowfast.evaluation.result_record import ResultRecord, read_record
-from slowfast.evaluation.summary import Summary, in_blocks
+from slowfast.evaluation.summary import LabeledCounts, Summary, UnlabeledCounts, in_blocks
+from slowfast.evaluation.unlabeled_metrics import UnlabeledMetrics
 from slowfast.utils.files import read_json, write_json
 from slowfast.utils.provenance import provenance
 
@@ -111,8 +114,32 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: has version {version}, but this code reads version {VERSION}. {_REMEDY}"
         )
-    metrics: dict[str, Any] = content
+    metrics: dict[str, Any] = {"is_labeled": True, **content}
     return metrics
+
+
+def parse_metrics(content: Mapping[str, Any]) -> Metrics | UnlabeledMetrics:
+    """Return the metrics in the content of `metrics.json`, see `read_metrics`."""
+    kind = Metrics if content["is_labeled"] else UnlabeledMetrics
+    return kind.from_json(content)
+
+
+def require_labels(results: Sequence[Result], *, purpose: str) -> None:
+    """Check that results are of lists with labels.
+
+    Args:
+        results: The results.
+        purpose: What needs the labels, such as "compare them".
+
+    Raises:
+        ValueError: If the list of a result has no labels. The message names the result.
+    """
+    for result in results:
+        if not result.record.is_labeled:
+            raise ValueError(
+                f"{result.folder}: its list has no labels, so there is nothing to {purpose} by. "
+                "Test on a list with labels"
+            )
 
 
 def write_result(
@@ -124,7 +151,7 @@ def write_result(
     fusion: str,
     temperature: float | None = None,
     facts: dict[str, Any] | None = None,
-) -> Metrics:
+) -> Metrics | UnlabeledMetrics:
     """Merge the score shards of a test, and write its predictions and metrics.
 
     The scores are streamed: memory does not grow with the number of videos times classes.
@@ -133,7 +160,8 @@ def write_result(
         folder: Folder of the test.
         record: What was scored and with what.
         names: Name of each video of the list.
-        labels: Class number of each video, shape (N,).
+        labels: Class number of each video, shape (N,). They are not read if the record says that
+            the list has no labels.
         fusion: How to combine the views of a video, one of `fusion.FUSIONS`.
         temperature: Number that divides the logits. None leaves them as they are.
         facts: Further entries of `metrics.json`, such as the seconds that the test took.
@@ -148,16 +176,15 @@ def write_result(
     """
     summary = Summary(
         names,
-        labels,
-        num_classes=len(record.class_names),
-        num_clips=record.num_clips,
-        num_crops=record.num_crops,
+        _make_counts(record, labels),
+        num_views=record.num_clips * record.num_crops,
         fusion=fusion,
         temperature=temperature or 1.0,
     )
     for name in (METRICS_NAME, REPORT_NAME):  # They would describe other predictions.
         (folder / name).unlink(missing_ok=True)
-    with open_predictions(folder / PREDICTIONS_NAME, record.class_names) as predictions:
+    spans = has_spans(names)
+    with open_predictions(folder, record.class_names, has_spans=spans) as predictions:
         for scores in in_blocks(record.shards(folder).read()):
             summary.add(scores, predictions)
 
@@ -165,12 +192,13 @@ def write_result(
         raise ValueError(
             f"no video of {record.num_videos} has scores. The first one: {summary.first_reason}"
         )
-    metrics = compute_metrics(summary.counts, record.class_names)
+    metrics = summary.counts.compute_metrics(record.class_names)
     content = {
         "version": VERSION,
         "test_id": record.test_id,
+        "is_labeled": record.is_labeled,
         **metrics.as_json(),
-        "views": summary.subsets.as_records(),
+        "views": summary.counts.view_records(),
         "num_clips": record.num_clips,
         "num_crops": record.num_crops,
         "fusion": fusion,
@@ -184,3 +212,14 @@ def write_result(
     }
     write_json(folder / METRICS_NAME, content)
     return metrics
+
+
+def _make_counts(
+    record: ResultRecord, labels: NDArray[np.int32]
+) -> LabeledCounts | UnlabeledCounts:
+    num_classes = len(record.class_names)
+    if not record.is_labeled:
+        return UnlabeledCounts(num_classes)
+    return LabeledCounts(
+        labels, num_classes=num_classes, num_clips=record.num_clips, num_crops=record.num_crops
+    )

@@ -32,6 +32,7 @@ class ResultRecord(NamedTuple):
         views_per_forward: Largest number of views in a forward pass.
         weights: Path of the weights when the test began.
         list_path: Path of the list when the test began, "" if it is not a file.
+        is_labeled: Whether the videos of the list have labels.
     """
 
     identity: dict[str, Any]
@@ -42,6 +43,7 @@ class ResultRecord(NamedTuple):
     views_per_forward: int
     weights: str
     list_path: str
+    is_labeled: bool = True
 
     @property
     def test_id(self) -> str:
@@ -78,7 +80,10 @@ def read_record(folder: Path) -> ResultRecord:
         version = content.get("version") if isinstance(content, dict) else None
         raise ValueError(f"{path}: has version {version}, and not {_VERSION}. {_REMEDY}")
     try:
-        record = ResultRecord(**{name: content[name] for name in ResultRecord._fields})
+        defaults = ResultRecord._field_defaults
+        values = {name: content[name] for name in ResultRecord._fields if name not in defaults}
+        values |= {name: content.get(name, value) for name, value in defaults.items()}
+        record = ResultRecord(**values)
     except KeyError as error:
         raise ValueError(f"{path}: lacks {error}. {_REMEDY}") from error
     return record

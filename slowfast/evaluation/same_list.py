@@ -6,6 +6,7 @@ from itertools import zip_longest
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from slowfast.datasets.records import NO_LABEL
 from slowfast.evaluation.result import Result
 from slowfast.utils.text import count
 
@@ -21,9 +22,9 @@ def check_same_list(results: Sequence[Result]) -> None:
     """
     check_same_classes(results)
     first = results[0]
-    videos = first.predictions("path", "label")
+    videos = _read_videos(first)
     for other in results[1:]:
-        if difference := _first_difference(videos, other.predictions("path", "label")):
+        if difference := _first_difference(videos, _read_videos(other)):
             raise ValueError(
                 f"{first.folder} and {other.folder} are results of different lists: {difference}. "
                 "Name results of the same list"
@@ -56,6 +57,12 @@ def check_same_classes(results: Sequence[Result]) -> None:
         )
 
 
+def _read_videos(result: Result) -> pa.Table:
+    """Return the paths and labels of the videos. The label is -1 in a list without labels."""
+    videos = result.predictions("path", "label")
+    return videos.set_column(1, "label", pc.fill_null(videos["label"], NO_LABEL))
+
+
 def _first_difference(videos: pa.Table, others: pa.Table) -> str:
     """Return the first difference of two tables with the paths and labels of videos, or ""."""
     num_common = min(len(videos), len(others))
@@ -82,4 +89,4 @@ def _describe(videos: pa.Table, row: int) -> str:
     if row >= len(videos):
         return "missing"
     path, label = (videos[name][row].as_py() for name in ("path", "label"))
-    return f"{path!r} with label {label}"
+    return f"{path!r} with {'no label' if label == NO_LABEL else f'label {label}'}"

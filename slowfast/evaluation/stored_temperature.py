@@ -13,7 +13,7 @@ from slowfast.evaluation.ensemble import weights_checksum
 from slowfast.evaluation.fusion import log_softmax
 from slowfast.evaluation.members import read_members
 from slowfast.evaluation.metrics import MetricCounts, compute_metrics
-from slowfast.evaluation.result import Result
+from slowfast.evaluation.result import Result, require_labels
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.files import read_json, write_json
 from slowfast.utils.provenance import provenance
@@ -56,8 +56,9 @@ def fit_to_result(result: Result) -> StoredTemperature:
 
     Raises:
         ShardError: If a shard is damaged.
-        ValueError: If no video has scores.
+        ValueError: If the list has no labels, or no video has scores.
     """
+    require_labels([result], purpose="fit the temperature")
     record = result.record
     labels = result.predictions("label")["label"].to_numpy()
 

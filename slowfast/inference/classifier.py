@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import Batch, DecodeError, Interval
 from slowfast.datasets.view_groups import ViewGroups, group_views
 from slowfast.inference.clip_settings import ClipSettings
+from slowfast.inference.exported import write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
 from slowfast.inference.precision import amp_dtype, autocast
@@ -94,9 +96,29 @@ class Classifier:
                 self.device = torch.device(device)
         return self
 
+    def save(self, folder: str | Path) -> None:
+        """Write the model to a folder that `slowfast.load` opens, here or elsewhere.
+
+        The folder has `config.json` and `model.safetensors`, and nothing about this machine.
+
+        Raises:
+            FileExistsError: If the folder holds an exported model.
+            OSError: If a file cannot be written.
+        """
+        write_exported(
+            Path(folder),
+            self.model.state_dict(),
+            settings=self.config,
+            class_names=self.class_names,
+        )
+
     # ---- Predictions ------------------------------------------------------------------------
 
-    def predict(
+    @overload
+    def predict(self, x: list[Any] | tuple[Any, ...], **options: Any) -> list[Prediction]: ...
+    @overload
+    def predict(self, x: Input, **options: Any) -> Prediction: ...
+    def predict(  # type: ignore[misc]  # the options are the keywords below
         self,
         x: Input | Sequence[Input],
         *,
@@ -188,7 +210,11 @@ class Classifier:
 
     # ---- Features ---------------------------------------------------------------------------
 
-    def features(
+    @overload
+    def features(self, x: list[Any] | tuple[Any, ...], **options: Any) -> list[Features]: ...
+    @overload
+    def features(self, x: Input, **options: Any) -> Features: ...
+    def features(  # type: ignore[misc]  # the options are the keywords below
         self,
         x: Input | Sequence[Input],
         *,

@@ -9,7 +9,7 @@ from slowfast.datasets.build import build_format, build_view_counts
 
 # Keys that change what is trained, and never what given weights score.
 _TRAINING_SECTIONS = {"TRAIN", "SOLVER", "AUG", "MIXUP", "BN"}
-_TRAINING_KEYS = {"DATA.RANDOM_FLIP", "MODEL.LOSS_FUNC", "RNG_SEED"}
+_TRAINING_KEYS = {"DATA.RANDOM_FLIP", "MODEL.FREEZE", "MODEL.LOSS_FUNC", "RNG_SEED"}
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,18 @@ def build_scoring_settings(cfg: CfgNode) -> dict[str, object]:
         "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
         "DATA.TEST_SHORT_SIDE": cfg.DATA.TEST_SHORT_SIDE or cfg.DATA.TEST_CROP_SIZE,
         "TRAIN.TF32": cfg.TRAIN.TF32,
+    }
+
+
+def build_exported_settings(cfg: CfgNode) -> dict[str, object]:
+    """Return the settings that rebuild the model of a config and its test, by key."""
+    settings = build_scoring_settings(cfg)
+    del settings["MODEL.ALLOWED_MISMATCH"]  # the exported weights are whole
+    return settings | {
+        "TRAIN.AMP": cfg.TRAIN.AMP,
+        "TEST.NUM_ENSEMBLE_VIEWS": cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        "TEST.NUM_SPATIAL_CROPS": cfg.TEST.NUM_SPATIAL_CROPS,
+        "DATA.ENSEMBLE_METHOD": cfg.DATA.ENSEMBLE_METHOD,
+        "DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE,  # MViT is built for it
+        "DATA.MAX_FRAME_PIXELS": cfg.DATA.MAX_FRAME_PIXELS,
     }

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from slowfast.models.build import require_method
+
 
 def embed(model: Any, frames: Tensor, *, stage: int | None = None, tokens: bool = False) -> Tensor:
     """Return features of views.
@@ -18,16 +20,9 @@ def embed(model: Any, frames: Tensor, *, stage: int | None = None, tokens: bool 
         Shape (B, C), or (B, T' * H' * W', C) for tokens.
 
     Raises:
-        TypeError: If the model lacks the method.
-        ValueError: If there is no such stage.
+        ValueError: If the model lacks the method, or there is no such stage.
     """
-    method = "forward_features" if stage is None else "forward_stages"
-    if not hasattr(model, method):
-        raise TypeError(
-            f"{type(model).__name__} has no {method}, so its features are unknown. Add the method, "
-            "see docs/extend.md"
-        )
-
+    require_method(model, "forward_features" if stage is None else "forward_stages")
     if stage is None:
         volume = model.forward_features(frames)
         if not tokens:

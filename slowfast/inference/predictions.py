@@ -95,7 +95,15 @@ def make_prediction(
         top: Number of the most probable classes to name.
         fusion: How to combine views, see `slowfast.evaluation.fusion.fuse`.
         temperature: Number that divides the logits, 1 for uncalibrated probabilities.
+
+    Raises:
+        ValueError: If the number of class names is not that of the logits.
     """
+    if logits.shape[1] != len(class_names):
+        raise ValueError(
+            f"{path}: the model returns {logits.shape[1]} scores, but there are "
+            f"{len(class_names)} class names. Set classifier.class_names"
+        )
     probabilities = _probabilities(logits, fusion=fusion, temperature=temperature)
     order = top_classes(probabilities[None], top)[0]
     best = [ClassScore(class_names[k], float(probabilities[k]), int(k)) for k in order]

@@ -11,7 +11,7 @@ from torch import nn
 from slowfast.models import torchvision_video, uniformer
 from slowfast.models.heads import HEADS
 from slowfast.models.uniformer import build_uniformer
-from slowfast.models.weights import Report, fill_weights, fills, zero_counters
+from slowfast.models.weights import Report, allocate, fill_weights, fills
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -150,7 +150,7 @@ def build_filled_model(
         with torch.device("meta"):
             model = build_model(cfg, in_chans=in_chans)
     if model is not None and fills(state, model):
-        model = zero_counters(model.to_empty(device="cpu"))
+        allocate(model)
     else:
         model = build_model(cfg, in_chans=in_chans)
 

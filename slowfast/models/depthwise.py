@@ -163,7 +163,8 @@ def _(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     x, weight, bias = inputs
-    ctx.save_for_backward(x, weight)
+    _, *needs_weights = ctx.needs_input_grad[:3]
+    ctx.save_for_backward(x if any(needs_weights) else None, weight)
     ctx.bias_dtype = bias.dtype
 
 

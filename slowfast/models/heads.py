@@ -49,15 +49,14 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (B, C) for tokens (B, N, C)."""
-        query = self.query.expand(len(tokens), 1, -1)
-        q = self.q(query).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        q = self.q(self.query).unflatten(0, (-1, 1, self.head_dim))  # (heads, 1, head_dim)
+        q = q.expand(len(tokens), -1, -1, -1)
         kv = self.kv(self.norm1(tokens)).unflatten(2, (2, -1, self.head_dim))
-        k, v = kv.permute(2, 0, 3, 1, 4)  # (B, N, 2, heads, head_dim) -> 2 x (B, heads, N, head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4)  # Each (B, heads, N, head_dim)
 
         x = F.scaled_dot_product_attention(q, k, v)
-        x = query + self.proj(x.transpose(1, 2).flatten(2))  # (B, 1, C)
-        x = x + self.mlp(self.norm2(x))
-        return x.squeeze(1)
+        x = self.query + self.proj(x.flatten(1))  # (B, heads, 1, head_dim) -> (B, C)
+        return x + self.mlp(self.norm2(x))
 
 
 class MlpClassifier(nn.Module):

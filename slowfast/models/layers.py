@@ -29,8 +29,10 @@ def trunc_normal_(weight: Tensor, *, std: float) -> None:
     if weight.is_meta:  # It has no values, and erfinv of a meta tensor imports torch's compiler.
         return
     bound = math.erf(2 / (std * math.sqrt(2)))
+    largest = 1 - 2**-24  # A draw of exactly 1 or -1 would give a weight of 2, 100 times `std`.
     with torch.no_grad():
-        weight.uniform_(-bound, bound).erfinv_().mul_(std * math.sqrt(2)).clamp_(-2, 2)
+        weight.uniform_(-bound, bound).clamp_(-largest, largest)
+        weight.erfinv_().mul_(std * math.sqrt(2)).clamp_(-2, 2)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -31,6 +31,23 @@ class _Baseline(nn.Module):
     num_features: int
     first_conv: str
     head_modules: tuple[str, ...]
+    # Modules of torchvision.
+    avgpool: Any
+    blocks: Any
+    classifier: Any
+    conv_proj: Any
+    fc: Any
+    features: Any
+    head: Any
+    layer1: Any
+    layer2: Any
+    layer3: Any
+    layer4: Any
+    norm: Any
+    patch_embed: Any
+    pos_drop: Any
+    pos_encoding: Any
+    stem: Any
 
     def _finish(self, *, num_classes: int, in_chans: int) -> None:
         """Set what torchvision does not know, after its constructor."""
@@ -248,7 +265,7 @@ class SwinTransformer3d(_Baseline, video.SwinTransformer3d):
         return self.norm(x).permute(0, 4, 1, 2, 3)
 
     def forward_stages(self, frames: Tensor) -> list[Tensor]:
-        """Return the output of each of the four stages, (B, C, T', H', W'), before the last norm."""
+        """Return the output (B, C, T', H', W') of each of the four stages, before the norm."""
         x = self.pos_drop(self.patch_embed(frames))  # (B, T', H', W', C)
         volumes = []
         for index, layer in enumerate(self.features):
@@ -271,8 +288,9 @@ class SwinTransformer3d(_Baseline, video.SwinTransformer3d):
 class MViT(_Baseline, video.MViT):
     """MViT-B or MViTv2-S for clips of one size.
 
-    It classifies a class token, which the volume of `forward_features` does not hold. Use
-    `forward_tokens` for what `forward_head` takes: forward(x) == forward_head(forward_tokens(x)).
+    It classifies a class token, which a volume has no room for. The result of `forward_features`
+    carries it as the attribute `class_token`, and `forward_head` takes it from there. An operation
+    on the volume loses it, and `forward_head` then raises.
 
     Args:
         is_v2: Whether to build MViTv2-S.
@@ -316,17 +334,19 @@ class MViT(_Baseline, video.MViT):
 
         Without classes, it returns the pooled features (B, num_features).
         """
-        return self.forward_head(self.forward_tokens(frames))
-
-    def forward_tokens(self, frames: Tensor) -> Tensor:
-        """Return the normalized class token and tokens of the last stage, (B, 1 + T'*H'*W', C)."""
-        *_, (x, _) = self._run(frames)
-        return self.norm(x)
+        x, _ = self._run(frames)[-1]
+        return self._classify(self.norm(x)[:, 0])
 
     def forward_features(self, frames: Tensor) -> Tensor:
-        """Return the normalized output (B, C, T', H', W') of the last stage, no class token."""
-        *_, (x, thw) = self._run(frames)
-        return to_volume(self.norm(x)[:, 1:], thw)
+        """Return the normalized output (B, C, T', H', W') of the last stage.
+
+        It has the class token (B, C) as its attribute `class_token`.
+        """
+        x, thw = self._run(frames)[-1]
+        x = self.norm(x)
+        volume = to_volume(x[:, 1:], thw)
+        volume.class_token = x[:, 0]  # type: ignore[attr-defined]
+        return volume
 
     def forward_stages(self, frames: Tensor) -> list[Tensor]:
         """Return the output of each of the four stages, (B, C, T', H', W'), no class token."""
@@ -346,24 +366,26 @@ class MViT(_Baseline, video.MViT):
         return stages
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits (B, num_classes) of what `forward_tokens` returned.
+        """Return the logits (B, num_classes) of what `forward_features` returned.
 
         Args:
-            x: Shape (B, 1 + N, C), with the class token first.
+            x: Shape (B, C, T', H', W'), with the attribute `class_token`.
             pre_logits: Whether to return the class token (B, C) instead.
 
         Raises:
-            ValueError: If it is a volume, which has no class token.
+            ValueError: If the class token is missing.
         """
-        if x.dim() != 3:
+        if not hasattr(x, "class_token"):
             raise ValueError(
-                f"forward_head of MViT takes tokens (B, N, C), not {tuple(x.shape)}: it classifies "
-                "the class token, which a volume does not hold. Use forward_tokens instead of "
-                "forward_features"
+                f"forward_head of MViT got a tensor {tuple(x.shape)} without the attribute "
+                "class_token, which it classifies. Pass the result of forward_features as it is"
             )
-        layers = self.head[:1] if pre_logits else self.head
-        # The dropout works in place, and x belongs to the caller.
-        return layers(x[:, 0].clone() if self.training else x[:, 0])
+        return self._classify(x.class_token, pre_logits=pre_logits)
+
+    def _classify(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        # The dropout works in place. Without a copy, the caller's class token would change.
+        x = self.head[0](x.clone() if self.training else x)
+        return x if pre_logits else self.head[1](x)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by one with random weights, or remove it with 0 classes."""
@@ -414,9 +436,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "r2plus1d_18": partial(VideoResNet, [resnet.Conv2Plus1D] * 4, resnet.R2Plus1dStem),
     "r3d_18": partial(VideoResNet, [_SIMPLE] * 4, resnet.BasicStem),
     "s3d": S3D,
-    "swin3d_b": partial(
-        _swin, depths=(2, 2, 18, 2), embed_dim=128, num_heads=(4, 8, 16, 32)
-    ),
+    "swin3d_b": partial(_swin, depths=(2, 2, 18, 2), embed_dim=128, num_heads=(4, 8, 16, 32)),
     "swin3d_s": partial(_swin, depths=(2, 2, 18, 2)),
     "swin3d_t": partial(_swin, depths=(2, 2, 6, 2)),
 }

@@ -158,6 +158,7 @@ class UniFormer(nn.Module):
 
     first_conv = "patch_embed1.proj"
     head_modules = HEAD_MODULES
+    head: Any  # A linear layer, an MLP or the identity.
 
     def __init__(
         self,
@@ -289,7 +290,7 @@ class UniFormer(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, num_recomputed: int) -> Tensor:
         for index, block in enumerate(blocks):
-            if index < num_recomputed and self.training:
+            if index < num_recomputed and self.training and _builds_graph(block, x):
                 contexts = partial(_update_statistics_once, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
             else:
@@ -301,6 +302,11 @@ class UniFormer(nn.Module):
         for name, parameter in self.named_parameters():
             if ".t_attn." in name:
                 nn.init.constant_(parameter, 1.0 if name.endswith("t_attn.proj.weight") else 0.0)
+
+
+def _builds_graph(block: nn.Module, x: Tensor) -> bool:
+    """Whether a backward pass reaches a block. It stops above frozen blocks at the input."""
+    return x.requires_grad or any(parameter.requires_grad for parameter in block.parameters())
 
 
 def _update_statistics_once(

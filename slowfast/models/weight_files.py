@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,21 @@ _WRAPPERS = ("model_state", "model", "state_dict", "module", "net", "network", "
 # Prefixes that names get when one model is saved inside another.
 _PREFIX = re.compile(r"(?:module|model|net|network|backbone|encoder|_orig_mod)\.")
 _VARIANCE = "running_var"  # Suffix of the name in BatchNorm.
+# Names in the models of this package.
+_LAST_LAYERS = (
+    "head.weight",
+    "head.fc2.weight",
+    "head.1.weight",
+    "fc.weight",
+    "classifier.1.weight",
+)
+_FIRST_CONVOLUTIONS = (
+    "patch_embed1.proj.weight",
+    "patch_embed.proj.weight",
+    "conv_proj.weight",
+    "stem.0.weight",
+    "features.0.0.0.weight",
+)
 
 
 def tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -54,6 +69,37 @@ def strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> dic
         if not is_collision and len(weights.keys() & known) > len(best.keys() & known):
             best = weights
     return dict(best)
+
+
+class FileShape(NamedTuple):
+    """What the weights of a file say about the model that they belong to.
+
+    Attributes:
+        num_classes: Number of classes of its head, 0 if it has none that is known.
+        in_chans: Number of channels of its frames, 0 if its first convolution is unknown.
+        head: Kind of its head, a value of MODEL.HEAD.
+    """
+
+    num_classes: int
+    in_chans: int
+    head: str
+
+
+def shape_of_file(state: Mapping[str, Any]) -> FileShape:
+    """Return what the weights of a file say about the models of this package."""
+    sizes = {_bare(name): tuple(tensor.shape) for name, tensor in tensors_in(state).items()}
+    num_classes = next((sizes[name][0] for name in _LAST_LAYERS if name in sizes), 0)
+    stems = (sizes[name] for name in _FIRST_CONVOLUTIONS if name in sizes)
+    stem = next((size for size in stems if len(size) > 1), (0, 0))
+
+    head = "mlp" if "head.fc2.weight" in sizes else "linear"
+    return FileShape(num_classes, stem[1], "attentive" if "pool.query" in sizes else head)
+
+
+def _bare(name: str) -> str:
+    while _PREFIX.match(name):
+        name = _PREFIX.sub("", name, count=1)
+    return name
 
 
 def find_damage(weights: Mapping[str, Tensor], *, known: Mapping[str, Tensor]) -> list[str]:

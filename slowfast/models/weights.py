@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from slowfast.models.weight_adaptation import adapt_to_input
@@ -119,6 +120,20 @@ def read_weights(path: str, *, use_ema: bool = True) -> dict[str, Any]:
     return state
 
 
+def read_class_names(path: str) -> list[str]:
+    """Return the class names of a file of weights in the order of its head, [] if it has none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, see `load_weights`.
+    """
+    from slowfast.models.zoo import published_class_names
+    from slowfast.utils.checkpoint import read_header
+
+    header = read_header(path)
+    return list(header["class_names"] if "class_names" in header else published_class_names(path))
+
+
 def fill_weights(
     model: nn.Module,
     state: Mapping[str, Any],
@@ -201,7 +216,7 @@ def fill_weights(
 def fills(state: Mapping[str, Any], model: nn.Module) -> bool:
     """Return whether a checkpoint has every weight of a model, which may be on the meta device.
 
-    BatchNorm counters do not count, see `zero_counters`.
+    BatchNorm counters do not count, see `allocate`.
     """
     target = model.state_dict()
     weights = adapt_to_input(tensors_in(state), model).weights
@@ -210,12 +225,22 @@ def fills(state: Mapping[str, Any], model: nn.Module) -> bool:
     return not (mismatch.missing or mismatch.resized or buffers - target.keys())
 
 
-def zero_counters(model: nn.Module) -> nn.Module:
-    """Set the counters of BatchNorm, which older files do not have, to 0. Return the model."""
-    for name, buffer in model.named_buffers():
-        if name.endswith(_COUNTER):
-            buffer.zero_()
-    return model
+def allocate(model: nn.Module) -> None:
+    """Move a model from the meta device to the CPU, for weights that fill it.
+
+    Only the counters of BatchNorm, which older files do not have, get a value. `to_empty` would
+    import torch's compiler, which takes seconds.
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            values = nn.Parameter(_empty(parameter), requires_grad=parameter.requires_grad)
+            setattr(module, name, values)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, _empty(buffer).zero_() if name == _COUNTER else _empty(buffer))
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
 
 # ---- The head --------------------------------------------------------------------------------

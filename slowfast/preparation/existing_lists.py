@@ -82,6 +82,8 @@ def read_existing_lists(folder: Path) -> ExistingLists:
             rows = read_path_list(source)
             if rows.spans is not None:
                 raise ValueError(f"{path} has spans of videos")
+            if not rows.is_labeled:
+                raise ValueError(f"{path} has no labels")
             for row in range(len(rows)):
                 video = rows[row]
                 videos[video.path] = ListedVideo(split, class_names[video.label])

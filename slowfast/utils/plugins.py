@@ -41,11 +41,20 @@ def import_plugins(modules: Sequence[str] = ()) -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    import_installed_plugins()
+    for module in modules:
+        _import(module, origin=f"--import {module}")
+
+
+def import_installed_plugins() -> None:
+    """Import the plugins of installed packages.
+
+    Raises:
+        ValueError: If there is no such module, or it adds a name that is taken.
+    """
     for entry in sorted(entry_points(group=GROUP)):
         package = entry.dist.name if entry.dist else GROUP
         _import(entry.module, origin=f"the entry point {entry.name!r} of {package}")
-    for module in modules:
-        _import(module, origin=f"--import {module}")
 
 
 def imported_plugins() -> tuple[str, ...]:

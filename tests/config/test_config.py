@@ -137,7 +137,7 @@ def test_retired_keys_are_accepted_with_one_warning_each(
 @pytest.mark.parametrize("value", ["1", "[1]", "[3, 3]", "null", "rgb"])
 def test_frames_of_other_channels_are_refused_by_name(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "x.yaml", f"DATA: {{INPUT_CHANNEL_NUM: {value}}}")
-    message = r"DATA\.INPUT_CHANNEL_NUM is .*, but a training .*create_model\(\.\.\., in_chans=\.\.\."
+    message = r"DATA\.INPUT_CHANNEL_NUM is .*, but a training .*create_model\(\.\.\., in_chans="
     with pytest.raises(ValueError, match=message):
         load_cfg(path)
     with pytest.raises(ValueError, match=message):
@@ -155,6 +155,15 @@ def test_checks_of_other_packages_see_the_merged_tree(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="OUTPUT_DIR is /x"):
         load_cfg(write(tmp_path / "x.yaml", "OUTPUT_DIR: /x"), checks=[check])
+
+
+@pytest.mark.parametrize(("first", "expected"), [(["first"], "first"), ([], "last")])
+def test_final_checks_run_only_if_no_other_finds_a_problem(
+    tmp_path: Path, first: list[str], expected: str
+) -> None:
+    path = write(tmp_path / "x.yaml", "OUTPUT_DIR: /x")
+    with pytest.raises(ValueError, match=f"x.yaml:\n  {expected}$"):
+        load_cfg(path, checks=[lambda _: first], final_checks=[lambda _: ["last"]])
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,17 @@ import pytest
 from slowfast.datasets import list_columns
 from slowfast.datasets.annotation_lists import Source, format_row, read_frame_list, read_path_list
 from slowfast.datasets.annotations import Annotations
-from slowfast.datasets.records import Video
+from slowfast.datasets.records import Span, Video
 
 
 def write(path: Path, text: str | bytes) -> str:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)
+
+
+def unlabeled_source(folder: Path, text: str) -> Source:
+    """Write a list that may be without labels."""
+    return Source(write(folder / "test.csv", text), num_classes=4, may_lack_labels=True)
 
 
 def list_videos(annotations: Annotations) -> list[Video]:
@@ -128,7 +133,13 @@ def test_lists_may_be_compressed(tmp_path: Path) -> None:
             "a.mp4,0\nb.mp4,99999999999999999999\n",
             r"line 2 is 'b\.mp4,99999999999999999999'. Expected",
         ),
-        ("a.mp4,0\nb.mp4,-1\n", r"line 2 is 'b\.mp4,-1'. Expected"),
+        ("a.mp4,0\nb.mp4,-2\n", r"line 2 is 'b\.mp4,-2'. Expected"),
+        (
+            "\na.mp4,-1\nb.mp4,-1\nc.mp4,2\n",
+            r"csv line 2 \(-1\) has no label, but line 4 has one. Label all rows, or none",
+        ),
+        ("b.mp4\na.mp4,0\n", r"line 1 is 'b\.mp4'. Expected a path and a class number"),
+        ("a.mp4,-1\nb.mp4\n", r"line 2 is 'b\.mp4'. Expected a path and a class number"),
         ("a.mp4,0\nb.mp4,1.0\n", r"line 2 is 'b\.mp4,1\.0'. Expected"),
         ("a.mp4,0\nb.mp4,²\n", r"line 2 is 'b\.mp4,²'. Expected"),
         (b"a.mp4,0\n\xff\xfe.mp4,1\n", r"train\.csv: not text in UTF-8"),
@@ -166,6 +177,98 @@ def test_an_invalid_frame_list_names_the_line(tmp_path: Path, line: str) -> None
     message = rf"line 2 is '{line}'. Expected a folder, its number of frames and a class"
     with pytest.raises(ValueError, match=message):
         read_frame_list(Source(path, num_classes=4))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path\na.mp4\n", "line 1 is 'path'. Expected a path with a suffix or in quotes, since"),
+        ("a.mp4,5,2\n", "line 1 has the span 5 to 2 s, which does not end after its start"),
+        ("b.mp4\na.mp4,0\n", r"line 1 is 'b\.mp4'. Expected a path and a class number"),
+        ("path,label\na.mp4,1\n", "line 1 is 'path,label'. Expected a path and a class number"),
+        ("a.mp4,cat\n", r"line 1 is 'a\.mp4,cat'. Expected a path and a class number"),
+    ],
+)
+def test_an_invalid_list_without_labels_names_the_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    source = unlabeled_source(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        read_path_list(source)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "c/a.mp4,-1\nb, 1.webm,-1\n",
+        "c/a.mp4 -1\n\nb, 1.webm\t -1\n",
+        'c/a.mp4,-1\n"b, 1.webm","-1"\n',
+        "c/a.mp4\n\nb, 1.webm\n",
+        "\ufeffc/a.mp4\r\n b, 1.webm \r\n",
+        'c/a.mp4\n"b, 1.webm"\n',
+        "c/a.mp4,\nb, 1.webm,\n",
+        "c/a.mp4 ;\nb, 1.webm;\n",
+    ],
+)
+def test_labels_of_minus_one_or_none_make_an_unlabeled_list(tmp_path: Path, text: str) -> None:
+    rows = read_path_list(unlabeled_source(tmp_path, text))
+    assert list_videos(rows) == [Video("c/a.mp4", -1, None), Video("b, 1.webm", -1, None)]
+    assert not rows.is_labeled
+    assert rows.spans is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.mp4,-1,0,2\nb c.mkv,-1,1.5,4\nd.mp4,-1\n",
+        "a.mp4,0,2\nb c.mkv,1.5,4\nd.mp4\n",
+        "a.mp4 0 2\nb c.mkv 1.5 4\nd.mp4\n",
+        '"a.mp4",0,2\n"b c.mkv","1.5","4"\nd.mp4\n',
+        "a.mp4,,0,2\nb c.mkv,,1.5,4\nd.mp4,\n",
+    ],
+)
+def test_rows_with_a_span_need_no_label(tmp_path: Path, text: str) -> None:
+    rows = read_path_list(unlabeled_source(tmp_path, text))
+    assert list_videos(rows) == [
+        Video("a.mp4", -1, None, Span(0, 2)),
+        Video("b c.mkv", -1, None, Span(1.5, 4)),
+        Video("d.mp4", -1, None),
+    ]
+
+
+@pytest.mark.parametrize("text", ["a b 3 -1\n7 012 -1\n", "a b 3\n7\t012\n", '"a b" 3\n7 012\n'])
+def test_frame_lists_may_be_without_labels(tmp_path: Path, text: str) -> None:
+    rows = read_frame_list(unlabeled_source(tmp_path, text))
+    assert list_videos(rows) == [Video("a b", -1, 3), Video("7", -1, 12)]
+
+
+def test_a_number_behind_any_path_is_a_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.csv", "a.mp4,1,2\nb.mp4,3\n")  # the second row has no span
+    rows = read_path_list(Source(path, num_classes=4, may_lack_labels=True))
+    assert list_videos(rows) == [Video("a.mp4,1", 2, None), Video("b.mp4", 3, None)]
+
+    path = write(tmp_path / "list.csv", format_row("a.mp4,1", 2, separator=","))
+    assert list_videos(read_path_list(Source(path, num_classes=4, may_lack_labels=True))) == [
+        Video("a.mp4,1", 2, None)
+    ]
+
+
+def test_labels_are_found_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_columns, "BLOCK_CHARACTERS", 100)
+    lines = [f"{number}.mp4,0,2\n" for number in range(500)]
+    source = unlabeled_source(tmp_path, "".join(lines))
+    rows = read_path_list(source)
+    assert (len(rows), rows.is_labeled, rows[499].span) == (500, False, Span(0, 2))
+
+    unlabeled_source(tmp_path, "".join([*lines, "a.mp4,3\n"]))
+    rows = read_path_list(source)
+    assert rows.is_labeled
+    assert list_videos(rows)[499:] == [Video("499.mp4,0", 2, None), Video("a.mp4", 3, None)]
+
+    minus_one = [line.replace(",0,2", ",-1") for line in lines]
+    unlabeled_source(tmp_path, "".join([*minus_one, "a.mp4,3\n"]))
+    with pytest.raises(ValueError, match=r"line 1 \(-1\) has no label, but line 501 has one"):
+        read_path_list(source)
 
 
 def test_a_missing_list_is_named(tmp_path: Path) -> None:

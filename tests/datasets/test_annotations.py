@@ -67,3 +67,11 @@ def test_forked_workers_share_the_rows_without_threads() -> None:
 
     assert num_threads == 1
     assert kilobytes < 4000
+
+
+def test_either_all_videos_have_a_label_or_none() -> None:
+    assert Annotations(["a", "b"], [0, 3]).is_labeled
+    assert not Annotations(["a", "b"], [-1, -1]).is_labeled
+    assert not Annotations(["a", "b"], [-1, -1]).select([1]).is_labeled
+    with pytest.raises(ValueError, match=r"c \(row 2 from 0\) has no label, but a \(row 0\) has"):
+        Annotations(["a", "b", "c"], [3, 0, -1])

@@ -232,12 +232,8 @@ def test_one_kinetics_table_may_hold_all_splits(tmp_path: Path, make_cfg: MakeCf
         ("zumba,abc,1,11,test\n", "line 1 is 'zumba,abc,1,11,test'. Expected a header"),
         (KINETICS_HEADER, "the list is empty"),
         (
-            "youtube_id,time_start,time_end,split\nabc,1,11,test\n",
-            "line 2 has no label, like some published test",
-        ),
-        (
-            KINETICS_HEADER + ",abc,1,11,test\n",
-            "line 2 has no label, .* Test on the validation list",
+            KINETICS_HEADER + "zumba,abc,1,11,test\n ,def,1,11,test\n",
+            "line 3 has no label, but line 2 has one. Label all rows",
         ),
         (KINETICS_HEADER + "zumba,abc,1,11,val\n", "no rows of the split 'test', only of val"),
         (
@@ -416,6 +412,47 @@ def test_something_v1_is_read_from_its_csv_files(tmp_path: Path, make_cfg: MakeC
     write(tmp_path / "something-something-v1-train.csv", "1;Holding something\n2\n")
     with pytest.raises(ValueError, match=r"train\.csv line 2 has no label"):
         build_annotations(cfg, "train")
+
+
+# ---- Test lists without labels -------------------------------------------------------------------
+
+
+def test_published_test_lists_without_labels_are_read(tmp_path: Path, make_cfg: MakeCfg) -> None:
+    write(tmp_path / "something-something-v2-labels.json", json.dumps(LABELS_V2))
+    write(tmp_path / "something-something-v2-test.json", '[{"id": "1420"}, {"id": "9"}]')
+    name = "something-something-v2-test.json"
+    cfg = make_cfg("ssv2_official", 2, DATA__LABEL_PATH_TEMPLATE=name)
+    assert read_rows(cfg, "test") == [("1420.webm", -1), ("9.webm", -1)]
+
+    write(tmp_path / "something-something-v1-labels.csv", "Holding something\nTurning something\n")
+    write(tmp_path / "something-something-v1-test.csv", "1420\n9\n")
+    name = "something-something-v1-test.csv"
+    cfg = make_cfg("ssv1_official", 2, DATA__LABEL_PATH_TEMPLATE=name)
+    assert read_rows(cfg, "test") == [("1420", -1), ("9", -1)]
+
+    cfg = make_cfg("kinetics_official", 400)
+    for text in (
+        "youtube_id,time_start,time_end,split\nabc,1,11,test\n",
+        KINETICS_HEADER + ",abc,1,11,test\n",
+    ):
+        write(tmp_path / "test.csv", text)
+        assert read_rows(cfg, "test") == [("abc_000001_000011.mp4", -1)]
+
+
+@pytest.mark.parametrize(("split", "purpose"), [("train", "training"), ("val", "validation")])
+def test_only_a_test_list_may_be_without_labels(
+    tmp_path: Path, make_cfg: MakeCfg, split: str, purpose: str
+) -> None:
+    minus_one = rf"{split}\.csv has no labels: 1 video with the label -1. Label .* for {purpose}\."
+    left_out = rf"{split}\.csv line 1 is 'a b\.mp4'. Expected a path and a class number"
+    cfg = make_cfg("kinetics", 2)
+    for text, message in (("a b.mp4,-1\n", minus_one), ("a b.mp4\n", left_out)):
+        write(tmp_path / f"{split}.csv", text)
+        with pytest.raises(ValueError, match=message):
+            build_annotations(cfg, split)
+
+        write(tmp_path / "test.csv", text)
+        assert read_rows(cfg, "test") == [("a b.mp4", -1)]
 
 
 # ---- UCF101, HMDB51, folders ---------------------------------------------------------------------

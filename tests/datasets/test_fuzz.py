@@ -294,7 +294,9 @@ def draw_path_list(rng: np.random.Generator) -> tuple[str, Read]:
         text = file.getvalue()
 
     given = separator if rng.random() < 0.5 else ""
-    return text, lambda path: read_path_list(Source(path, NUM_CLASSES, separator=given))
+    return text, lambda path: read_path_list(
+        Source(path, NUM_CLASSES, separator=given, may_lack_labels=True)
+    )
 
 
 def draw_frame_list(rng: np.random.Generator) -> tuple[str, Read]:
@@ -303,7 +305,9 @@ def draw_frame_list(rng: np.random.Generator) -> tuple[str, Read]:
         format_row(path, length, label, separator=" ")
         for (path, label), length in zip(draw_rows(rng), lengths, strict=False)
     ]
-    return "".join(rows), lambda path: read_frame_list(Source(path, NUM_CLASSES))
+    return "".join(rows), lambda path: read_frame_list(
+        Source(path, NUM_CLASSES, may_lack_labels=True)
+    )
 
 
 def read_published(read: Callable[[Source], Annotations], video_template: str = "") -> Read:
@@ -409,7 +413,7 @@ def check_rows(rows: Annotations, text: str) -> None:
     assert videos
     for video in videos:
         assert video.path
-        assert 0 <= video.label < NUM_CLASSES
+        assert video.label in (range(NUM_CLASSES) if rows.is_labeled else [-1])
         assert video.num_frames is None or 0 < video.num_frames < 1e9
         assert video.span is None or 0 <= video.span.start < video.span.end
         with suppress(DecodeError):

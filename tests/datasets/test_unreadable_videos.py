@@ -14,12 +14,12 @@ from slowfast.config import CfgNode
 from slowfast.datasets.build import VideoLoader, build_loader, build_opener, find_problems
 from slowfast.datasets.decode import DecodeError, FrameFolder, TruncatedError, VideoFile
 from slowfast.datasets.records import Batch, Video
-from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.evaluation.result import open_result
 from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint
 from slowfast.utils.checkpoint_files import list_checkpoints
+from tests.engine.outputs import evaluate_labeled
 
 Reasons = dict[int, tuple[str, str]]
 
@@ -183,7 +183,7 @@ def test_a_test_lists_what_it_could_not_score(
 ) -> None:
     weights = save_random_weights(unreadable_cfg(), tmp_path / "weights.pyth")
     cfg = unreadable_cfg(TEST__CHECKPOINT_FILE_PATH=weights)
-    result = evaluate(cfg)
+    result = evaluate_labeled(cfg)
     assert (result.num_scored, result.num_videos) == (15, 20)
     assert result.top1_listed == pytest.approx(result.top1 * 15 / 20)
     written = open_result(Path(cfg.OUTPUT_DIR))

@@ -8,6 +8,7 @@ from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.datasets import build as datasets
 from slowfast.engine import choose_weights
 from slowfast.models import build as models
+from slowfast.models import freezing
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,4 +62,4 @@ def load_checked_cfg(path: str, overrides: Sequence[str] = ()) -> CfgNode:
         choose_weights.find_problems,
         datasets.find_problems,
     ]
-    return load_cfg(path, overrides, checks=checks)
+    return load_cfg(path, overrides, checks=checks, final_checks=[freezing.find_problems])

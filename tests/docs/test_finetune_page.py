@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from torch import nn
 
+from slowfast.models.freezing import find_pattern_problems, freeze, is_frozen
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.zoo import published
 from tests.docs.pages import (
@@ -92,6 +95,48 @@ def run_command(command: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return [runpy.run_path(words[1])["main"]([*words[2:], *overrides])]
 
 
+def frozen_modules(patterns: list[str]) -> set[str]:
+    with torch.device("meta"):
+        model = UniFormer(num_classes=2)
+    assert find_pattern_problems(model, patterns) == []
+    freeze(model, patterns)
+    return {name for name, module in model.named_modules() if is_frozen(module)}
+
+
+def test_the_patterns_of_the_page_freeze_what_it_says() -> None:
+    rows = re.findall(r"^\| `(\[.*\])` \| (.*) \|$", PAGE, re.MULTILINE)
+    patterns = {words: yaml.safe_load(text) for text, words in rows}
+    frozen = {words: frozen_modules(found) for words, found in patterns.items()}
+    with torch.device("meta"):
+        model = UniFormer(num_classes=2)
+    every = {name for name, _ in model.named_modules()}
+    stages = {
+        stage: {name for name in every if re.match(rf"(patch_embed|blocks){stage}\b", name)}
+        for stage in range(1, 5)
+    }
+
+    assert frozen["stage 1"] == stages[1]
+    assert frozen["stages 1 and 2"] == stages[1] | stages[2]
+    probe = frozen["all but the head: a linear probe"]
+    assert probe == every - {"", "head", "head_drop", "pos_drop"}
+    first_four = {name for name in every if re.match(r"blocks3\.[0-3]\b", name)}
+    assert frozen["the first four blocks of stage 3"] == first_four
+    assert frozen["every BatchNorm, whose statistics suit larger batches than yours"] == {
+        name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm3d)
+    }
+    assert frozen["the biases"] == set()
+    assert len(rows) == len(frozen) == 6
+
+
+def test_the_python_of_the_page_runs() -> None:
+    [block] = code_blocks(PAGE, "python")
+    model = UniFormer(num_classes=2, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8)
+    exec(block, {"model": model})
+    assert is_frozen(model.blocks1)
+    assert not is_frozen(model.blocks2)
+    assert is_frozen(model.patch_embed4)
+
+
 @pytest.mark.zoo
 def test_the_page_trains_and_tests_from_published_weights(
     work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -102,7 +147,7 @@ def test_the_page_trains_and_tests_from_published_weights(
         for command in command_lines(block):
             statuses += run_command(command, monkeypatch)
 
-    assert statuses == [0, 0, 0, 0, 0]
+    assert statuses == [0, 0, 0, 0, 0, 0]
 
     printed = capsys.readouterr().out
     assert re.search(
@@ -111,7 +156,7 @@ def test_the_page_trains_and_tests_from_published_weights(
     assert re.search(
         r"2 dropped, [\d.]+% \(head\.weight, head\.bias\), 0 missing, 0 unexpected", printed
     )
-    assert printed.count("test, 5 clips x 3 crops") == 2
+    assert printed.count("test, 5 clips x 3 crops") == 3
     assert printed.count("test, 1 clip x 1 crop") == 1
 
     result = json.loads((work_folder / "output/mine/test/metrics.json").read_text())

@@ -7,9 +7,18 @@ import numpy as np
 import simplejson
 
 from slowfast.config import CfgNode
+from slowfast.engine.evaluate import evaluate
+from slowfast.evaluation.metrics import Metrics
 from slowfast.evaluation.result import open_result
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path, list_checkpoints
+
+
+def evaluate_labeled(cfg: CfgNode) -> Metrics:
+    """Test on a list with labels, and return the metrics."""
+    metrics = evaluate(cfg)
+    assert isinstance(metrics, Metrics)
+    return metrics
 
 
 def final_state(cfg: CfgNode) -> dict[str, Any]:

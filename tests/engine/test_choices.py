@@ -14,8 +14,8 @@ from slowfast.config.ranges import CHOICES, OWN_KEYS
 from slowfast.datasets.build import build_loader
 from slowfast.datasets.records import Batch
 from slowfast.engine.build import build_lr_schedule, build_state, build_train_step
-from slowfast.engine.evaluate import evaluate
 from slowfast.utils.checkpoint import save_checkpoint
+from tests.engine.outputs import evaluate_labeled
 
 TinyCfg = Callable[..., CfgNode]
 
@@ -150,7 +150,7 @@ def test_every_choice_of_the_test_gives_a_result(
         tmp_path / "weights.pyth",
         {"model_state": build_state(cfg).model.state_dict()},
     )
-    result = evaluate(cfg)
+    result = evaluate_labeled(cfg)
     assert result.num_scored == 24
     assert np.isfinite(result.nll)
 

@@ -12,7 +12,7 @@ from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
-from tests.engine.outputs import final_state, read_logits
+from tests.engine.outputs import evaluate_labeled, final_state, read_logits
 
 TinyCfg = Callable[..., CfgNode]
 ORDER = [5, 2, 7, 0, 1, 6, 3, 4]  # from the labels of the new lists to those of the old ones
@@ -40,10 +40,12 @@ def test_another_order_of_the_classes_gives_equal_scores(
     train(cfg)
     assert final_state(cfg)["class_names"][:2] == ["left", "right"]
 
-    expected = evaluate(tiny_cfg())
+    expected = evaluate_labeled(tiny_cfg())
     expected_scores = read_logits(Path(cfg.OUTPUT_DIR))
     class_names = other_lists / "classes.txt"
-    result = evaluate(tiny_cfg(DATA__PATH_TO_DATA_DIR=other_lists, DATA__CLASS_NAMES=class_names))
+    result = evaluate_labeled(
+        tiny_cfg(DATA__PATH_TO_DATA_DIR=other_lists, DATA__CLASS_NAMES=class_names)
+    )
     scores = read_logits(Path(cfg.OUTPUT_DIR))
 
     assert (result.top1, result.top5) == (expected.top1, expected.top5)

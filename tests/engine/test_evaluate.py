@@ -23,7 +23,7 @@ from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
 from slowfast.utils.progress import Progress
-from tests.engine.outputs import read_logits
+from tests.engine.outputs import evaluate_labeled, read_logits
 
 TinyCfg = Callable[..., CfgNode]
 
@@ -56,7 +56,7 @@ def test_named_weights_come_before_the_newest_checkpoint(tiny_cfg: TinyCfg, tmp_
 def test_scores_predictions_and_metrics_are_written(tiny_cfg: TinyCfg) -> None:
     cfg = tiny_cfg()
     save_random_weights(cfg)
-    metrics = evaluate(cfg)
+    metrics = evaluate_labeled(cfg)
 
     result = open_result(Path(cfg.OUTPUT_DIR))
     logits = read_logits(Path(cfg.OUTPUT_DIR))

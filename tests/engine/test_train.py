@@ -11,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slowfast.config import CfgNode
+from slowfast.engine.evaluate import evaluate
 from slowfast.engine.train import train
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
@@ -79,6 +80,27 @@ def test_training_starts_from_given_weights_with_a_new_head(
     name = "blocks3.0.attn.qkv.weight"
     torch.testing.assert_close(new[name], old[name], rtol=0, atol=1e-9)
     assert new["head.weight"].shape == (9, 16)
+
+
+def test_an_attentive_head_trains_from_weights_with_a_linear_one(
+    tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
+    weights = build_model(tiny_cfg()).state_dict()
+    torch.save(weights, tmp_path / "x.pth")
+    still = {"SOLVER__BASE_LR": 1e-12, "SOLVER__COSINE_END_LR": 0, "SOLVER__MAX_EPOCH": 1}
+    cfg = tiny_cfg(
+        MODEL__HEAD="attentive", TRAIN__CHECKPOINT_FILE_PATH=str(tmp_path / "x.pth"), **still
+    )
+    train(cfg)
+    log = Path(cfg.OUTPUT_DIR, "stdout.log").read_text()
+    assert "x.pth has another kind of head, so the head keeps its random weights" in log
+
+    state = final_state(cfg)
+    assert state["identity"]["MODEL.HEAD"] == "attentive"
+    name = "blocks3.0.attn.qkv.weight"
+    torch.testing.assert_close(state["model_state"][name], weights[name], rtol=0, atol=1e-9)
+    assert state["model_state"]["pool.query"].std() > 0
+    assert evaluate(cfg).num_scored == 24
 
 
 def test_training_from_image_weights_keeps_published_names(

@@ -16,7 +16,7 @@ from slowfast.evaluation.view_scores import ViewScores
 def write_test(
     folder: Path,
     logits: ArrayLike,
-    labels: Sequence[int],
+    labels: Sequence[int] | None,
     *,
     paths: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
@@ -32,7 +32,7 @@ def write_test(
     Args:
         folder: Folder of the result.
         logits: Logits of every view of every video, shape (N, V, K), or (N, K) for one view.
-        labels: Class numbers of the videos.
+        labels: Class numbers of the videos, None for a list without labels.
         paths: Paths of the videos, by default 0.mp4 and so on.
         class_names: Names of the classes, by default class 0 and so on.
         unreadable: Reasons of unreadable videos by row.
@@ -54,7 +54,7 @@ def write_test(
         identity={
             "weights_sha256": weights_sha256,
             "paths_sha256": "/".join(names),
-            "labels_sha256": str(list(labels)),
+            "labels_sha256": str(labels),
             "num_clips": num_views,
             **(settings or {}),
         },
@@ -65,6 +65,7 @@ def write_test(
         views_per_forward=views_per_forward,
         weights=str(weights),
         list_path="test.csv",
+        is_labeled=labels is not None,
     )
     write_record(folder, record)
     shards = record.shards(folder)
@@ -80,7 +81,8 @@ def write_test(
             )
 
     columns = pa.chunked_array([names], pa.string())
-    write_result(folder, record, names=columns, labels=np.array(labels, np.int32), fusion=fusion)
+    numbers = np.array([-1] * num_videos if labels is None else labels, np.int32)
+    write_result(folder, record, names=columns, labels=numbers, fusion=fusion)
     return open_result(folder)
 
 

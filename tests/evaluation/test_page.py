@@ -105,7 +105,7 @@ def test_mistakes_are_the_most_confident_ones(tmp_path: Path) -> None:
     wrong = [row for row in rows if row["status"] == "scored" and row["label_rank"] > 1]
     wrong.sort(key=lambda row: (-row["top_probabilities"][0], row["row"]))
 
-    mistakes = read_content(folder).mistakes
+    mistakes = read_content(folder).highlights
 
     assert [mistake.row for mistake in mistakes] == [row["row"] for row in wrong[:24]]
     text = write_page(folder).text
@@ -131,7 +131,7 @@ def test_a_large_list_shows_unscored_and_mistakes_first(tmp_path: Path) -> None:
 
 def test_thumbnails_are_shown_or_say_why_not(tmp_path: Path) -> None:
     folder = write_result_folder(tmp_path, num_videos=60)
-    first, second, *_ = read_content(folder).mistakes
+    first, second, *_ = read_content(folder).highlights
     image = draw_thumbnail(np.zeros((8, 64, 64, 3), np.uint8))
     thumbnails = [Thumbnail(first.row, image), Thumbnail(second.row, "", note="a.mp4: gone <b>")]
 
@@ -222,7 +222,7 @@ def test_twenty_thousand_videos_fit_into_five_megabytes(tmp_path: Path) -> None:
     )
     noise = rng.integers(256, size=(8, 224, 224, 3)).astype(np.uint8)
     image = draw_thumbnail(noise)  # the largest JPEG file
-    thumbnails = [Thumbnail(mistake.row, image) for mistake in read_content(folder).mistakes]
+    thumbnails = [Thumbnail(mistake.row, image) for mistake in read_content(folder).highlights]
 
     path = write_report(folder, training=None, thumbnails=thumbnails)
 

@@ -18,6 +18,7 @@ from slowfast.evaluation.report.page import write_report
 from slowfast.evaluation.report.thumbnails import Thumbnail, draw_thumbnail
 from slowfast.evaluation.report.training_log import read_training_log
 from tests.evaluation.result_folders import write_result_folder
+from tests.evaluation.results import one_hot, write_test
 
 CHROMEDRIVER = "/usr/bin/chromedriver"
 CHROMIUM = "/usr/bin/chromium"
@@ -124,7 +125,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
             path_of=lambda row: f"folder {row % 7}/{row}.mp4",
         )
         frames = np.full((4, 64, 64, 3), 128, np.uint8)
-        mistakes = read_content(folder).mistakes
+        mistakes = read_content(folder).highlights
         thumbnails = [Thumbnail(mistake.row, draw_thumbnail(frames)) for mistake in mistakes]
         training = read_training_log(output_dir / "stdout.log")
         found[num_classes] = write_report(folder, training=training, thumbnails=thumbnails)
@@ -412,3 +413,26 @@ def test_the_lookup_lists_the_confusions_of_a_class(
         if row["label"] == label:
             counts[row["prediction"]] = counts.get(row["prediction"], 0) + 1
     assert sorted(lists[0]) == sorted(f"class {key}: {count}" for key, count in counts.items())
+
+
+# ---- A list without labels -------------------------------------------------------------------
+
+
+def test_a_list_without_labels_has_columns_of_predictions(browser: Browser, tmp_path: Path) -> None:
+    logits = one_hot([2, 0, 1, 2], 3) * np.array([[1], [4], [3], [2]])
+    paths = ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    result = write_test(tmp_path, logits, None, paths=paths, unreadable={1: "no moov atom"})
+    browser.open(write_report(result.folder, training=None, thumbnails=None))
+    headers = "[...document.querySelectorAll('#videos-table th')].map(th => th.dataset.key)"
+    expected = ["row", "path", "prediction", "probability", "status"]
+    assert browser.run(f"return {headers}") == expected
+    assert browser.column("videos-table", 3) == ["class 2", "-", "class 1", "class 2"]
+
+    browser.run(
+        "const filter = document.querySelector('#video-filter');"
+        "filter.value = 'predicted'; filter.dispatchEvent(new Event('change'))"
+    )
+    browser.click('#videos-table th[data-key="probability"] button')
+    assert browser.video_rows() == [0, 3, 2]
+    browser.type("#video-search", "CLASS 2")
+    assert browser.video_rows() == [0, 3]

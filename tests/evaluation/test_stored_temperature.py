@@ -22,6 +22,7 @@ from slowfast.evaluation.stored_temperature import (
 )
 from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import save_checkpoint
+from tests.engine.outputs import evaluate_labeled
 from tests.evaluation.results import write_test
 
 TinyCfg = Callable[..., CfgNode]
@@ -108,14 +109,14 @@ def read_log_probabilities(result: Result, temperature: float) -> np.ndarray:
 def test_a_calibrated_test_uses_the_temperature(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
     path = save_random_weights(tiny_cfg(), tmp_path / "x.pyth")
     settings = {"TEST__CHECKPOINT_FILE_PATH": path, "TRAIN__ENABLE": False}
-    plain = evaluate(tiny_cfg(**settings))
+    plain = evaluate_labeled(tiny_cfg(**settings))
     result = open_result(tmp_path / "run")
     assert result.metrics["temperature"] is None
     stored = fit_to_result(result)
     assert stored.before.nll == pytest.approx(plain.nll)
     write_temperature(temperature_path(str(path)), stored, weights=str(path))
 
-    calibrated = evaluate(tiny_cfg(**settings, TEST__CALIBRATED=True))
+    calibrated = evaluate_labeled(tiny_cfg(**settings, TEST__CALIBRATED=True))
     metrics = open_result(tmp_path / "run").metrics
     assert metrics["temperature"] == stored.temperature
     assert metrics["test_id"] == result.record.test_id  # the same scores
@@ -132,7 +133,7 @@ def test_a_calibrated_test_uses_the_temperature(tiny_cfg: TinyCfg, tmp_path: Pat
     highest = np.sort(np.exp(expected), axis=1)[:, :-6:-1]
     np.testing.assert_allclose(found, highest, rtol=1e-5)
 
-    assert evaluate(tiny_cfg(**settings)).nll == plain.nll
+    assert evaluate_labeled(tiny_cfg(**settings)).nll == plain.nll
 
 
 def test_a_test_refuses_a_temperature_of_older_weights(

@@ -24,6 +24,16 @@ def test_trunc_normal_draws_the_values_of_timm(std: float, shape: tuple[int, ...
     assert ours.abs().max() <= 2
 
 
+def test_a_draw_at_the_bound_gives_no_huge_weight() -> None:
+    torch.manual_seed(84)
+    draws = torch.empty(1 << 17).uniform_(-1, 1)
+    assert draws.min() == -1  # One in 2**24 draws is the bound itself.
+    torch.manual_seed(84)
+    weight = torch.empty(1 << 17)
+    trunc_normal_(weight, std=0.02)
+    assert weight.abs().max() < 0.12
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(16, 5, 4), (16, 4, 2, 3, 3)])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models, video
 
 from slowfast.config import CfgNode, default_cfg, find_problems, load_cfg
@@ -19,7 +20,8 @@ from slowfast.engine.train import train
 from slowfast.evaluation.result import open_result
 from slowfast.models import build as models
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
-from slowfast.models.torchvision_video import NAMES, build_mvit
+from slowfast.models.torchvision_models import MODELS as CONSTRUCTORS
+from slowfast.models.torchvision_video import NAMES
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import published, published_class_names
 from slowfast.utils.checkpoint import load_checkpoint
@@ -137,7 +139,9 @@ def test_the_head_is_reordered_to_the_classes_of_the_data(
     torch.save(theirs.state_dict(), file)
     table = published_classes("kinetics400")
     model = build_model(cfg_of("mc3_18"))
-    load_weights(model, str(file))
+    load_weights(model, str(file))  # Without data, there is nothing to compare.
+    assert "the data has no class names" not in caplog.text
+    load_weights(model, str(file), class_names=[])
     assert "the data has no class names to compare them with" in caplog.text
     caplog.clear()
     load_weights(model, str(file), class_names=table)
@@ -149,26 +153,117 @@ def test_the_head_is_reordered_to_the_classes_of_the_data(
     assert order[:3] != [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["mvit_v1_b", "mvit_v2_s"])
-def test_our_mvit_equals_that_of_torchvision_at_its_size(name: str) -> None:
-    with torch.device("meta"):
-        ours, theirs = (
-            build_mvit(name, num_classes=400, num_frames=16, crop_size=224),
-            get_model(name),
-        )
-    assert repr(ours) == repr(theirs)
-    for module, other in zip(ours.modules(), theirs.modules(), strict=True):
-        plain = {
-            key: value
-            for key, value in vars(module).items()
-            if isinstance(value, bool | int | float | tuple)
-        }
-        assert plain == {key: vars(other)[key] for key in plain}
-    shapes = [
-        {key: tensor.shape for key, tensor in model.state_dict().items()}
-        for model in (ours, theirs)
-    ]
-    assert shapes[0] == shapes[1]
+def our_model(name: str, **arguments: Any) -> Any:
+    """Our model for the clips of torchvision."""
+    if name.startswith("mvit"):
+        arguments = {"num_frames": 16, "crop_size": 224, **arguments}
+    return CONSTRUCTORS[name](**{"num_classes": 400, **arguments})
+
+
+def small_model(name: str, **arguments: Any) -> Any:
+    """Our model for the clips in `CLIPS`, for evaluation."""
+    if name.startswith("mvit"):
+        arguments |= {"num_frames": 4, "crop_size": 64}
+    model = CONSTRUCTORS[name](**arguments).eval()
+    if name == "s3d":  # Its pooling takes 7x7 positions, which is slow.
+        model.avgpool = nn.AvgPool3d(2, stride=1)
+    return model
+
+
+def test_every_baseline_has_the_layers_of_torchvision() -> None:
+    assert [*CONSTRUCTORS] == BASELINES
+    for name in BASELINES:
+        with torch.device("meta"):
+            ours, theirs = our_model(name), get_model(name)
+        assert repr(ours) == repr(theirs)
+
+        pairs = zip([*ours.modules()][1:], [*theirs.modules()][1:], strict=True)
+        for module, other in pairs:
+            for key, value in vars(module).items():
+                assert (
+                    not isinstance(value, bool | int | float | tuple) or value == vars(other)[key]
+                )
+        shapes = [
+            [(key, tensor.shape) for key, tensor in model.state_dict().items()]
+            for model in (ours, theirs)
+        ]
+        assert shapes[0] == shapes[1]
+
+
+# ---- Features, heads and stages --------------------------------------------------------------
+
+# A model of each class, with a clip that it takes.
+CLIPS = {
+    "r2plus1d_18": (1, 3, 4, 32, 32),
+    "s3d": (1, 3, 16, 96, 96),
+    "swin3d_t": (1, 3, 4, 64, 64),
+    "mvit_v1_b": (1, 3, 4, 64, 64),
+    "mvit_v2_s": (1, 3, 4, 64, 64),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_baseline_has_the_methods_of_timm(name: str) -> None:
+    torch.manual_seed(0)
+    model = small_model(name, num_classes=5)
+    bases = [base for base in type(model).__mro__ if base.__module__.startswith("torchvision.")]
+    forward_of_torchvision = bases[0].forward
+    frames = torch.randn(CLIPS[name])
+    classified: list[torch.Tensor] = []
+    last = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv3d)][-1]
+    last.register_forward_pre_hook(lambda layer, inputs: classified.append(inputs[0]))
+    with torch.no_grad():
+        logits, features = forward_of_torchvision(model, frames), model.forward_features(frames)
+        assert torch.equal(model(frames), logits)
+        assert torch.equal(model.forward_head(features), logits)
+
+        expected = classified[0]
+        if name == "s3d":  # It averages the logits of several positions.
+            expected = expected.mean(dim=(2, 3, 4))
+        pooled = model.forward_head(features, pre_logits=True)
+        assert torch.equal(pooled, expected)
+        assert pooled.shape == (1, model.num_features)
+        assert features.shape[:2] == (1, model.num_features)
+
+        model.reset_classifier(7)
+        assert model.forward_head(features).shape == (1, model.num_classes) == (1, 7)
+        model.reset_classifier(0)
+        assert torch.equal(model.forward_head(features), pooled)
+        assert torch.equal(model(frames), pooled)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_the_stages_of_a_baseline_halve_the_frames(name: str) -> None:
+    model = small_model(name, num_classes=0, in_chans=2)
+    returned: list[torch.Tensor] = []
+    model.get_submodule(model.first_conv).register_forward_hook(
+        lambda layer, inputs, output: returned.append(output)
+    )
+    with torch.no_grad():
+        stages = model.forward_stages(torch.randn(CLIPS[name])[:, :2])
+
+    assert len(stages) == 4
+    width = stages[0].shape[-1]
+    assert [volume.shape[-1] for volume in stages] == [width, width // 2, width // 4, width // 8]
+    assert stages[-1].shape[:2] == (1, model.num_features)
+    assert returned[0].shape[-1] in (width, 2 * width)
+    assert all(volume.isfinite().all() and volume.std() > 0 for volume in stages)
+
+
+def test_the_last_stage_gives_the_features() -> None:
+    model = small_model("swin3d_t", num_classes=5)
+    with torch.no_grad():
+        frames = torch.randn(1, 3, 4, 64, 64)
+        last, features = model.forward_stages(frames)[-1], model.forward_features(frames)
+    normalized = model.norm(last.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(features, normalized)
+
+
+def test_mvit_classifies_only_a_volume_with_its_class_token() -> None:
+    model = small_model("mvit_v2_s", num_classes=5)
+    features = model.forward_features(torch.randn(1, 3, 4, 64, 64))
+    with pytest.raises(ValueError, match=r"\(1, 768, 2, 2, 2\) without the attribute class_token"):
+        model.forward_head(features + 0)
 
 
 def numbered_weights(name: str) -> dict[str, torch.Tensor]:
@@ -251,6 +346,12 @@ def problems_of(name: str, **keys: Any) -> list[str]:
             "r3d_18",
             {"MODEL__CHECKPOINT_NUM": [0, 0, 2, 0]},
             "MODEL.CHECKPOINT_NUM is [0, 0, 2, 0], which r3d_18 does not read",
+        ),
+        (
+            "s3d",
+            {"MODEL__HEAD": "mlp"},
+            "MODEL.HEAD is 'mlp', which s3d does not have. Use linear, or set MODEL.MODEL_NAME to "
+            "Uniformer.",
         ),
         (
             "swin3d_t",

@@ -254,8 +254,62 @@ def test_head_dropout_acts_on_the_mean_over_all_tokens() -> None:
     frames = torch.randn(4, 3, 4, 32, 32)
     torch.testing.assert_close(plain.eval()(frames), dropped.eval()(frames))
     for model in (plain, dropped):
-        model.train().head = nn.Identity()  # type: ignore[assignment]
+        model.train().head = nn.Identity()
     features, seen = plain(frames), dropped(frames)
     is_kept = seen != 0
     assert 0.2 < is_kept.float().mean() < 0.8
     torch.testing.assert_close(seen, torch.where(is_kept, 2 * features, 0.0))
+
+
+# ---- Features, heads and stages --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "attentive"])
+def test_logits_are_the_head_of_the_features_to_the_bit(head: str) -> None:
+    torch.manual_seed(0)
+    model = UniFormer(**TINY, head=head).eval()
+    frames = torch.randn(2, 3, 4, 64, 96)
+    with torch.no_grad():
+        logits, features = model(frames), model.forward_features(frames)
+        assert features.shape == (2, model.num_features, 2, 2, 3)
+        assert torch.equal(model.forward_head(features), logits)
+        pooled = model.forward_head(features, pre_logits=True)
+        torch.testing.assert_close(model.head(pooled), logits)
+        if head != "attentive":
+            torch.testing.assert_close(pooled, features.mean(dim=(2, 3, 4)))
+
+        model.reset_classifier(0)
+        assert model.num_classes == 0
+        assert torch.equal(model(frames), pooled)
+        model.reset_classifier(9)
+        assert model(frames).shape == (2, model.num_classes) == (2, 9)
+        assert list(model.state_dict())[-1].startswith("head.")
+        without = UniFormer(**{**TINY, "num_classes": 0}, head=head)
+        assert without(frames).shape == (2, model.num_features)
+
+
+def test_stages_are_what_their_last_blocks_return() -> None:
+    model = UniFormer(**TINY).eval()
+    returned: list[Tensor] = []
+    for stage in (model.blocks1, model.blocks2, model.blocks3, model.blocks4):
+        stage[-1].register_forward_hook(lambda block, inputs, output: returned.append(output))
+    frames = torch.randn(1, 3, 4, 64, 64)
+    with torch.no_grad():
+        stages, features = model.forward_stages(frames), model.forward_features(frames)
+    assert [tuple(volume.shape) for volume in stages] == [
+        (1, 8, 2, 16, 16),
+        (1, 8, 2, 8, 8),
+        (1, 16, 2, 4, 4),
+        (1, 16, 2, 2, 2),
+    ]
+    for volume, expected in zip(stages, returned[:4], strict=True):
+        assert torch.equal(volume, expected)
+    assert torch.equal(model.norm(stages[-1]), features)
+
+
+def test_a_new_classifier_keeps_the_dtype_of_the_model() -> None:
+    model = UniFormer(**TINY).double()
+    model.reset_classifier(3)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+    assert 0.01 < model.head.weight.std() < 0.03
+    assert model.head.bias.abs().max() == 0

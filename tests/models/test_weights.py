@@ -11,7 +11,7 @@ from torch import nn
 from slowfast.config import default_cfg
 from slowfast.models.build import MODELS, build_model
 from slowfast.models.uniformer import UniFormer
-from slowfast.models.weight_adaptation import inflate
+from slowfast.models.weight_adaptation import adapt_channels, inflate
 from slowfast.models.weights import fill_weights, head_names, load_weights
 from tests.models.tiny_uniformer import (
     NUM_WEIGHTS,
@@ -126,6 +126,93 @@ def test_the_head_is_the_last_layer_whatever_its_name(tmp_path: Path, head: str)
     torch.save(smaller, tmp_path / "x.pth")
     report = load_weights(model, str(tmp_path / "x.pth"), may_replace_head=True)
     assert set(report.dropped) == set(head_names(model))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "attentive"])
+def test_a_head_of_another_kind_is_replaced_only_where_allowed(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = tiny_uniformer(), tiny_uniformer(head=kind)
+    state = source.state_dict()
+    before = copy_state(target)
+    with pytest.raises(ValueError, match=r"x\.pth does not fit this model: \d+ of .* are missing"):
+        fill_weights(target, state, path="x.pth")
+    assert are_equal(before, target.state_dict())
+
+    with caplog.at_level("INFO"):
+        report = fill_weights(target, state, path="x.pth", may_replace_head=True)
+    lines = [message for message in caplog.messages if "keeps its random weights" in message]
+    assert lines == ["x.pth has another kind of head, so the head keeps its random weights"]
+    for name, tensor in target.state_dict().items():
+        is_kept = name.startswith(("head.", "pool."))
+        assert torch.equal(tensor, before[name] if is_kept else state[name]), name
+    assert all(name.startswith(("head.", "pool.")) for name in report.missing)
+
+
+def test_the_pooling_of_a_head_stays_if_only_the_classes_differ() -> None:
+    source = tiny_uniformer(head="attentive", num_classes=7)
+    target = tiny_uniformer(head="attentive")
+    before = copy_state(target)
+    report = fill_weights(target, source.state_dict(), path="x.pth", may_replace_head=True)
+    assert set(report.dropped) == HEAD
+    assert torch.equal(target.pool.query, source.state_dict()["pool.query"])
+    assert torch.equal(target.head.weight, before["head.weight"])
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "attentive"])
+def test_a_model_without_classes_takes_all_but_the_classifier(kind: str) -> None:
+    state = tiny_uniformer(head=kind).state_dict()
+    target = tiny_uniformer(num_classes=0, head=kind)
+    names = [f"class {number}" for number in range(5)]
+    report = fill_weights(
+        target, {"model_state": state, "class_names": names}, path="x.pth", class_names=names[::-1]
+    )
+    assert set(report.unexpected) == {name for name in state if name.startswith("head.")}
+    assert not report.missing
+    assert are_equal({name: state[name] for name in target.state_dict()}, dict(target.state_dict()))
+
+
+# ---- Channels of the frames ------------------------------------------------------------------
+
+
+def test_channels_are_adapted_by_hand() -> None:
+    weight = torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1, 1)
+    channels = {n: adapt_channels(weight, n).flatten().tolist() for n in (1, 2, 4, 6)}
+    assert channels == {
+        1: [7.0],
+        2: [1.5, 3.0],
+        4: [0.75, 1.5, 3.0, 0.75],
+        6: [0.5, 1.0, 2.0, 0.5, 1.0, 2.0],
+    }
+
+
+def test_a_gray_frame_gives_the_logits_of_the_same_frame_in_rgb() -> None:
+    torch.manual_seed(0)
+    rgb, gray = tiny_uniformer().eval(), tiny_uniformer(in_chans=1).eval()
+    report = fill_weights(gray, rgb.state_dict(), path="x.pth")
+    frames = torch.randn(2, 1, 4, 32, 32)
+    with torch.no_grad():
+        expected = rgb(frames.expand(-1, 3, -1, -1, -1))
+        torch.testing.assert_close(gray(frames), expected, rtol=1e-4, atol=1e-5)
+    assert set(report.adapted) == {"patch_embed1.proj.weight"}
+    assert "1 adapted to the channels of the frames" in str(report)
+
+
+def test_image_weights_are_inflated_and_adapted() -> None:
+    state = tiny_uniformer().state_dict()
+    name = "patch_embed1.proj.weight"
+    state[name] = torch.ones(8, 3, 4, 4)
+    target = tiny_uniformer(in_chans=2)
+    report = fill_weights(target, state, path="x.pth")
+    torch.testing.assert_close(target.state_dict()[name], torch.full((8, 2, 3, 4, 4), 0.5))
+    assert set(report.inflated) == set(report.adapted) == {name}
+
+
+@pytest.mark.parametrize(("of_file", "of_model"), [(1, 3), (4, 3), (4, 1)])
+def test_only_weights_for_rgb_are_adapted(of_file: int, of_model: int) -> None:
+    state, target = tiny_uniformer(in_chans=of_file).state_dict(), tiny_uniformer(in_chans=of_model)
+    with pytest.raises(ValueError, match=r"1 have another size \(patch_embed1\.proj\.weight"):
+        fill_weights(target, state, path="x.pth", may_replace_head=True)
 
 
 # ---- Other models ----------------------------------------------------------------------------

@@ -75,6 +75,7 @@ def test_training_and_testing_in_one_command_with_two_processes(
         "checkpoints/checkpoint_epoch_00002.pyth",
         "test/config.yaml",
         "test/metrics.json",
+        "test/predictions.csv",
         "test/predictions.parquet",
         "test/report.html",
         "test/scores/start_00001_rank_00000.arrows",
@@ -112,6 +113,7 @@ def test_all_mistakes_are_reported_together_at_the_start(
         "NUM_GPUS": 7,
         "DATA__PATH_TO_DATA_DIR": tmp_path / "none",
         "MODEL__MODEL_NAME": "Unifomer",
+        "MODEL__FREEZE": "[blocks1]",  # Without a model, there are no names.
     }
     result = run_net(*quickstart(**mistakes, SOLVER__LR_POLICY="cosin"))
     assert result.status == 1
@@ -140,6 +142,11 @@ def test_all_mistakes_are_reported_together_at_the_start(
             "UNIFORMER.PRETRAIN_NAME is 'uniformer_small_in1k', but /none has no file "
             "uniformer_small_in1k.pth. "
             "Download it from https://",
+        ),
+        (
+            {"MODEL__FREEZE": "[block1]"},
+            "MODEL.FREEZE: 'block1' matches no module or parameter of UniFormer. "
+            "The nearest names are blocks1",
         ),
         ({"DATA__PATH_PREFIX": "/none"}, "no such file. Check DATA.PATH_PREFIX"),
         (

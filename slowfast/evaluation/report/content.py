@@ -1,6 +1,6 @@
 """The result of a test as its report page shows it, from metrics.json and predictions.parquet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
 from slowfast.evaluation.predictions import reading_predictions
 from slowfast.evaluation.result import METRICS_NAME, read_metrics
 
-MAX_MISTAKES = 24  # most confident mistakes, with thumbnails
+MAX_HIGHLIGHTS = 24  # videos with thumbnails
 MAX_UNSCORED = 200  # videos in the table of unscored videos
 MAX_VIDEOS = 20_000  # videos in the table of all videos
 
@@ -32,13 +32,23 @@ _COLUMNS = {
     "status": pa.string(),
     "reason": pa.string(),
 }
-_ALWAYS = ("row", "path", "label", "status", "reason")  # columns that every video has
-_IF_SCORED = ("prediction", "label_rank", "nll", "top_labels", "top_probabilities")
+_ALWAYS = ("row", "path", "status", "reason")  # columns that every video has
+_IF_LABELED = ("label",)
+_IF_SCORED = ("prediction", "top_labels", "top_probabilities")
+_IF_SCORED_AND_LABELED = ("label_rank", "nll")
 _METRICS = (
     "num_videos",
     "num_scored",
     "num_unreadable",
     "num_nonfinite",
+    "classes",
+    "num_clips",
+    "num_crops",
+    "fusion",
+    "weights",
+    "run_by",
+)
+_METRICS_IF_LABELED = (
     "top1",
     "top5",
     "mean_class_accuracy",
@@ -48,17 +58,12 @@ _METRICS = (
     "top1_listed",
     "top5_listed",
     "intervals",
-    "classes",
     "most_confused",
     "confusion",
     "reliability",
     "views",
-    "num_clips",
-    "num_crops",
-    "fusion",
-    "weights",
-    "run_by",
 )
+_METRICS_IF_UNLABELED = ("mean_confidence", "confidences")
 
 
 class Prediction(NamedTuple):
@@ -66,7 +71,7 @@ class Prediction(NamedTuple):
 
     row: int  # index in the list
     path: str
-    label: int
+    label: int | None  # None in a list without labels, as `label_rank` and `nll`
     prediction: int | None
     label_rank: int | None
     nll: float | None
@@ -77,11 +82,15 @@ class Prediction(NamedTuple):
 
 
 class Content(NamedTuple):
-    """The result of a test. Of a large list, it holds only the videos that the page shows."""
+    """The result of a test. Of a large list, it holds only the videos that the page shows.
+
+    The highlights are the most confident mistakes, in descending order of confidence. In a list
+    without labels, they are the least confident predictions, in ascending order.
+    """
 
     metrics: dict[str, Any]  # content of metrics.json
     config: str  # text of config.yaml, "" if there is none
-    mistakes: list[Prediction]  # the most confident ones, in descending order of confidence
+    highlights: list[Prediction]  # videos with thumbnails
     unscored: list[Prediction]  # the first ones, in the order of the list
     videos: pa.Table  # unscored videos, then mistakes, then the others, each in the list's order
 
@@ -97,9 +106,10 @@ def read_content(folder: Path) -> Content:
         ValueError: If one is damaged or of another version, or the two do not fit together.
     """
     metrics = _read_complete_metrics(folder)
-    selection = _Selection()
+    is_labeled, num_classes = metrics["is_labeled"], len(metrics["classes"])
+    selection = _Selection(is_labeled=is_labeled)
     path = folder / PREDICTIONS_NAME
-    for batch in _read_predictions(path, num_classes=len(metrics["classes"])):
+    for batch in _read_predictions(path, num_classes=num_classes, is_labeled=is_labeled):
         selection.add(batch)
 
     for status, number in selection.counts.items():
@@ -113,7 +123,7 @@ def read_content(folder: Path) -> Content:
     return Content(
         metrics,
         config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
-        mistakes=_to_predictions(selection.mistakes),
+        highlights=_to_predictions(selection.highlights),
         unscored=_to_predictions(selection.unscored.slice(0, MAX_UNSCORED)),
         videos=selection.videos,
     )
@@ -121,10 +131,16 @@ def read_content(folder: Path) -> Content:
 
 def _read_complete_metrics(folder: Path) -> dict[str, Any]:
     metrics, path = read_metrics(folder), folder / METRICS_NAME
-    missing = [name for name in _METRICS if name not in metrics]
+    needed = _METRICS_IF_LABELED if metrics["is_labeled"] else _METRICS_IF_UNLABELED
+    missing = [name for name in (*_METRICS, *needed) if name not in metrics]
     if missing:
         raise ValueError(f"{path}: has no {missing[0]!r}. {_REMEDY}")
+    if metrics["is_labeled"]:
+        _check_confusions(path, metrics)
+    return metrics
 
+
+def _check_confusions(path: Path, metrics: Mapping[str, Any]) -> None:
     num_classes = len(metrics["classes"])
     cells, pairs = metrics["confusion"], metrics["most_confused"]
     found = [*cells["labels"], *cells["predictions"]]
@@ -133,24 +149,30 @@ def _read_complete_metrics(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: has confusions of other than its {num_classes} classes. {_REMEDY}"
         )
-    return metrics
 
 
-def _read_predictions(path: Path, *, num_classes: int) -> Iterator[pa.Table]:
+def _read_predictions(path: Path, *, num_classes: int, is_labeled: bool) -> Iterator[pa.Table]:
     with reading_predictions(path, columns=list(_COLUMNS)) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
             table = pa.Table.from_batches([batch]).select(list(_COLUMNS))
             table = table.cast(pa.schema(_COLUMNS.items()))
-            _check_values(path, table, num_classes=num_classes)
+            _check_values(path, table, num_classes=num_classes, is_labeled=is_labeled)
             yield table
 
 
-def _check_values(path: Path, table: pa.Table, *, num_classes: int) -> None:
+def _check_values(path: Path, table: pa.Table, *, num_classes: int, is_labeled: bool) -> None:
     scored = table.filter(pc.equal(table["status"], "scored"))
-    incomplete = [name for name in _ALWAYS if table[name].null_count]
-    incomplete += [name for name in _IF_SCORED if scored[name].null_count]
+    always, if_scored = list(_ALWAYS), list(_IF_SCORED)
+    if is_labeled:
+        always += _IF_LABELED
+        if_scored += _IF_SCORED_AND_LABELED
+
+    incomplete = [name for name in always if table[name].null_count]
+    incomplete += [name for name in if_scored if scored[name].null_count]
     if incomplete:
         raise ValueError(f"{path}: has no {incomplete[0]!r} of some videos. {_REMEDY}")
+    if not is_labeled and table["label"].null_count < len(table):
+        raise ValueError(f"{path}: has labels, but metrics.json is of a list without. {_REMEDY}")
 
     for name in ("label", "prediction"):
         found = pc.min_max(table[name]).as_py()
@@ -165,15 +187,21 @@ def _check_values(path: Path, table: pa.Table, *, num_classes: int) -> None:
 class _Selection:
     """The videos that the page shows, chosen in one pass over the list.
 
+    A scored video without a label is no right prediction, and counts as a mistake here.
+
+    Args:
+        is_labeled: Whether the list has labels.
+
     Attributes:
         counts: Number of videos by status.
-        mistakes: The most confident mistakes.
+        highlights: See `Content`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_labeled: bool) -> None:
         self.counts = {"scored": 0, "unreadable": 0, "nonfinite": 0}
-        self.mistakes = pa.schema(_COLUMNS.items()).empty_table()
-        self._kinds = [self.mistakes for _ in range(3)]  # unscored, mistakes, others
+        self.highlights = pa.schema(_COLUMNS.items()).empty_table()
+        self._kinds = [self.highlights for _ in range(3)]  # unscored, mistakes, others
+        self._order = -1 if is_labeled else 1
 
     def add(self, batch: pa.Table) -> None:
         """Add the next videos of the list."""
@@ -182,8 +210,8 @@ class _Selection:
 
         is_scored = pc.equal(batch["status"], "scored").to_numpy()
         prediction = pc.fill_null(batch["prediction"], -1).to_numpy()
-        is_mistake = is_scored & (prediction != batch["label"].to_numpy())
-        self._add_mistakes(batch.filter(pa.array(is_mistake)))
+        is_mistake = is_scored & (prediction != pc.fill_null(batch["label"], -1).to_numpy())
+        self._add_highlights(batch.filter(pa.array(is_mistake)))
 
         for kind, is_kind in enumerate((~is_scored, is_mistake, is_scored & ~is_mistake)):
             room = MAX_VIDEOS - len(self._kinds[kind])
@@ -191,10 +219,11 @@ class _Selection:
             if len(rows):
                 self._kinds[kind] = pa.concat_tables([self._kinds[kind], batch.take(rows)])
 
-    def _add_mistakes(self, mistakes: pa.Table) -> None:
-        candidates = pa.concat_tables([self.mistakes, mistakes])
-        order = np.lexsort((candidates["row"].to_numpy(), -first_probabilities(candidates)))
-        self.mistakes = candidates.take(order[:MAX_MISTAKES]).combine_chunks()
+    def _add_highlights(self, mistakes: pa.Table) -> None:
+        candidates = pa.concat_tables([self.highlights, mistakes])
+        confidences = self._order * first_probabilities(candidates)
+        order = np.lexsort((candidates["row"].to_numpy(), confidences))
+        self.highlights = candidates.take(order[:MAX_HIGHLIGHTS]).combine_chunks()
 
     @property
     def unscored(self) -> pa.Table:

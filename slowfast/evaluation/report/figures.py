@@ -120,6 +120,26 @@ def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> Markup:
     return drawing.svg
 
 
+def draw_confidences(bins: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return a histogram of the confidences.
+
+    Args:
+        bins: The records `confidences` of metrics.json.
+    """
+    lows = np.array([record["low"] for record in bins])
+    widths = np.array([record["high"] for record in bins]) - lows
+    counts = np.array([record["count"] for record in bins], float)
+
+    with _figure("confidences", "Videos by confidence") as drawing:
+        axes = drawing.figure.add_subplot()
+        shares = 100 * counts / max(counts.sum(), 1)
+        axes.bar(lows, shares, width=widths * 0.92, align="edge", color=_SERIES[0])
+        axes.set_ylabel("videos (%)")
+        axes.set_xlabel("confidence (%)")
+        axes.set_xlim(0, 100)
+    return drawing.svg
+
+
 def draw_curves(name: str, *, title: str, curves: Mapping[str, Curve]) -> Markup:
     """Return a figure of curves of a training over its epochs.
 

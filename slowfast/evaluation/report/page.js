@@ -106,6 +106,7 @@
 
     const kindOf = ({ status, labelNumber, predictionNumber }) => {
       if (status !== "scored") return "unscored";
+      if (labelNumber === null) return "predicted";
       return labelNumber === predictionNumber ? "right" : "mistake";
     };
     for (const video of videos) {
@@ -135,19 +136,20 @@
         path.append(reason);
       }
       const [label, prediction] = [make("td"), make("td")];
-      label.append(makeName(video.label));
+      label.append(makeName(video.label ?? "-"));
       prediction.append(makeName(video.prediction ?? "-"));
 
-      row.append(
-        make("td", String(video.row), "num"),
+      const cells = {
+        row: make("td", String(video.row), "num"),
         path,
         label,
         prediction,
-        make("td", percent, "num"),
-        make("td", String(video.rank ?? "-"), "num"),
-        make("td", nll, "num"),
-        make("td", video.status),
-      );
+        probability: make("td", percent, "num"),
+        rank: make("td", String(video.rank ?? "-"), "num"),
+        nll: make("td", nll, "num"),
+        status: make("td", video.status),
+      };
+      row.append(...keys.map((key) => cells[key]));
       return row;
     }
 
@@ -289,6 +291,8 @@
 
   function showClassLookup({ names, labels, predictions, counts }) {
     const input = find("#class-lookup");
+    if (!input) return;
+
     const output = find("#class-confusions");
     find("#class-list").append(
       ...names.map((name) => {

@@ -35,6 +35,7 @@ _OPTIONAL = (
 )
 _ORIGIN = ("command", "cwd", "host", "started")
 
+_NO_CONFUSION: dict[str, list[int]] = {"labels": [], "predictions": [], "counts": []}
 _FOLDER = Path(__file__).parent
 
 
@@ -43,9 +44,9 @@ class Headline(NamedTuple):
 
     name: str
     value: str
-    interval: str  # "" if there is none
-    listed: str  # the value over all listed videos, "" if it is not defined or the same
     meaning: str
+    interval: str = ""  # "" if there is none
+    listed: str = ""  # the value over all listed videos, "" if it is not defined or the same
 
 
 def write_report(
@@ -61,8 +62,8 @@ def write_report(
     Args:
         folder: Directory of the result: metrics.json, predictions.parquet and config.yaml.
         training: Curves of the training of the weights, None if they are unknown.
-        thumbnails: Thumbnails of the most confident mistakes (see `read_content`), None for a page
-            without frames of videos.
+        thumbnails: Thumbnails of the highlights (see `read_content`), None for a page without
+            frames of videos.
 
     Returns:
         The path of the page, `folder/report.html`.
@@ -87,9 +88,11 @@ def render_report(
 ) -> str:
     """Return the report page of a result, see `write_report`."""
     metrics = {**dict.fromkeys(_OPTIONAL), **result.metrics}
+    is_labeled = metrics["is_labeled"]
     context = {
         **_describe_result(result),
-        **_draw_figures(result.metrics, training),
+        **(_describe_scores(metrics) if is_labeled else _describe_predicted(metrics)),
+        **_draw_training(training),
         **_describe_validation(training, num_classes=len(result.metrics["classes"])),
         "result": result,
         "metrics": {**metrics, "run_by": {**dict.fromkeys(_ORIGIN), **metrics["run_by"]}},
@@ -97,13 +100,14 @@ def render_report(
     }
 
     # The table of all videos gets the bytes that the rest of the page leaves.
-    rest = _render(context, videos="", num_shown=len(result.videos))
+    template = "template.html" if is_labeled else "unlabeled.html"
+    rest = _render(template, context, videos="", num_shown=len(result.videos))
     max_bytes = MAX_BYTES - len(rest.encode()) - 1_000
     videos, num_shown = pack_videos(result.videos, max_bytes=max_bytes)
-    return _render(context, videos=videos, num_shown=num_shown)
+    return _render(template, context, videos=videos, num_shown=num_shown)
 
 
-def _render(context: Mapping[str, Any], *, videos: str, num_shown: int) -> str:
+def _render(template: str, context: Mapping[str, Any], *, videos: str, num_shown: int) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -124,7 +128,7 @@ def _render(context: Mapping[str, Any], *, videos: str, num_shown: int) -> str:
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("template.html").render(
+    return environment.get_template(template).render(
         context,
         style=Markup(style),
         script=Markup(script),
@@ -135,21 +139,59 @@ def _render(context: Mapping[str, Any], *, videos: str, num_shown: int) -> str:
 
 
 def _describe_result(result: Content) -> dict[str, Any]:
-    metrics = result.metrics
+    names = [record["name"] for record in result.metrics["classes"]]
+    return {
+        "class_names": names,
+        "highlights": [_describe_highlight(video, names) for video in result.highlights],
+        "config": printable(result.config),
+        "versions": _describe_versions(result.metrics["run_by"]),
+    }
+
+
+def _describe_scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what only the page of a list with labels shows."""
     classes = metrics["classes"]
     names = [record["name"] for record in classes]
     listed = [{"number": number, **record} for number, record in enumerate(classes)]
     listed.sort(key=lambda record: (not record["support"], record["number"]))
-
     return {
         "headlines": _describe_headlines(metrics),
-        "class_names": names,
         "classes": listed[:MAX_CLASSES],
-        "mistakes": [_describe_mistake(mistake, names) for mistake in result.mistakes],
         "confusion_table": _build_confusion_table(metrics),
-        "config": printable(result.config),
         "packed_classes": pack_classes(names, metrics["confusion"]),
-        "versions": _describe_versions(metrics["run_by"]),
+        **_draw_scores(metrics),
+    }
+
+
+def _describe_predicted(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what only the page of a list without labels shows."""
+    from slowfast.evaluation.report import figures  # it imports matplotlib
+
+    names = [record["name"] for record in metrics["classes"]]
+    classes = [
+        {"number": number, "share": 100 * record["predicted"] / metrics["num_scored"], **record}
+        for number, record in enumerate(metrics["classes"])
+    ]
+    classes.sort(key=lambda record: (-record["predicted"], record["number"]))
+    num_predicted = sum(record["predicted"] > 0 for record in classes)
+
+    return {
+        "headlines": [
+            Headline("Videos", f"{metrics['num_scored']:,}", meaning="videos with a prediction"),
+            Headline(
+                "Classes",
+                f"{num_predicted:,}",
+                meaning=f"classes with predicted videos, of {len(classes):,}",
+            ),
+            Headline(
+                "Mean confidence",
+                _format_percent(metrics["mean_confidence"]),
+                meaning="mean probability of the predictions",
+            ),
+        ],
+        "classes": classes[:MAX_CLASSES],
+        "packed_classes": pack_classes(names, _NO_CONFUSION),
+        "confidences_figure": figures.draw_confidences(metrics["confidences"]),
     }
 
 
@@ -193,16 +235,16 @@ def _describe_headlines(metrics: Mapping[str, Any]) -> list[Headline]:
     return headlines
 
 
-def _describe_mistake(mistake: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
-    top = zip(mistake.top_labels or [], mistake.top_probabilities or [], strict=True)
+def _describe_highlight(video: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+    top = zip(video.top_labels or [], video.top_probabilities or [], strict=True)
     return {
-        **mistake._asdict(),
-        "label_name": class_names[mistake.label],
+        **video._asdict(),
+        "label_name": "" if video.label is None else class_names[video.label],
         "top": [
             {
                 "name": class_names[label],
                 "percent": 100 * probability,
-                "is_label": label == mistake.label,
+                "is_label": label == video.label,
             }
             for label, probability in top
         ],
@@ -238,12 +280,9 @@ def _row_shares(counts: np.ndarray) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def _draw_figures(
-    metrics: Mapping[str, Any], training: TrainingCurves | None
-) -> dict[str, Markup | None]:
-    from slowfast.evaluation.report import figures  # it imports matplotlib
+def _draw_scores(metrics: Mapping[str, Any]) -> dict[str, Markup | None]:
+    from slowfast.evaluation.report import figures
 
-    loss, accuracy = _draw_training(training)
     num_classes = len(metrics["classes"])
     confusion = None
     if MAX_TABLE_CLASSES < num_classes <= MAX_IMAGE_CLASSES:
@@ -254,16 +293,14 @@ def _draw_figures(
         "confusion_figure": confusion,
         "views_figure": figures.draw_views(metrics["views"]) if len(num_clips) > 1 else None,
         "reliability_figure": figures.draw_reliability(metrics["reliability"]),
-        "loss_figure": loss,
-        "accuracy_figure": accuracy,
     }
 
 
-def _draw_training(training: TrainingCurves | None) -> tuple[Markup | None, Markup | None]:
+def _draw_training(training: TrainingCurves | None) -> dict[str, Markup | None]:
     from slowfast.evaluation.report import figures
 
     if training is None:
-        return None, None
+        return {"loss_figure": None, "accuracy_figure": None}
 
     losses, accuracies = {}, {}
     for split, curves in (("training", training.train), ("validation", training.val)):
@@ -273,12 +310,12 @@ def _draw_training(training: TrainingCurves | None) -> tuple[Markup | None, Mark
             else:
                 accuracies[f"{split}, {_LEGEND[name]}"] = curve
 
-    return (
-        figures.draw_curves("loss", title="loss", curves=losses) if losses else None,
-        figures.draw_curves("accuracy", title="accuracy (%)", curves=accuracies)
-        if accuracies
-        else None,
-    )
+    loss = accuracy = None
+    if losses:
+        loss = figures.draw_curves("loss", title="loss", curves=losses)
+    if accuracies:
+        accuracy = figures.draw_curves("accuracy", title="accuracy (%)", curves=accuracies)
+    return {"loss_figure": loss, "accuracy_figure": accuracy}
 
 
 _LEGEND = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}

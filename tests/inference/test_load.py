@@ -1,0 +1,299 @@
+"""Loading: from a checkpoint, a run, an exported folder or a name to a classifier."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slowfast.api import create_model
+from slowfast.config import CfgNode
+from slowfast.models.build import build_model
+from slowfast.trained import load
+from slowfast.utils.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from slowfast.utils.checkpoint_files import checkpoint_path
+from tests.inference.conftest import save_random_checkpoint
+
+TinyCfg = Callable[..., CfgNode]
+Run = Callable[..., Path]
+CLIP = np.random.default_rng(0).integers(256, size=(12, 40, 48, 3), dtype=np.uint8)
+
+
+def logits_of(source: str | Path, **options: Any) -> np.ndarray:
+    return load(source, **options).predict(CLIP).logits
+
+
+def test_every_form_of_a_model_gives_the_same_logits(
+    new_run: Run, tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
+    run = new_run()
+    checkpoint = checkpoint_path(str(run), epoch=1)
+    expected = logits_of(checkpoint)
+    assert np.array_equal(logits_of(str(run)), expected)
+
+    load(run).save(tmp_path / "exported")
+    assert np.array_equal(logits_of(tmp_path / "exported"), expected)
+
+    state = load_checkpoint(checkpoint)
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, state["model_state"], class_names=state["class_names"])
+    config = tmp_path / "config.yaml"
+    config.write_text(tiny_cfg().dump())
+    assert np.array_equal(logits_of(weights, cfg=config), expected)
+
+
+def test_an_exported_folder_names_no_path_of_this_machine(new_run: Run, tmp_path: Path) -> None:
+    load(new_run(DATA__ENSEMBLE_METHOD="max")).save(tmp_path / "exported")
+    text = (tmp_path / "exported/config.json").read_text()
+    assert str(tmp_path) not in text
+    assert "motion" not in text
+    content = json.loads(text)
+    assert content["class_names"][0] == "left"
+    assert load(tmp_path / "exported").settings.fusion == "max"
+    with pytest.raises(FileExistsError, match="holds an exported model already"):
+        load(tmp_path / "exported").save(tmp_path / "exported")
+
+
+def test_a_run_gives_its_newest_checkpoint_or_its_best(new_run: Run, tiny_cfg: TinyCfg) -> None:
+    run, cfg = new_run(), tiny_cfg()
+    best = build_model(cfg)
+    torch.nn.init.constant_(best.head.bias, 5.0)  # type: ignore[union-attr, arg-type]
+    save_random_checkpoint(cfg, run / "best.pyth", entries={"model_state": best.state_dict()})
+    newest = logits_of(checkpoint_path(str(run), epoch=1))
+    assert np.array_equal(logits_of(run), newest)
+    assert np.array_equal(logits_of(run, best=True), logits_of(run / "best.pyth"))
+    assert not np.array_equal(logits_of(run, best=True), newest)
+
+
+def test_ema_weights_are_loaded_as_in_a_test(tiny_cfg: TinyCfg) -> None:
+    cfg = tiny_cfg()
+    state = build_model(cfg).state_dict()
+    ema_state = {**state, "head.bias": torch.full((8,), 9.0)}
+    path = save_random_checkpoint(cfg, entries={"ema_state": ema_state})
+    assert load(path).model.state_dict()["head.bias"].tolist() == [9.0] * 8
+    assert load(path, ema=False).model.state_dict()["head.bias"].tolist() != [9.0] * 8
+
+
+def test_class_names_may_be_given(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+    path = save_random_checkpoint(tiny_cfg(), entries={"class_names": []})
+    names = [f"class {number}" for number in range(8)]
+    assert load(path, class_names=names).class_names == names
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    assert load(path, class_names=tmp_path / "names.txt").class_names == names
+
+
+def test_loading_warns_of_nothing(new_run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    load(new_run())
+    assert not caplog.records
+
+
+def test_bf16_is_used_on_request(new_run: Run) -> None:
+    run = new_run()
+    classifier = load(run, precision="bf16")
+    low = classifier.predict(CLIP).logits
+    assert not np.array_equal(low, logits_of(run))
+    assert low == pytest.approx(logits_of(run), abs=0.05)
+    assert np.array_equal(
+        classifier.to("cpu", precision="off").predict(CLIP).logits, logits_of(run)
+    )
+
+
+# ---- What cannot be loaded -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"class_names": []}, r"names no classes. Give them with class_names=\[...\].* 8 names"),
+        ({"class_names": ["a", "b"]}, "has 2 class names, but the head has 8 classes"),
+        ({"cfg": None}, "holds no config.*Name the YAML file of its experiment with cfg="),
+        ({"cfg": "MODEL: {ARCHITECTURE: slow}"}, "MODEL.ARCHITECTURE is not a key.*\n.*cfg="),
+        ({"cfg": "MODEL: ["}, "not a YAML file.*\n.*cfg="),
+        ({"cfg": "MODEL: {MODEL_NAME: Uniformer_xl}"}, "MODEL_NAME is 'Uniformer_xl'. Choose one"),
+        ({"cfg": "MODEL: {MODEL_NAME: Uniformer_light}"}, "light models .* are not available"),
+        ({"cfg": "_BASE_: /etc/passwd"}, "_BASE_ has no meaning here"),
+        ({"cfg": "{MODEL: {NUM_CLASSES: 8}}"}, "does not fit this model"),
+        ({"model_state": {}}, "holds no weights"),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_named(
+    entries: dict[str, Any], message: str, tiny_cfg: TinyCfg, tmp_path: Path
+) -> None:
+    path = save_random_checkpoint(tiny_cfg(), tmp_path / "odd.pyth", entries=entries)
+    with pytest.raises(ValueError, match=rf"(?s)odd.pyth.*{message}"):
+        load(path)
+
+
+def test_folders_and_files_without_a_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: holds no model. Name a checkpoint"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'typo.pyth': no such file of weights"):
+        load("typo.pyth")
+    with pytest.raises(FileNotFoundError, match=r"nearest published name is uniformer_small_k400"):
+        load("uniformer_small_k400")
+    (tmp_path / "a.pyth").write_text("no weights")
+    with pytest.raises(ValueError, match=r"a.pyth: "):
+        load(tmp_path / "a.pyth")
+    with pytest.raises(ValueError, match=r"precision is 'int8'\. Choose one of: off, bf16"):
+        load(tmp_path, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"library": "transformers"}, "was not exported by this framework"),
+        ({"format": 7}, "has format 7, but this version reads 1"),
+        ({"class_names": "left"}, "lacks its class names or settings"),
+        ({"settings": {"MODEL.COLOR": "red"}}, "MODEL.COLOR is not a key"),
+    ],
+)
+def test_odd_exported_folders_are_refused(
+    change: dict[str, Any], message: str, new_run: Run, tmp_path: Path
+) -> None:
+    load(new_run()).save(tmp_path / "exported")
+    path = tmp_path / "exported/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "exported")
+
+
+def test_published_weights_need_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"no file uniformer_small_k400_8x8.pth\. Download"):
+        load("uniformer_small_k400_8x8")
+
+    model = create_model("uniformer_small")
+    path = tmp_path / "uniformer_small_k400_8x8.pth"
+    torch.save(model.state_dict(), path)
+    for source in ("uniformer_small_k400_8x8", path):
+        classifier = load(source)
+        settings = classifier.settings
+        assert (settings.num_frames, settings.sampling_rate, settings.num_clips) == (8, 8, 4)
+        assert classifier.class_names[:2] == ["riding a bike", "marching"]
+    assert torch.equal(classifier.model.get_parameter("head.weight"), model.head.weight)
+
+
+def test_weights_of_images_classify_no_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    save_checkpoint(tmp_path / "uniformer_small_in1k.pth", {"model": {}})
+    with pytest.raises(ValueError, match="holds an image model, which classifies no videos"):
+        load("uniformer_small_in1k")
+
+
+# ---- The Hub ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Folder of the files that a hub serves as the repository team/model."""
+    folder = tmp_path / "hub"
+    commit = "a" * 40
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            path = folder / self.path.rpartition("/")[2]
+            if self.path.startswith("/team/model/resolve/") and path.exists():
+                self.reply(path.read_bytes())
+            else:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+
+        def reply(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", commit)
+            self.send_header("ETag", f'"{hash(content):x}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+LOAD = """
+import sys
+import numpy as np
+from slowfast import load
+np.save(sys.argv[2], load("hf:team/model").predict(np.load(sys.argv[1])).logits)
+for name in ("hf:team/other", "hf:a/b/c"):
+    try:
+        load(name)
+    except (OSError, ValueError) as error:
+        print(error)
+"""
+
+
+def test_a_repository_of_the_hub_is_downloaded_and_loaded(
+    hub: Path, new_run: Run, tmp_path: Path
+) -> None:
+    run = new_run()
+    load(run).save(hub)
+    (hub / "README.md").write_text("not needed")
+    np.save(tmp_path / "clip.npy", CLIP)
+
+    # The library reads its environment once per process.
+    arguments = [str(tmp_path / "clip.npy"), str(tmp_path / "logits.npy")]
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, *arguments], capture_output=True, text=True, check=True
+    )
+    assert np.array_equal(np.load(tmp_path / "logits.npy"), logits_of(run))
+    missing, malformed = result.stdout.splitlines()
+    assert missing.startswith("hf:team/other: cannot be downloaded: ")
+    assert malformed == "hf:a/b/c: is not org/name or org/name@revision"
+
+
+# ---- What loading imports --------------------------------------------------------------------
+
+HEAVY = [
+    "timm",
+    "torchvision",
+    "slowfast.engine",
+    "matplotlib",
+    "tensorboard",
+    "pandas",
+    "submitit",
+]
+SCRIPT = """
+import json, sys
+import slowfast
+first = sorted(sys.modules)
+classifier = slowfast.load(sys.argv[1])
+import numpy as np
+classifier.predict(np.zeros((4, 32, 32, 3), np.uint8))
+print(json.dumps([first, sorted(sys.modules)]))
+"""
+
+
+def test_prediction_imports_no_training(new_run: Run) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(new_run())], capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""
+    at_import, at_end = json.loads(result.stdout)
+    assert not {"torch", "numpy", "av"} & {*at_import}
+    assert not {*HEAVY} & {*at_end}
