@@ -3,29 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slowfast.config import CfgNode
-from slowfast.datasets.build import build_known_class_names
 from slowfast.inference.feature_extraction import Extraction, build_features
 from slowfast.inference.feature_files import StoredFeatures, open_features
-from slowfast.models.build import build_model
-from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
-
-
-def save_random_run(cfg: CfgNode) -> Path:
-    """Save random weights as the checkpoint of a run, and return its path."""
-    torch.manual_seed(3)
-    model = build_model(cfg)
-    state = {
-        "model_state": model.state_dict(),
-        "class_names": build_known_class_names(cfg),
-        "cfg": cfg.dump(),
-    }
-    path = checkpoint_path(cfg.OUTPUT_DIR, epoch=1)
-    save_checkpoint(path, state)
-    return path
+from tests.inference.conftest import save_random_checkpoint
 
 
 def extract(
@@ -34,7 +16,7 @@ def extract(
     """Extract features with the checkpoint of a run to a folder in its OUTPUT_DIR."""
     weights = checkpoint_path(cfg.OUTPUT_DIR, epoch=1)
     if not weights.exists():
-        save_random_run(cfg)
+        save_random_checkpoint(cfg)
     folder = Path(cfg.OUTPUT_DIR, name)
     build_features(cfg, Extraction(str(weights), folder, split=split, **options))
     return open_features(folder)
