@@ -29,7 +29,7 @@ from slowfast.utils.provenance import describe, provenance
 from slowfast.utils.text import count
 
 if TYPE_CHECKING:
-    from slowfast.inference.feature_extraction import Extraction, ExtractionCounts
+    from slowfast.inference.feature_plan import Extraction, ExtractionCounts
 
 INCOMPLETE_STATUS = 3  # exit status: some videos have no features
 MAX_NAMED = 10  # videos without features that are named
@@ -103,7 +103,7 @@ def _start(args: argparse.Namespace) -> int:
     plugins.import_plugins(args.imports)
 
     from slowfast.distributed import launch, launchers
-    from slowfast.inference.feature_extraction import Extraction
+    from slowfast.inference.feature_plan import Extraction
     from slowfast.models import build as models
     from slowfast.trained import find_config, find_file
 

@@ -176,7 +176,7 @@ def open_features(folder: str | Path) -> StoredFeatures:
 
     status = read_index(folder, columns=["status"])["status"]
     num_left = pc.sum(pc.equal(status, READ)).as_py() or 0
-    shards = []
+    shards: list[NDArray[np.float32]] = []
     while num_left:
         length = min(record.features_per_shard, num_left)
         path = shard_path(folder, len(shards))

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.config import CfgNode
-from slowfast.inference.feature_extraction import Extraction, build_features
+from slowfast.inference.feature_extraction import build_features
 from slowfast.inference.feature_files import StoredFeatures, open_features
+from slowfast.inference.feature_plan import Extraction
 from slowfast.utils.checkpoint_files import checkpoint_path
 from tests.inference.conftest import save_random_checkpoint
 

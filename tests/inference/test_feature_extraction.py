@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from slowfast.config import CfgNode
 from slowfast.engine.evaluate import evaluate
-from slowfast.inference.feature_extraction import Extraction, build_features
+from slowfast.inference.feature_extraction import build_features
 from slowfast.inference.feature_files import StoredFeatures
+from slowfast.inference.feature_plan import Extraction
 from slowfast.utils.checkpoint import load_checkpoint
 from tests.engine.outputs import read_logits
 from tests.inference.conftest import save_random_checkpoint
