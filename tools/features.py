@@ -89,7 +89,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--out",
         type=_cli.path,
         metavar="DIR",
-        help="folder with a folder for each split (default: OUTPUT_DIR/features)",
+        help="folder with a folder for each split (default: features, in the folder of the run or, "
+        "with --cfg, in its OUTPUT_DIR)",
     )
     parser.add_argument(
         "--best", action="store_true", help="best.pyth of a run (default: its newest checkpoint)"
@@ -125,7 +126,7 @@ def _start(args: argparse.Namespace) -> int:
         cfg = parse_cfg(text, overrides, origin=args.weights, checks=checks)
 
     weights = find_file(args.weights, best=args.best)
-    out = args.out or Path(cfg.OUTPUT_DIR, "features")
+    out = _choose_folder(args, output_dir=cfg.OUTPUT_DIR)
     extractions = [
         Extraction(
             weights,
@@ -148,6 +149,23 @@ def _start(args: argparse.Namespace) -> int:
         num_helpers=cfg.DATA_LOADER.NUM_WORKERS,
         timeout=cfg.DIST_TIMEOUT,
     )
+
+
+def _choose_folder(args: argparse.Namespace, *, output_dir: str) -> Path:
+    """Return the folder of the features.
+
+    The OUTPUT_DIR in weights may be a folder of somebody else, so it is never the default.
+    """
+    if args.out:
+        return Path(args.out)
+    if args.cfg:
+        return Path(output_dir, "features")
+    folder = Path(args.weights).expanduser()
+    if not folder.is_dir():
+        raise _cli.UsageError(
+            f"{args.weights}: is not the folder of a run. Name the folder of the features with --out"
+        )
+    return folder / "features"
 
 
 def _build_features(cfg: CfgNode, extractions: "Sequence[Extraction]") -> int:

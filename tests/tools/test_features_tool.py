@@ -17,14 +17,16 @@ TinyCfg = Callable[..., CfgNode]
 
 
 def test_the_config_in_the_weights_gives_the_lists(
-    tiny_cfg: TinyCfg, capsys: pytest.CaptureFixture[str]
+    tiny_cfg: TinyCfg, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = tiny_cfg(TEST__NUM_ENSEMBLE_VIEWS=1)
     save_random_checkpoint(cfg)
-    command = [cfg.OUTPUT_DIR, "--split", "val", "test", "--per-video", "--stage", "3"]
+    moved = Path(cfg.OUTPUT_DIR).rename(tmp_path / "moved")
+    command = [str(moved), "--split", "val", "test", "--per-video", "--stage", "3"]
     assert main([*command, "TEST.NUM_SPATIAL_CROPS", "3"]) == 0
 
-    out = Path(cfg.OUTPUT_DIR, "features")
+    assert not Path(cfg.OUTPUT_DIR).exists()  # it may be a folder of somebody else
+    out = moved / "features"
     val, test = open_features(out / "val"), open_features(out / "test")
     assert val[:].shape == (16, 16)
     assert test[:].shape == (24, 16)
@@ -62,3 +64,6 @@ def test_wrong_usage_has_its_own_status(
     save_random_checkpoint(tiny_cfg(), state, entries={"cfg": None})
     assert main([str(state)]) == 1
     assert "holds no config. Name the YAML file" in capsys.readouterr().err
+    save_random_checkpoint(tiny_cfg(), state)
+    assert main([str(state)]) == 2
+    assert "Name the folder of the features with --out" in capsys.readouterr().err
