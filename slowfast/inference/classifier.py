@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slowfast.datasets.normalization import Normalize
-from slowfast.datasets.records import Batch, DecodeError
+from slowfast.datasets.records import Batch, DecodeError, Interval
 from slowfast.datasets.view_groups import ViewGroups, group_views
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.exported import write_exported
@@ -20,7 +20,7 @@ from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
 from slowfast.inference.precision import amp_dtype, autocast
 from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
-from slowfast.inference.view_reader import Interval, ViewReader
+from slowfast.inference.view_reader import ViewReader
 
 NUM_READERS = 4  # threads that read videos ahead of a GPU
 

@@ -4,7 +4,7 @@ Validation and test take the same path. They differ in the views that their load
 what takes the scores.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ class Evaluator:
         take: Callable[[ViewScores], None],
         is_interrupted: Callable[[], bool] = lambda: False,
         live_values: Callable[[], dict[str, float]] = dict,
+        watch: Callable[[Batch], None] = lambda batch: None,
     ) -> bool:
         """Score all videos that a loader loads in this process.
 
@@ -62,6 +63,7 @@ class Evaluator:
             is_interrupted: Function that tells whether this process was asked to stop. It is called
                 before each batch.
             live_values: Function that returns values for a live bar, see `Progress`.
+            watch: Function that is shown each batch before it is scored.
 
         Returns:
             Whether all batches of all processes are scored. It is False if one of them was asked
@@ -70,7 +72,8 @@ class Evaluator:
         Raises:
             OutOfMemoryError: If the device does not have enough memory.
         """
-        batches = batches_on_device(loader, device()) if self.prefetch else loader
+        loaded = _watched(loader, watch)
+        batches = batches_on_device(loaded, device()) if self.prefetch else loaded
         progress = Progress(
             batches,
             title,
@@ -143,6 +146,12 @@ class Evaluator:
             with autocast(self.amp, device()):
                 scores.append(model(self.normalize(frames)).float())
         return torch.cat(scores)
+
+
+def _watched(batches: Iterable[Batch], watch: Callable[[Batch], None]) -> Iterator[Batch]:
+    for batch in batches:
+        watch(batch)
+        yield batch
 
 
 class PendingScores:
