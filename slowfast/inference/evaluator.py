@@ -19,8 +19,9 @@ from slowfast.datasets.view_groups import ViewGroup, ViewGroups, group_views
 from slowfast.distributed.collectives import device, largest_over_ranks
 from slowfast.evaluation.view_scores import ViewScores
 from slowfast.inference.memory import explained_out_of_memory
-from slowfast.inference.precision import amp_dtype, autocast
+from slowfast.inference.precision import amp_dtype
 from slowfast.inference.prefetch import batches_on_device
+from slowfast.inference.view_forward import forward_views
 from slowfast.utils.progress import Progress
 
 
@@ -140,11 +141,10 @@ class Evaluator:
 
     def _forward(self, model: nn.Module, group: ViewGroup) -> Tensor:
         """Return the logits of all views of a group and of its padding, shape (P * B, K)."""
-        scores = []
-        for frames in group.frames:
-            frames = frames.to(device(), non_blocking=True)
-            with autocast(self.amp, device()):
-                scores.append(model(self.normalize(frames)).float())
+        scores = [
+            forward_views(model, frames, normalize=self.normalize, amp=self.amp, device=device())
+            for frames in group.frames
+        ]
         return torch.cat(scores)
 
 
