@@ -126,6 +126,41 @@ def _build_classifier(
 # ---- Where the weights are -------------------------------------------------------------------
 
 
+def find_file(source: str, *, best: bool = False) -> str:
+    """Return the path of the file of weights that `load` reads.
+
+    Args:
+        source: See `load`.
+        best: Whether to take best.pyth of a run instead of its newest checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If a download fails.
+        ValueError: If an exported folder is damaged.
+    """
+    if source.startswith(HUB_PREFIX):
+        return read_exported(_download(source.removeprefix(HUB_PREFIX))).weights
+    path = os.path.expanduser(source)
+    if not isdir(path):
+        return find_weights(path, key="the source")
+    if Path(path, CONFIG_NAME).exists():
+        return read_exported(path).weights
+    return _find_in_run(path, best=best)
+
+
+def find_config(source: str, *, best: bool = False) -> CfgNode:
+    """Return the config that belongs to weights, see `find_file`.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If there is no config, or it is of another version.
+    """
+    config = _find(source, best=best).config
+    if config is None:
+        raise ValueError(f"{source}: holds no config. Name the YAML file of its experiment")
+    return config
+
+
 def _find(source: str, *, best: bool) -> _Source:
     if source.startswith(HUB_PREFIX):
         return _open_exported(_download(source.removeprefix(HUB_PREFIX)))

@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "distributed",
         "utils",
     },
+    "probing": {"engine", "inference", "evaluation", "models", "utils"},
     "inference": {"evaluation", "datasets", "models", "visualization", "distributed", "utils"},
     "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},

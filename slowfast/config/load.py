@@ -51,19 +51,24 @@ def load_cfg(
 
 
 def parse_cfg(
-    text: str, *, origin: str, checks: Sequence[Callable[[CfgNode], list[str]]] = ()
+    text: str,
+    overrides: Sequence[str] = (),
+    *,
+    origin: str,
+    checks: Sequence[Callable[[CfgNode], list[str]]] = (),
 ) -> Config:
     """Return the frozen config of a YAML text, such as the one in a checkpoint.
 
     Args:
         text: Keys and values. All other keys have their defaults.
+        overrides: See `load_cfg`.
         origin: Where the text comes from, for messages.
         checks: Functions from the merged tree to the problems that they find in it.
 
     Raises:
         ValueError: With the list of all problems, as in `load_cfg`.
     """
-    settings = [*parse_settings(text, origin=origin).items()]
+    settings = [*parse_settings(text, origin=origin).items(), *_parse_overrides(overrides)]
     return _merge(settings, origin=origin, checks=(checks,))
 
 

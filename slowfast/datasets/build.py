@@ -105,6 +105,8 @@ def build_loader(
     *,
     annotations: Annotations | None = None,
     micro_batches_per_step: int = 1,
+    list_split: str = "",
+    notes_intervals: bool = False,
 ) -> VideoLoader:
     """Return the loader of this process for a split.
 
@@ -115,6 +117,8 @@ def build_loader(
         split: Name of the split: train | val | test.
         annotations: Videos to load instead of the list of the split.
         micro_batches_per_step: Number of micro-batches of this process in a training step.
+        list_split: Split whose list is loaded, if it is another one.
+        notes_intervals: Whether batches say when each clip begins and ends.
 
     Raises:
         FileNotFoundError: If the list does not exist.
@@ -123,7 +127,9 @@ def build_loader(
     is_whole_list = annotations is None
     known_unreadable: dict[int, str] = {}
     if annotations is None:
-        annotations, known_unreadable = _build_readable_annotations(cfg, split)
+        annotations, known_unreadable = _build_readable_annotations(
+            cfg, list_split or split, may_drop=split == "train"
+        )
 
     sampler: TrainSampler | EvalSampler
     if split == "train":
@@ -138,6 +144,7 @@ def build_loader(
         build_clip_reader(cfg, split),
         known_unreadable=known_unreadable,
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        notes_intervals=notes_intervals,
     )
 
     if is_whole_list and is_main():
@@ -200,8 +207,15 @@ def _find_invalid_values(cfg: CfgNode) -> list[str]:
     return problems
 
 
-def _build_readable_annotations(cfg: CfgNode, split: str) -> tuple[Annotations, dict[int, str]]:
+def _build_readable_annotations(
+    cfg: CfgNode, split: str, *, may_drop: bool
+) -> tuple[Annotations, dict[int, str]]:
     """Apply DATA.MANIFEST to the list of a split.
+
+    Args:
+        cfg: The config.
+        split: Name of the split.
+        may_drop: Whether to drop the unreadable videos, for training.
 
     Returns:
         For training, the list without the unreadable videos. For validation and testing, the whole
@@ -218,7 +232,7 @@ def _build_readable_annotations(cfg: CfgNode, split: str) -> tuple[Annotations, 
         logger.info("all %s are readable according to %s", listed, cfg.DATA.MANIFEST)
         return annotations, {}
 
-    if split != "train":
+    if not may_drop:
         logger.info(
             "%d of the %s will not be scored: unreadable according to %s",
             len(unreadable),

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from slowfast.datasets.decode import DecodeError, FrameSource, at_rate
-from slowfast.datasets.records import Video, View
+from slowfast.datasets.records import Interval, Video, View
 from slowfast.datasets.resize import Placement
 from slowfast.datasets.sampling import ConstantRate, DenseClips, Indices, SegmentClips
 from slowfast.datasets.transforms import Augmentation, Transform
@@ -59,7 +59,13 @@ class ClipReader:
         )
 
     def read(
-        self, video: Video, views: Sequence[View], *, rng: np.random.Generator | None, out: Tensor
+        self,
+        video: Video,
+        views: Sequence[View],
+        *,
+        rng: np.random.Generator | None,
+        out: Tensor,
+        intervals: list[Interval] | None = None,
     ) -> list[Augmentation]:
         """Write the views of a video to `out` and return the augmentation of each.
 
@@ -68,6 +74,7 @@ class ClipReader:
             views: Views to read.
             rng: Generator of a training sample, None for deterministic clips and crops.
             out: Clips of shape (len(views), *clip_shape).
+            intervals: List to which the time of each view is added, if it is given.
 
         Raises:
             DecodeError: If the video is unreadable.
@@ -79,7 +86,11 @@ class ClipReader:
             numbers_by_clip = dict(zip(clips, numbers, strict=True))
 
             numbers = [numbers_by_clip[view.clip] for view in views]
-            return self.write_views(source, views, numbers=numbers, rng=rng, out=out)
+            augmentations = self.write_views(source, views, numbers=numbers, rng=rng, out=out)
+            if intervals is not None:
+                timing = source.timing
+                intervals += [timing.interval(clip) if timing else None for clip in numbers]
+            return augmentations
 
     def frame_numbers(
         self,

@@ -11,7 +11,15 @@ from torch.utils.data import Dataset, get_worker_info
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.clip_reader import ClipReader
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.records import Batch, Request, Unfilled, UnreadableVideo, Video, View
+from slowfast.datasets.records import (
+    Batch,
+    Interval,
+    Request,
+    Unfilled,
+    UnreadableVideo,
+    Video,
+    View,
+)
 from slowfast.datasets.shared_memory import allocate, to_tensor
 from slowfast.datasets.transforms import Augmentation
 
@@ -27,6 +35,7 @@ class VideoDataset(Dataset[Batch]):
         reader: Reader of the clips of a video.
         known_unreadable: Reason by row for videos that are reported as unreadable without trying.
         num_workers: Number of loader workers that share this dataset.
+        notes_intervals: Whether batches say when each clip begins and ends.
     """
 
     def __init__(
@@ -36,11 +45,13 @@ class VideoDataset(Dataset[Batch]):
         *,
         known_unreadable: dict[int, str] | None = None,
         num_workers: int = 0,
+        notes_intervals: bool = False,
     ) -> None:
         self.annotations = annotations
         self.reader = reader
         self.dtype = reader.transform.clip_format.dtype
         self.known_unreadable = known_unreadable or {}
+        self._notes_intervals = notes_intervals
 
         # The row that each worker is reading, in memory that all of them share.
         self._current_rows = RawArray("q", [_IDLE] * num_workers)
@@ -68,16 +79,17 @@ class VideoDataset(Dataset[Batch]):
         clips: list[tuple[int, View]] = []  # row and view of each clip
         unreadable: list[UnreadableVideo] = []
         unfilled: list[Unfilled] = []
+        intervals: list[Interval] | None = [] if self._notes_intervals else None
 
         for request in requests:
             out = frames[len(clips) : len(clips) + len(request.views)]
             try:
-                row, augmentations = self._read(request, out=out)
+                row, augmentations = self._read(request, out=out, intervals=intervals)
             except DecodeError as error:
                 unreadable.append(UnreadableVideo(request.video_index, str(error)))
                 if request.seed is None:
                     continue
-                row, augmentations = self._read_replacement(request, out=out)
+                row, augmentations = self._read_replacement(request, out=out, intervals=intervals)
 
             unfilled += self.reader.transform.find_unfilled(augmentations, first_clip=len(clips))
             clips += [(row, view) for view in request.views]
@@ -90,6 +102,7 @@ class VideoDataset(Dataset[Batch]):
             view_indices=to_tensor([view.number for _, view in clips]),
             unreadable=tuple(unreadable),
             unfilled=tuple(unfilled),
+            intervals=tuple(intervals or ()),
         )
 
     def current_videos(self) -> dict[int, Video]:
@@ -100,14 +113,17 @@ class VideoDataset(Dataset[Batch]):
                 videos[worker] = self.annotations[row]
         return videos
 
-    def _read_replacement(self, request: Request, *, out: Tensor) -> tuple[int, list[Augmentation]]:
+    def _read_replacement(
+        self, request: Request, *, out: Tensor, intervals: list[Interval] | None
+    ) -> tuple[int, list[Augmentation]]:
         """Write the clips of a video that replaces the one of a training request, see `_read`."""
         assert request.seed is not None
         for attempt in range(MAX_REPLACEMENTS):
             seed = (*request.seed, attempt)
             row = int(np.random.default_rng(seed).integers(len(self)))
             try:
-                return self._read(request._replace(video_index=row, seed=seed), out=out)
+                replacement = request._replace(video_index=row, seed=seed)
+                return self._read(replacement, out=out, intervals=intervals)
             except DecodeError as error:
                 last = error
 
@@ -116,7 +132,9 @@ class VideoDataset(Dataset[Batch]):
             "Check DATA.PATH_PREFIX, or the videos with tools/check_data.py"
         ) from last
 
-    def _read(self, request: Request, *, out: Tensor) -> tuple[int, list[Augmentation]]:
+    def _read(
+        self, request: Request, *, out: Tensor, intervals: list[Interval] | None
+    ) -> tuple[int, list[Augmentation]]:
         """Write the clips of a request to `out`. Return the row and the augmentation of each."""
         row = request.video_index
         if row in self.known_unreadable:
@@ -125,7 +143,9 @@ class VideoDataset(Dataset[Batch]):
         rng = None if request.seed is None else np.random.default_rng(request.seed)
         with self._noted(row):
             video = self.annotations[row]
-            return row, self.reader.read(video, request.views, rng=rng, out=out)
+            return row, self.reader.read(
+                video, request.views, rng=rng, out=out, intervals=intervals
+            )
 
     @contextmanager
     def _noted(self, row: int) -> Iterator[None]:

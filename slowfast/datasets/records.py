@@ -1,7 +1,7 @@
 """Records that flow from an annotation list to the model, and the errors of unreadable videos."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -66,6 +66,10 @@ class Request(NamedTuple):
     seed: tuple[int, ...] | None
 
 
+# Start and end in seconds from the first frame of the file, None if times are unknown.
+Interval: TypeAlias = tuple[float, float] | None
+
+
 class UnreadableVideo(NamedTuple):
     """A requested video that could not be read."""
 
@@ -90,3 +94,4 @@ class Batch(NamedTuple):
     view_indices: Tensor  # (B,), int64, see `View.number`
     unreadable: Sequence[UnreadableVideo]
     unfilled: Sequence[Unfilled] = ()  # empty unless the frames are uint8
+    intervals: Sequence[Interval] = ()  # of each clip, empty unless the dataset notes them

@@ -184,6 +184,11 @@ class EvalSampler(Sampler[list[Request]]):
         """
         self._own_groups = groups[self._rank :: self._world_size]
 
+    @property
+    def own_groups(self) -> NDArray[np.int64]:
+        """Indices of the groups of this process, in ascending order."""
+        return self._own_groups
+
     def __len__(self) -> int:
         num_videos = self.groups.num_videos_of(self._own_groups)
         return -(-num_videos // self.batch_size)

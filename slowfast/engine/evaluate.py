@@ -24,10 +24,10 @@ from slowfast.distributed.collectives import (
     wait_for_all,
     world_size,
 )
+from slowfast.distributed.job_lock import locked
 from slowfast.distributed.signals import phase
 from slowfast.engine.choose_weights import find_test_weights
 from slowfast.engine.report_thumbnails import build_thumbnails
-from slowfast.engine.run_folder import locked
 from slowfast.engine.scoring_plan import ScoringPlan, build_result_record, plan_scoring
 from slowfast.engine.unreadable_videos import MAX_LOGGED, log_unscored
 from slowfast.evaluation.console_table import format_table

@@ -12,10 +12,11 @@ from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import VideoLoader, build_known_class_names, build_loader
 from slowfast.distributed.collectives import from_main, is_main, world_size
 from slowfast.distributed.job import current_job
+from slowfast.distributed.job_lock import locked
 from slowfast.engine.build import build_state
 from slowfast.engine.choose_weights import choose_start_weights
 from slowfast.engine.identity import build_identity, differences
-from slowfast.engine.run_folder import holds_outputs, locked, outputs_in, set_aside
+from slowfast.engine.run_folder import holds_outputs, outputs_in, set_aside
 from slowfast.engine.state import TrainingState, check_state
 from slowfast.engine.validations import read_validations
 from slowfast.models.freezing import frozen_parameters

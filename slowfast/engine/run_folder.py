@@ -1,22 +1,15 @@
-"""Output directory of a run: its lock, its outputs, and setting an older run aside."""
+"""Output directory of a run: its outputs, and setting an older run aside."""
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from slowfast.distributed.collectives import is_main
-from slowfast.distributed.folder_lock import FolderLock
-from slowfast.distributed.job import current_job
 from slowfast.engine import skipped_steps, validations
 from slowfast.evaluation import result_record
 from slowfast.runs import run_record
 from slowfast.runs.run_record import NO_JOB, RunRecord, new_run_id, read_record, write_record
 from slowfast.utils.checkpoint_files import BEST_NAME
-from slowfast.utils.cleanup import cleaned_up
 from slowfast.utils.files import remove_unfinished
-from slowfast.utils.provenance import provenance
 
 ASIDE_NAME = "previous_runs"  # one folder per run that was set aside
 REHEARSAL_NAME = "rehearsal"
@@ -33,30 +26,6 @@ _OUTPUTS = {
     "tensorboard": "events.out.tfevents.*",
 }
 _COMPANIONS = ("config.yaml", "stdout.log")  # set aside with the outputs
-
-
-@contextmanager
-def locked(output_dir: str, *, purpose: str) -> Iterator[FolderLock | None]:
-    """Lock a directory for one training or one test at a time.
-
-    Only the main process locks it, since it alone writes there. The others get None.
-
-    Args:
-        output_dir: Directory to lock.
-        purpose: training | test. A test next to a training is allowed.
-
-    Raises:
-        FolderLockedError: If another process does the same there.
-    """
-    if not is_main():
-        yield None
-        return
-
-    path = Path(output_dir, f"{purpose}.lock")
-    lock = FolderLock(path, purpose=purpose, job=current_job(), command=provenance()["command"])
-    with cleaned_up(lock.release):
-        lock.acquire()
-        yield lock
 
 
 def outputs_in(output_dir: str) -> list[Path]:

@@ -16,13 +16,14 @@ from slowfast.datasets.build import (
 )
 from slowfast.distributed.collectives import device, from_main, is_main, world_size
 from slowfast.distributed.folder_lock import FolderLock
+from slowfast.distributed.job_lock import locked
 from slowfast.distributed.signals import StopRequest, phase
 from slowfast.engine.build import build_lr_schedule, build_train_step
 from slowfast.engine.checkpoints import CheckpointSaver, Retention, check_disk
 from slowfast.engine.losses import LOSSES
 from slowfast.engine.rehearse import build_rehearsal_splits, rehearse
 from slowfast.engine.resume import start_run
-from slowfast.engine.run_folder import locked, remove_leftovers
+from slowfast.engine.run_folder import remove_leftovers
 from slowfast.engine.skipped_steps import SkippedStepsError
 from slowfast.engine.state import TrainingState
 from slowfast.engine.time_estimate import TimeEstimate

@@ -80,7 +80,7 @@ class Shards:
             except ShardError as error:
                 if self._has_other_id(path):
                     raise
-                logger.warning("%s. The test scores again what is missing", error)
+                logger.warning("%s. What is missing is computed again", error)
                 os.truncate(path, end)
 
         by_group = is_scored.reshape(self.groups.num_groups, -1)
@@ -133,7 +133,7 @@ class Shards:
         if found != expected:
             raise ShardError(
                 f"{self.folder}: has no scores of {count(found - expected, 'video')} of the list "
-                f"from row {expected} on (from 0). The same test command scores them"
+                f"from row {expected} on (from 0). The same command scores them"
             )
 
     def _schema(self) -> pa.Schema:
@@ -249,8 +249,8 @@ class ShardWriter:
         except OSError as error:
             reason = explain(error, self.path.parent)
             raise OSError(
-                f"{self.path}: cannot be written: {reason}. The scores before it are kept, and "
-                "the same command continues the test"
+                f"{self.path}: cannot be written: {reason}. What was written before is "
+                "kept, and the same command continues from there"
             ) from error
 
 

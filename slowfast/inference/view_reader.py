@@ -12,12 +12,10 @@ from torch import Tensor
 
 from slowfast.datasets.clip_reader import ClipReader
 from slowfast.datasets.decode import DecodeError, FrameSource
-from slowfast.datasets.records import Batch, UnreadableVideo, View
+from slowfast.datasets.records import Batch, Interval, UnreadableVideo, View
 from slowfast.datasets.samplers import make_views
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.inputs import Input, open_input
-
-Interval = tuple[float, float] | None  # seconds, None if times are unknown
 
 
 class VideoViews(NamedTuple):

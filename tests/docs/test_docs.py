@@ -138,7 +138,7 @@ def check_tool(script: str, arguments: list[str]) -> None:
     with pytest.raises(_Parsed) as parsed:
         runpy.run_path(script)["main"](arguments)
     args = parsed.value.args[0]
-    if hasattr(args, "opts"):
+    if getattr(args, "cfg", None) and hasattr(args, "opts"):
         check_config(args.cfg, args.opts)
 
 

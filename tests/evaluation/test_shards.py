@@ -149,7 +149,7 @@ def test_a_full_disk_is_named_and_loses_nothing_before(shards: Shards) -> None:
     write(shards, 0)
     writer = shards.writer(start=2, rank=0)
     writer._file.close()
-    message = r"the disk is full.*the same command continues the test"
+    message = r"the disk is full.*the same command continues from there"
     with open(path.with_name("full"), "wb", buffering=0) as file:
         writer._file = file  # type: ignore[assignment]
         writer._writer = pa.ipc.new_stream(file, shards._schema())

@@ -1,0 +1,1 @@
+"""Probing: heads that are trained on stored features, many at once."""
