@@ -124,7 +124,8 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _probe(args: argparse.Namespace) -> int:
-    out = args.out or args.train.absolute().parent / "probe"
+    train = args.train if args.train.name else args.train.absolute()
+    out = args.out or train.parent / "probe"
     if args.export and args.export.suffix not in CHECKPOINT_SUFFIXES:
         raise _cli.UsageError(
             f"{args.export}: the suffix of a checkpoint is {' or '.join(CHECKPOINT_SUFFIXES)}"
