@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from slowfast.api import list_models as list_models
     from slowfast.api import list_weights as list_weights
     from slowfast.inference.classifier import Classifier as Classifier
+    from slowfast.models.freezing import freeze as freeze
+    from slowfast.models.freezing import unfreeze as unfreeze
     from slowfast.trained import load as load
 
 __version__ = "0.1.0"
@@ -17,8 +19,10 @@ _API = {
     "Classifier": "slowfast.inference.classifier",
     "load": "slowfast.trained",
     "create_model": "slowfast.api",
+    "freeze": "slowfast.models.freezing",
     "list_models": "slowfast.api",
     "list_weights": "slowfast.api",
+    "unfreeze": "slowfast.models.freezing",
 }  # name -> module, imported on first use
 
 # timm triggers this warning when it is imported, and users can do nothing about it.

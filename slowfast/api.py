@@ -110,7 +110,7 @@ def create_model(
         "num_classes": num_classes or source.shape.num_classes or None,
         "num_frames": num_frames,
         "crop_size": crop_size,
-        "drop_path": drop_path,
+        "drop_path": None if drop_path is None else float(drop_path),
         "head": head or source.shape.head or None,
     }
     cfg = _build_cfg(name, source, arguments=arguments)
@@ -146,6 +146,8 @@ def _read(weights: str | os.PathLike[str] | None, *, is_known: bool) -> _Source:
     if weights is None:
         return _Source("", {}, FileShape(num_classes=0, in_chans=0, head=""))
 
+    if not isinstance(weights, str | os.PathLike):
+        raise ValueError(f"weights is {weights!r}. Use a published name, a path or an address")
     path = find_weights(os.fspath(weights), key="weights")
     state = read_weights(path)
     if is_known:
@@ -179,7 +181,8 @@ def _check_support(name: str, *, drop_path: float | None, head: str | None) -> N
     if drop_path is not None:
         if not name.startswith("uniformer_"):
             raise ValueError(f"drop_path is {drop_path!r}, but only UniFormer has it, not {name}")
-        if not (isinstance(drop_path, int | float) and 0 <= drop_path <= 1):
+        is_number = isinstance(drop_path, int | float) and not isinstance(drop_path, bool)
+        if not (is_number and 0 <= drop_path <= 1):
             raise ValueError(f"drop_path is {drop_path!r}. Use a number from 0 to 1")
     if head is not None and head not in HEADS:
         raise ValueError(f"head is {head!r}. Choose one of: {', '.join(HEADS)}")

@@ -47,7 +47,7 @@ def load(
     device: str | torch.device = "cpu",
     precision: str | None = None,
     class_names: Sequence[str] | str | Path | None = None,
-    cfg: str | Path | None = None,
+    config: str | Path | None = None,
     best: bool = False,
     ema: bool | None = None,
 ) -> Classifier:
@@ -62,7 +62,7 @@ def load(
             model was tested with, TRAIN.AMP.
         class_names: Names of the classes in the order of the head, or a file of them. None for
             those in the weights.
-        cfg: YAML file of the experiment, for weights that hold no config.
+        config: YAML file of the experiment, for weights that hold no config.
         best: Whether to load best.pyth of a run instead of its newest checkpoint.
         ema: Whether to load the EMA weights if there are some. None for TEST.EMA.
 
@@ -76,21 +76,21 @@ def load(
         check_precision(precision)
     import_installed_plugins()  # a model of your own may be in one
     found = _find(str(source), best=best)
-    config = load_cfg(str(cfg), checks=()) if cfg is not None else found.config
-    if config is None:
+    cfg = found.config if config is None else load_cfg(str(config), checks=())
+    if cfg is None:
         raise ValueError(
             f"{found.path}: holds no config, so its model and its clips are unknown. Name the YAML "
-            "file of its experiment with cfg=..."
+            "file of its experiment with config=..."
         )
-    if problems := find_problems(config):
+    if problems := find_problems(cfg):
         raise ValueError("\n  ".join([f"{found.path}:", *problems]))
     return _build_classifier(
-        config,
+        cfg,
         found,
         device=torch.device(device),
         precision=precision,
         class_names=class_names,
-        ema=config.TEST.EMA if ema is None else ema,
+        ema=cfg.TEST.EMA if ema is None else ema,
     )
 
 
@@ -235,7 +235,7 @@ def _parse(text: str, path: str) -> CfgNode:
     except ValueError as error:
         raise ValueError(
             f"{error}\nThe config in these weights does not suit this version. Import the package "
-            "that adds its keys, or name the YAML file of the experiment with cfg=..."
+            "that adds its keys, or name the YAML file of the experiment with config=..."
         ) from error
 
 

@@ -148,10 +148,10 @@ def test_weights_are_listed_with_their_clips_and_files(
 
 def test_a_model_of_one_channel_has_the_clips_of_its_arguments() -> None:
     model: Any = slowfast.create_model(
-        "uniformer_small", num_classes=3, in_chans=1, num_frames=12, crop_size=112, drop_path=0.5
+        "uniformer_small", num_classes=3, in_chans=1, num_frames=12, crop_size=112, drop_path=1
     )
     assert model.num_classes == 3
-    assert model.blocks4[-1].drop_path.rate == 0.5
+    assert model.blocks4[-1].drop_path.rate == 1
     assert model(torch.randn(2, 1, 2, 32, 32)).shape == (2, 3)
     assert model.default_cfg == {
         "num_frames": 12,
@@ -309,7 +309,8 @@ def test_an_added_model_is_created_and_lacks_what_it_has_not(
     model: Any = slowfast.create_model("Plain", num_classes=2)
     assert model(torch.randn(1, 3, 2, 4, 4)).shape == (1, 2)
     assert model.default_cfg["num_frames"] == 8
-    assert slowfast.create_model("Any", in_chans=5).stem.weight.shape[1] == 5
+    wide: Any = slowfast.create_model("Any", in_chans=5)
+    assert wide.stem.weight.shape[1] == 5
 
     torch.save(model.state_dict(), tmp_path / "x.pth")
     again: Any = slowfast.create_model("Plain", num_classes=2, weights=tmp_path / "x.pth")
@@ -350,6 +351,8 @@ def test_an_added_model_is_created_and_lacks_what_it_has_not(
         ("uniformer_small", {"crop_size": 16}, "crop_size is 16, but .* takes 32 or more"),
         ("s3d", {"drop_path": 0.1}, "drop_path is 0.1, but only UniFormer has it, not s3d"),
         ("uniformer_small", {"drop_path": 2}, "drop_path is 2. Use a number from 0 to 1"),
+        ("uniformer_small", {"drop_path": True}, "drop_path is True. Use a number from 0 to 1"),
+        ("uniformer_small", {"weights": True}, "weights is True. Use a published name, a path"),
         ("uniformer_small", {"head": "conv"}, "head is 'conv'. Choose one of: linear, mlp"),
         ("r3d_18", {"head": "mlp"}, "head is 'mlp', which r3d_18 does not have. Use linear"),
     ],

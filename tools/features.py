@@ -163,7 +163,7 @@ def _choose_folder(args: argparse.Namespace, *, output_dir: str) -> Path:
     folder = Path(args.weights).expanduser()
     if not folder.is_dir():
         raise _cli.UsageError(
-            f"{args.weights}: is not the folder of a run. Name a folder for the features with --out"
+            f"{args.weights}: is not the folder of a run. Name the folder of features with --out"
         )
     return folder / "features"
 

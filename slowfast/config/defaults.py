@@ -47,7 +47,7 @@ _C.DIST_TIMEOUT = free(1800.0, _WAITING)
 _C.RNG_SEED = identity(0)
 # Local folder of the checkpoints, logs and results.
 _C.OUTPUT_DIR = free("./output", "a run may move to another folder", kind="path")
-# Steps between two progress lines.
+# Steps between two progress lines, and between new values on the live bar of a terminal.
 _C.LOG_PERIOD = free(10, _LOG_ONLY)
 
 # ---- Training --------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from slowfast.distributed.collectives import device, use_device
 from slowfast.distributed.launchers import LaunchedProcess, RankInfo, find_launched
 from slowfast.distributed.rendezvous import LEAVE_SECONDS, Rendezvous
 from slowfast.distributed.signals import FAILED_STATUS, INTERRUPTED_STATUS, SignalForwarding
+from slowfast.utils import terminal
 from slowfast.utils.plugins import import_again, imported_plugins
 from slowfast.utils.provenance import host_name
 from slowfast.utils.text import count
@@ -281,8 +282,9 @@ def _wait_for(context: mp.ProcessContext, first: RankInfo, *, forwarded: Collect
                 process.kill()
 
     if killed:
-        reason = "SIGKILL mostly means that the machine ran out of memory"
-        print(*killed, reason, sep=". ", file=sys.stderr, flush=True)
+        killed.append("SIGKILL mostly means that the machine ran out of memory")
+        text = terminal.new_line(sys.stderr) + ". ".join(killed)
+        print(text, file=sys.stderr, flush=True)
     if killed or FAILED_STATUS in statuses:
         return FAILED_STATUS
     return max(statuses)

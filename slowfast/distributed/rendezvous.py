@@ -27,6 +27,7 @@ from slowfast.distributed.heartbeat import (
 from slowfast.distributed.launchers import RankInfo
 from slowfast.distributed.signals import FAILED_STATUS
 from slowfast.distributed.store import open_store
+from slowfast.utils import terminal
 from slowfast.utils.provenance import host_name
 from slowfast.utils.text import count, some
 
@@ -292,8 +293,9 @@ class Rendezvous:
 
 
 def _write(text: str) -> None:
+    terminal.close_bar()
     sys.stdout.flush()
-    sys.stderr.write(text)
+    sys.stderr.write(terminal.new_line(sys.stderr) + text)
     sys.stderr.flush()
 
 

@@ -247,8 +247,9 @@ def stop(number: int) -> None:
         worker.kill()
     run_cleanups()
 
-    # The terminal may be closed, or the reader of the pipe gone.
-    with contextlib.suppress(OSError):
+    # The terminal may be closed, or the reader of the pipe gone. RuntimeError: the signal came
+    # within a write to a terminal that Ctrl-S had stopped.
+    with contextlib.suppress(OSError, RuntimeError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         if _state.prints:

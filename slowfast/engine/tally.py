@@ -79,6 +79,16 @@ class Tally:
             videos = self.nonfinite if is_nonfinite else self.unreadable
             videos.append(UnreadableVideo(row, reason))
 
+    def so_far(self) -> dict[str, float]:
+        """Return the mean loss and the top-1 accuracy of the videos that this process scored."""
+        num_scored = self.counts.num_scored
+        if not num_scored:
+            return {}
+        return {
+            "loss": self._loss / (_UNITS_PER_NAT * num_scored),
+            "top1": 100 * self.counts.confusion.trace() / num_scored,
+        }
+
     def combine(self) -> None:
         """Sum the counts over all processes. Call it once in each of them, at the end."""
         for array in self.counts.arrays().values():

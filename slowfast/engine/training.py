@@ -199,6 +199,7 @@ class Training:
             title=f"validate epoch {state.epoch}",
             take=tally.add,
             is_interrupted=lambda: self.stop_request.is_requested,
+            live_values=tally.so_far,
         )
         if not is_complete:
             raise StoppedBySignal

@@ -18,8 +18,9 @@ from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.exported import write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
-from slowfast.inference.precision import amp_dtype, autocast
+from slowfast.inference.precision import amp_dtype
 from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
+from slowfast.inference.view_forward import forward_views
 from slowfast.inference.view_reader import ViewReader
 
 NUM_READERS = 4  # threads that read videos ahead of a GPU
@@ -333,9 +334,14 @@ class Classifier:
     def _forward(self, frames: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the float32 output of one forward pass on the CPU."""
         with self._lock:
-            frames = self._normalize(frames.to(self.device))
-            with autocast(amp_dtype(self.precision, self.device), self.device):
-                return forward(frames).float().cpu()
+            output = forward_views(
+                forward,
+                frames,
+                normalize=self._normalize,
+                amp=amp_dtype(self.precision, self.device),
+                device=self.device,
+            )
+            return output.cpu()
 
     @property
     def _num_ahead(self) -> int:

@@ -19,8 +19,9 @@ from slowfast.datasets.view_groups import ViewGroup, ViewGroups, group_views
 from slowfast.distributed.collectives import device, largest_over_ranks
 from slowfast.evaluation.view_scores import ViewScores
 from slowfast.inference.memory import explained_out_of_memory
-from slowfast.inference.precision import amp_dtype, autocast
+from slowfast.inference.precision import amp_dtype
 from slowfast.inference.prefetch import batches_on_device
+from slowfast.inference.view_forward import forward_views
 from slowfast.utils.progress import Progress
 
 
@@ -50,6 +51,7 @@ class Evaluator:
         title: str,
         take: Callable[[ViewScores], None],
         is_interrupted: Callable[[], bool] = lambda: False,
+        live_values: Callable[[], dict[str, float]] = dict,
         watch: Callable[[Batch], None] = lambda batch: None,
     ) -> bool:
         """Score all videos that a loader loads in this process.
@@ -61,6 +63,7 @@ class Evaluator:
             take: Function that takes the scores of each group of videos, in order.
             is_interrupted: Function that tells whether this process was asked to stop. It is called
                 before each batch.
+            live_values: Function that returns values for a live bar, see `Progress`.
             watch: Function that is shown each batch before it is scored.
 
         Returns:
@@ -72,7 +75,13 @@ class Evaluator:
         """
         loaded = _watched(loader, watch)
         batches = batches_on_device(loaded, device()) if self.prefetch else loaded
-        progress = Progress(batches, title, num_steps=len(loader), period=self.log_period)
+        progress = Progress(
+            batches,
+            title,
+            num_steps=len(loader),
+            period=self.log_period,
+            live_values=live_values,
+        )
 
         was_training = model.training
         model.eval()
@@ -132,11 +141,10 @@ class Evaluator:
 
     def _forward(self, model: nn.Module, group: ViewGroup) -> Tensor:
         """Return the logits of all views of a group and of its padding, shape (P * B, K)."""
-        scores = []
-        for frames in group.frames:
-            frames = frames.to(device(), non_blocking=True)
-            with autocast(self.amp, device()):
-                scores.append(model(self.normalize(frames)).float())
+        scores = [
+            forward_views(model, frames, normalize=self.normalize, amp=self.amp, device=device())
+            for frames in group.frames
+        ]
         return torch.cat(scores)
 
 

@@ -1,18 +1,24 @@
-"""Progress of a run: lines on the console, and a log file with more detail."""
+"""Progress of a run: lines or a live bar on the console, and a log file with more detail."""
 
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import simplejson
 
+from slowfast.utils.cleanup import cleaned_up
+from slowfast.utils.terminal import ConsoleHandler, console_for_bar
 from slowfast.utils.text import printable
+
+if TYPE_CHECKING:  # A process without a bar does not need tqdm.
+    from slowfast.utils.progress_bar import StepBar
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +51,7 @@ def start_logging(*, is_main: bool) -> None:
         root.removeHandler(handler)
         handler.close()
 
-    console = logging.StreamHandler(sys.stdout)
+    console = ConsoleHandler(sys.stdout, is_main=is_main)
     console.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     root.addHandler(console)
@@ -90,15 +96,28 @@ def log_json_stats(stats: dict[str, Any]) -> None:
 class Progress(Generic[Item]):
     """Iterates over a loader and measures the time of each step and the wait for its data.
 
+    If the main process logs to a terminal (see `start_logging`), one live bar in its last line
+    follows the steps, and the lines of `write_line` only go to the log file. The bar ends with the
+    loop: after the last step, a `break`, an error, or a signal that stops the process. Elsewhere
+    (a pipe, a file, TERM=dumb, TQDM_DISABLE=1), the console gets the lines.
+
+        steps = Progress(loader, "features", num_steps=len(loader), period=10)
+        for batch in steps:
+            ...
+            if steps.line_is_due():
+                steps.write_line(loss=loss.item())
+
     Args:
         items: One item per step.
-        title: First words of each line.
+        title: First words of each line, and of the bar.
         num_steps: Number of steps of the whole loop.
         period: Number of steps between two lines.
         first: Number of steps of the loop that were done before.
         steps_after: Number of steps that follow this loop (later epochs), for the remaining time.
         wait_of_all: Function from the seconds that this process waited for data to the seconds to
             report for all processes.
+        live_values: Function that returns more values for the bar, such as an accuracy so far. It
+            is called at each line, and only if there is a bar.
     """
 
     def __init__(
@@ -111,6 +130,7 @@ class Progress(Generic[Item]):
         first: int = 0,
         steps_after: int = 0,
         wait_of_all: Callable[[float], float] = float,
+        live_values: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self.items = items
         self.title = title
@@ -119,17 +139,22 @@ class Progress(Generic[Item]):
         self.steps_after = steps_after
         self.steps_done = first
         self._wait_of_all = wait_of_all
+        self._live_values = live_values
         self._since_line = _Interval()
+        self._bar: StepBar | None = None
 
     def __iter__(self) -> Iterator[Item]:
-        asked_at = time.perf_counter()
-        for item in self.items:
-            self._since_line.data_wait += time.perf_counter() - asked_at
-            yield item
-
-            self.steps_done += 1
-            self._since_line.num_steps += 1
+        with self._shown_live():
             asked_at = time.perf_counter()
+            for item in self.items:
+                self._since_line.data_wait += time.perf_counter() - asked_at
+                yield item
+
+                self.steps_done += 1
+                self._since_line.num_steps += 1
+                if self._bar is not None:
+                    self._bar.advance(self.steps_done)
+                asked_at = time.perf_counter()
 
     def line_is_due(self) -> bool:
         """Whether the current step ends with a line: every `period` steps, and the last one."""
@@ -138,6 +163,8 @@ class Progress(Generic[Item]):
 
     def write_line(self, **values: float) -> dict[str, Any]:
         """Log one line: the values, the mean step time and data wait since the last line, the ETA.
+
+        A live bar shows the values instead of the line.
 
         Returns:
             The same as a record: the values, step, num_steps, step_seconds, data_wait_seconds and
@@ -155,8 +182,18 @@ class Progress(Generic[Item]):
         timing = f"step {step_seconds:.3f}s  data wait {wait_seconds:.3f}s"
         eta = timedelta(seconds=round(eta_seconds))
         logger.info(
-            "%s  %d/%d  %s  %s  ETA %s", self.title, step, self.num_steps, shown, timing, eta
+            "%s  %d/%d  %s  %s  ETA %s",
+            self.title,
+            step,
+            self.num_steps,
+            shown,
+            timing,
+            eta,
+            extra={"file_only": self._bar is not None},
         )
+        if self._bar is not None:
+            shown_live = {**values, **self._live_values()}
+            self._bar.show(step, values=shown_live, data_wait=wait_seconds / step_seconds)
 
         return {
             **values,
@@ -166,6 +203,30 @@ class Progress(Generic[Item]):
             "data_wait_seconds": wait_seconds,
             "eta_seconds": eta_seconds,
         }
+
+    @contextmanager
+    def _shown_live(self) -> Iterator[None]:
+        """Show a bar while the block runs, if the console can."""
+        console = console_for_bar()
+        if console is None:
+            yield
+            return
+
+        from slowfast.utils.progress_bar import StepBar
+
+        bar = StepBar(
+            self.title,
+            num_steps=self.num_steps,
+            first=self.steps_done,
+            steps_after=self.steps_after,
+            stream=console,
+        )
+        with cleaned_up(bar.close):
+            self._bar = None if bar.disable else bar
+            try:
+                yield
+            finally:
+                self._bar = None
 
 
 class _Interval:

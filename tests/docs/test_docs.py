@@ -382,6 +382,7 @@ def test_the_table_of_experiments_is_the_reference(heading: str) -> None:
     assert table.rows == [experiment_row(case) for case in experiments()[heading]]
 
 
+@pytest.mark.zoo
 def test_the_table_of_baselines_equals_torchvision_and_counts() -> None:
     expected = []
     for name, entry in published().items():

@@ -26,11 +26,17 @@ from tests.engine.parent_death import end_with_parent
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))  # before imports that take seconds
 
+# A run imports these when it needs them, which takes seconds in each process.
 import run_net
+import timm.data.auto_augment  # noqa: F401
+import torch._dynamo
 import torch.multiprocessing
+import torch.utils.flop_counter
 
 import slowfast.engine.evaluate
-import slowfast.engine.train  # noqa: F401, the tool imports them in each process
+import slowfast.engine.train
+import slowfast.evaluation.report.page  # noqa: F401
+from slowfast.datasets.resize import compile_resize
 from tests.ports import free_port
 
 
@@ -144,6 +150,7 @@ def wait_for_moment(when: float | str, folder: Path, child: int) -> bool:
 
 
 def main() -> None:
+    compile_resize()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

@@ -25,7 +25,9 @@ def tally_of(logits: list[list[float]], labels: list[int], loss_fn: Callable[...
 
 def test_the_loss_is_the_mean_over_the_videos_by_hand() -> None:
     # Scores 3, 2, 1: log(e^3 + e^2 + e^1) = 3.4076, minus 3 for label 0 and minus 2 for label 1.
-    result = tally_of([[3, 2, 1], [3, 2, 1]], [0, 1], F.cross_entropy).result()
+    tally = tally_of([[3, 2, 1], [3, 2, 1]], [0, 1], F.cross_entropy)
+    result = tally.result()
+    assert tally.so_far() == {"loss": result.loss, "top1": 50.0}
     assert result.loss == pytest.approx((0.4076 + 1.4076) / 2, abs=1e-4)
     assert (result.metrics.top1, result.metrics.num_scored) == (50.0, 2)
 

@@ -14,7 +14,7 @@ from slowfast.models.build import build_model
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
 
-TestRun = Callable[..., Path]
+Run = Callable[..., Path]
 
 
 def save_random_checkpoint(
@@ -37,7 +37,7 @@ def save_random_checkpoint(
 
 
 @pytest.fixture
-def new_run(tiny_cfg: Callable[..., CfgNode]) -> TestRun:
+def new_run(tiny_cfg: Callable[..., CfgNode]) -> Run:
     """Function that makes the directory of a run with random weights, and returns it."""
 
     def make(**settings: Any) -> Path:
@@ -49,7 +49,7 @@ def new_run(tiny_cfg: Callable[..., CfgNode]) -> TestRun:
 
 
 @pytest.fixture
-def tested_run(tiny_cfg: Callable[..., CfgNode]) -> TestRun:
+def tested_run(tiny_cfg: Callable[..., CfgNode]) -> Run:
     """Function that tests random weights, and returns the directory of the run."""
 
     def make(**settings: Any) -> Path:

@@ -46,7 +46,7 @@ def test_every_form_of_a_model_gives_the_same_logits(
     save_weights(weights, state["model_state"], class_names=state["class_names"])
     config = tmp_path / "config.yaml"
     config.write_text(tiny_cfg().dump())
-    assert np.array_equal(logits_of(weights, cfg=config), expected)
+    assert np.array_equal(logits_of(weights, config=config), expected)
 
 
 def test_an_exported_folder_names_no_path_of_this_machine(new_run: Run, tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_bf16_is_used_on_request(new_run: Run) -> None:
     [
         ({"class_names": []}, r"names no classes. Give them with class_names=\[...\].* 8 names"),
         ({"class_names": ["a", "b"]}, "has 2 class names, but the head has 8 classes"),
-        ({"cfg": None}, "holds no config.*Name the YAML file of its experiment with cfg="),
-        ({"cfg": "MODEL: {ARCHITECTURE: slow}"}, "MODEL.ARCHITECTURE is not a key.*\n.*cfg="),
-        ({"cfg": "MODEL: ["}, "not a YAML file.*\n.*cfg="),
+        ({"cfg": None}, "holds no config.*Name the YAML file of its experiment with config="),
+        ({"cfg": "MODEL: {ARCHITECTURE: slow}"}, "MODEL.ARCHITECTURE is not a key.*\n.*config="),
+        ({"cfg": "MODEL: ["}, "not a YAML file.*\n.*config="),
         ({"cfg": "MODEL: {MODEL_NAME: Uniformer_xl}"}, "MODEL_NAME is 'Uniformer_xl'. Choose one"),
         ({"cfg": "MODEL: {MODEL_NAME: Uniformer_light}"}, "light models .* are not available"),
         ({"cfg": "_BASE_: /etc/passwd"}, "_BASE_ has no meaning here"),
@@ -177,7 +177,8 @@ def test_published_weights_need_no_config(tmp_path: Path, monkeypatch: pytest.Mo
         settings = classifier.settings
         assert (settings.num_frames, settings.sampling_rate, settings.num_clips) == (8, 8, 4)
         assert classifier.class_names[:2] == ["riding a bike", "marching"]
-    assert torch.equal(classifier.model.get_parameter("head.weight"), model.head.weight)
+    found = classifier.model.get_parameter("head.weight")
+    assert torch.equal(found, model.get_parameter("head.weight"))
 
 
 def test_weights_of_images_classify_no_videos(

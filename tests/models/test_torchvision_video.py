@@ -206,7 +206,8 @@ CLIPS = {
 def test_a_baseline_has_the_methods_of_timm(name: str) -> None:
     torch.manual_seed(0)
     model = small_model(name, num_classes=5)
-    bases = [base for base in type(model).__mro__ if base.__module__.startswith("torchvision.")]
+    mro: tuple[Any, ...] = type(model).__mro__
+    bases = [base for base in mro if base.__module__.startswith("torchvision.")]
     forward_of_torchvision = bases[0].forward
     frames = torch.randn(CLIPS[name])
     classified: list[torch.Tensor] = []

@@ -155,7 +155,7 @@ def test_the_pooling_of_a_head_stays_if_only_the_classes_differ() -> None:
     before = copy_state(target)
     report = fill_weights(target, source.state_dict(), path="x.pth", may_replace_head=True)
     assert set(report.dropped) == HEAD
-    assert torch.equal(target.pool.query, source.state_dict()["pool.query"])
+    assert torch.equal(target.state_dict()["pool.query"], source.state_dict()["pool.query"])
     assert torch.equal(target.head.weight, before["head.weight"])
 
 

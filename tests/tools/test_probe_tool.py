@@ -8,10 +8,10 @@ import simplejson
 import torch
 
 from slowfast.config import CfgNode, parse_cfg
-from slowfast.engine.evaluate import evaluate
 from slowfast.models.heads import build_head
 from slowfast.trained import load
 from slowfast.utils.checkpoint import load_checkpoint
+from tests.engine.outputs import evaluate_labeled
 from tests.inference.extractions import extract
 from tests.probing.labeled_clusters import CLASS_NAMES, write_clusters
 from tests.tools.load_tool import load_main
@@ -93,7 +93,7 @@ def test_the_exported_model_is_tested_like_any_other(
         TEST__NUM_ENSEMBLE_VIEWS=1,
         MODEL__HEAD=kind,
     )
-    metrics = evaluate(tested)
+    metrics = evaluate_labeled(tested)
     assert metrics.top1 == result["test"]["top1"]
     assert metrics.nll == pytest.approx(result["test"]["nll"], rel=1e-5)
 

@@ -50,6 +50,7 @@ def test_training_and_testing_in_one_command_with_two_processes(
     quickstart: Quickstart, repository: Path, tmp_path: Path
 ) -> None:
     settings = {"NUM_GPUS": 2, "DIST_BACKEND": "gloo", "DATA_LOADER__NUM_WORKERS": 1}
+    settings["AUG__ENABLE"] = False  # three processes would import timm
     arguments = quickstart(**settings, TEST__REPORT=True)
     command = [sys.executable, str(repository / "tools/run_net.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
