@@ -20,6 +20,8 @@ import _cli
 from slowfast.utils.text import count, printable
 
 if TYPE_CHECKING:
+    import torch
+
     from slowfast.inference.feature_files import StoredFeatures
     from slowfast.probing.labeled_features import LabeledFeatures
     from slowfast.probing.selection import ProbeReport
@@ -30,6 +32,7 @@ OPTIMIZERS = ("adamw", "sgd")
 LRS = (1e-4, 3e-4, 1e-3, 3e-3, 5e-3)
 WEIGHT_DECAYS = (0.01, 0.1, 0.4, 0.8)
 
+CHECKPOINT_SUFFIXES = (".pyth", ".pth")
 RESULT_NAME = "probe.json"
 HEAD_NAME = "head.safetensors"
 
@@ -121,12 +124,15 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _probe(args: argparse.Namespace) -> int:
-    out = args.out or args.train.absolute().parent / "probe"
+    train = args.train if args.train.name else args.train.absolute()
+    out = args.out or train.parent / "probe"
+    if args.export and args.export.suffix not in CHECKPOINT_SUFFIXES:
+        raise _cli.UsageError(
+            f"{args.export}: the suffix of a checkpoint is {' or '.join(CHECKPOINT_SUFFIXES)}"
+        )
     for path in (out / RESULT_NAME, args.export):
         if path is not None and path.exists():
             raise FileExistsError(f"{path}: exists already. Delete it, or choose another name")
-
-    import torch
 
     from slowfast.inference.feature_files import open_features
     from slowfast.probing.labeled_features import label_features
@@ -134,6 +140,7 @@ def _probe(args: argparse.Namespace) -> int:
     from slowfast.probing.selection import select_probe
     from slowfast.utils.progress import start_logging
 
+    device = _choose_device(args.device)
     start_logging(is_main=True)
     train, test = open_features(args.train), open_features(args.test)
     given_val = open_features(args.val) if args.val else None
@@ -145,14 +152,13 @@ def _probe(args: argparse.Namespace) -> int:
 
     fit, val = _split(args, label_features(train), given_val)
     schedule = Schedule(args.optimizer, args.epochs, args.batch_size, args.seed)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     report = select_probe(
         make_grid(args.head, lrs=args.lr, weight_decays=args.weight_decay),
         train=fit,
         val=val,
         test=label_features(test),
         schedule=schedule,
-        device=torch.device(device),
+        device=device,
     )
 
     features = {"train": train, "test": test, "val": given_val or train}
@@ -171,6 +177,25 @@ def _probe(args: argparse.Namespace) -> int:
         save_probed_model(args.export, train.record, kind=kind, head=report.head)
         print(printable(f"backbone with this head: {args.export}"))
     return 0
+
+
+def _choose_device(name: str) -> "torch.device":
+    """Return the device with a name, or the first GPU if there is one and no name.
+
+    Raises:
+        UsageError: If there is no such device.
+    """
+    import torch
+
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise _cli.UsageError(f"--device {name}: there is no such device ({reason})") from error
+    return device
 
 
 def _check(train: "StoredFeatures", test: "StoredFeatures", val: "StoredFeatures | None") -> None:

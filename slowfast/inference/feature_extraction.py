@@ -47,7 +47,8 @@ from slowfast.inference.feature_plan import (
 from slowfast.inference.feature_writer import FeatureBlock, write_features
 from slowfast.inference.features import embed
 from slowfast.inference.memory import explained_out_of_memory
-from slowfast.inference.precision import autocast, set_up_kernels
+from slowfast.inference.precision import set_up_kernels
+from slowfast.inference.view_forward import forward_views
 from slowfast.models.build import build_model
 from slowfast.models.weights import load_weights
 from slowfast.utils.text import count
@@ -162,8 +163,14 @@ def _build_shape(cfg: CfgNode, model: _Embedder, loader: VideoLoader) -> tuple[i
     evaluator = build_evaluator(cfg)
     dataset = loader.dataset
     frames = torch.zeros(1, *dataset.reader.clip_shape, dtype=dataset.dtype, device=device())
-    with autocast(evaluator.amp, device()):
-        return tuple(model.embed(evaluator.normalize(frames)).shape[1:])
+    features = forward_views(
+        model.embed,
+        frames,
+        normalize=evaluator.normalize,
+        amp=evaluator.amp,
+        device=device(),
+    )
+    return tuple(features.shape[1:])
 
 
 def _shards_of(record: FeatureRecord, folder: Path, *, groups: ViewGroups) -> Shards:

@@ -118,11 +118,15 @@ class StoredFeatures:
     def __getitem__(self, positions: int | slice | ArrayLike) -> NDArray[np.float32]:
         """Return a copy of one feature, of a slice, or of the features at some positions.
 
+        A mask (bool, one per feature) works as in numpy.
+
         Raises:
             IndexError: If there is no such feature.
         """
         if isinstance(positions, slice):
             positions = np.arange(*positions.indices(len(self)))
+        elif np.asarray(positions).dtype == bool:
+            positions = np.arange(len(self))[positions]
         wanted = np.asarray(positions, np.int64)
         if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
             raise IndexError(f"there are {len(self)} features, from 0 to {len(self) - 1}")

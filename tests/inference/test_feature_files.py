@@ -77,6 +77,9 @@ def test_features_look_like_one_array(tmp_path: Path) -> None:
     np.testing.assert_array_equal(features[-1], expected[29])
     np.testing.assert_array_equal(features[[7, 3, 3]], expected[[7, 3, 3]])
     np.testing.assert_array_equal(features[28:2:-5], expected[28:2:-5])
+    np.testing.assert_array_equal(features[features.labels == 1], expected[6:12])
+    with pytest.raises(IndexError, match="boolean index did not match"):
+        features[np.ones(29, bool)]
     with pytest.raises(IndexError, match="there are 30 features, from 0 to 29"):
         features[30]
     assert features.rows.tolist() == np.repeat(KEPT, 6).tolist()

@@ -66,4 +66,4 @@ def test_wrong_usage_has_its_own_status(
     assert "holds no config. Name the YAML file" in capsys.readouterr().err
     save_random_checkpoint(tiny_cfg(), state)
     assert main([str(state)]) == 2
-    assert "Name the folder of the features with --out" in capsys.readouterr().err
+    assert "Name the folder of features with --out" in capsys.readouterr().err

@@ -48,7 +48,9 @@ def test_the_table_the_result_and_the_head(
     assert "probe.json: exists already" in capsys.readouterr().err
 
 
-def test_a_list_is_used_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_refused_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, name in enumerate(("train", "test")):
         write_clusters(tmp_path / name, seed=seed)
     train, test = str(tmp_path / "train"), str(tmp_path / "test")
@@ -58,6 +60,10 @@ def test_a_list_is_used_once(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "selected on the test videos" in capsys.readouterr().err
     assert main([train, test, "--head", "attentive"]) == 1
     assert "tools/features.py --tokens" in capsys.readouterr().err
+    assert main([train, test, "--device", "toaster"]) == 2
+    assert "--device toaster: there is no such device" in capsys.readouterr().err
+    assert main([train, test, "--export", "x.onnx"]) == 2
+    assert "the suffix of a checkpoint is .pyth or .pth" in capsys.readouterr().err
     assert not (tmp_path / "probe").exists()
 
 
