@@ -1,9 +1,8 @@
 """The classifier: a trained model with the decoding, sampling and transforms of its test."""
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -14,17 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slowfast.datasets.normalization import Normalize
-from slowfast.datasets.records import Batch, DecodeError, Interval
-from slowfast.datasets.view_groups import ViewGroups, group_views
+from slowfast.datasets.records import DecodeError, Interval
+from slowfast.datasets.view_groups import ViewGroups
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.exported import write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
-from slowfast.inference.precision import amp_dtype
 from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
 from slowfast.inference.streams import LiveStream, StreamWindow
-from slowfast.inference.view_forward import forward_views
-from slowfast.inference.view_reader import VideoViews, ViewReader
+from slowfast.inference.view_forward import ForwardPasses
+from slowfast.inference.view_reader import ViewReader
 from slowfast.inference.windows import Window, WindowReader, check_seconds, make_grid, timing_of
 
 NUM_READERS = 4  # threads that read videos ahead of a GPU
@@ -55,7 +53,6 @@ class Classifier:
         model: The model.
         class_names: Names of the classes, in the order of the head.
         settings: How the classifier looks at a video, see `ClipSettings`.
-        device: Device of the model.
         reader: Reader of the views of inputs.
     """
 
@@ -74,13 +71,17 @@ class Classifier:
         self.model = model.eval()
         self.class_names = list(class_names)
         self.settings = settings
-        self.device = next(model.parameters()).device
-        self.precision = precision
         self.temperature = temperature
         self.config = config or {}
         self.reader = reader
-        self._normalize = normalize
-        self._lock = threading.Lock()
+        self._passes = ForwardPasses(
+            normalize, device=next(model.parameters()).device, precision=precision
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._passes.device
 
     def to(
         self, device: str | torch.device | None = None, *, precision: str | None = None
@@ -96,11 +97,11 @@ class Classifier:
         """
         if precision is not None:
             check_precision(precision)
-            self.precision = precision
+            self._passes.precision = precision
         if device is not None:
-            with self._lock:
+            with self._passes.lock:
                 self.model.to(device)
-                self.device = torch.device(device)
+                self._passes.device = torch.device(device)
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -259,7 +260,7 @@ class Classifier:
                     fills_passes=fills_passes,
                 )
                 path = input_name(x)
-                for row, intervals, logits in self._score_groups(views, groups, self.model):
+                for row, intervals, logits in self._passes.run_groups(self.model, views, groups):
                     prediction = self._make_prediction(
                         path, logits, intervals=intervals, top=top, temperature=temperature
                     )
@@ -348,7 +349,7 @@ class Classifier:
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 f"{path}: its scores are not finite. The weights or the precision "
-                f"{self.precision!r} do not suit this video"
+                f"{self._passes.precision!r} do not suit this video"
             )
         return make_prediction(
             path,
@@ -435,15 +436,13 @@ class Classifier:
             per_view = [interval for interval in intervals for _ in range(crops)]
             yield Features(path, values.mean(axis=axes), values, per_view)
 
-    # ---- Forward passes ---------------------------------------------------------------------
-
     def score(self, views: Tensor) -> NDArray[np.float32]:
         """Return the logits of views in one forward pass, shape (V, K).
 
         Args:
             views: Views of shape (V, 3, T, H, W) from the `reader`.
         """
-        return self._forward(views, self.model).numpy()
+        return self._passes.run(self.model, views).numpy()
 
     def _run(
         self,
@@ -465,50 +464,12 @@ class Classifier:
         groups = ViewGroups(
             len(inputs), num_views, self.settings.views_per_forward, fills_passes=fills_passes
         )
+        num_ahead = 0 if self.device.type == "cpu" else NUM_READERS  # a CPU has no core to spare
         videos = self.reader.read_each(
-            inputs, num_clips=clips, num_crops=crops, fps=fps, num_ahead=self._num_ahead
+            inputs, num_clips=clips, num_crops=crops, fps=fps, num_ahead=num_ahead
         )
-        for row, intervals, values in self._score_groups(videos, groups, forward):
+        for row, intervals, values in self._passes.run_groups(forward, videos, groups):
             yield input_name(inputs[row]), intervals, values
-
-    def _score_groups(
-        self,
-        videos: Iterable[VideoViews],
-        groups: ViewGroups,
-        forward: Callable[[Tensor], Tensor],
-    ) -> Iterator[tuple[int, list[Interval], NDArray[np.float32] | str]]:
-        """Iterate over the row, the intervals of the clips, and the outputs of each video."""
-        intervals: dict[int, list[Interval]] = {}
-
-        def batches() -> Iterator[Batch]:
-            for row, video in enumerate(videos):
-                intervals[row] = video.intervals
-                yield video.as_batch(row)
-
-        for group in group_views(batches(), groups):
-            outputs = torch.cat([self._forward(frames, forward) for frames in group.frames])
-            outputs_by_video = outputs.split(groups.num_views)
-            for row, output in zip(group.videos.tolist(), outputs_by_video, strict=False):
-                values = group.unreadable.get(row, output.numpy())
-                yield row, intervals.pop(row), values
-
-    @torch.inference_mode()
-    def _forward(self, frames: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the float32 output of one forward pass on the CPU."""
-        with self._lock:
-            output = forward_views(
-                forward,
-                frames,
-                normalize=self._normalize,
-                amp=amp_dtype(self.precision, self.device),
-                device=self.device,
-            )
-            return output.cpu()
-
-    @property
-    def _num_ahead(self) -> int:
-        """Number of inputs to read ahead of a GPU. On a CPU, the model needs all cores itself."""
-        return 0 if self.device.type == "cpu" else NUM_READERS
 
     # ---- Arguments --------------------------------------------------------------------------
 

@@ -1,12 +1,18 @@
 """Forward pass of views: normalized, in the precision of the evaluation, with float32 output."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast.datasets.normalization import Normalize
-from slowfast.inference.precision import autocast
+from slowfast.datasets.records import Batch, Interval
+from slowfast.datasets.view_groups import ViewGroups, group_views
+from slowfast.inference.precision import amp_dtype, autocast
+from slowfast.inference.view_reader import VideoViews
 
 
 def forward_views(
@@ -35,3 +41,64 @@ def forward_views(
     frames = frames.to(device, non_blocking=True)
     with autocast(amp, device):
         return forward(normalize(frames)).float()
+
+
+class ForwardPasses:
+    """Forward passes of a model that several threads use. They take turns.
+
+    Args:
+        normalize: Function that turns the frames of a batch into the input of the model.
+        device: Device of the model.
+        precision: off | bf16 | fp16 | auto, see TRAIN.AMP.
+
+    Attributes:
+        lock: Lock that a forward pass holds.
+    """
+
+    def __init__(self, normalize: Normalize, *, device: torch.device, precision: str) -> None:
+        self.device = device
+        self.precision = precision
+        self.lock = threading.Lock()
+        self._normalize = normalize
+
+    @torch.inference_mode()
+    def run(self, forward: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+        """Return what a model computes from views, as float32 on the CPU."""
+        with self.lock:
+            output = forward_views(
+                forward,
+                frames,
+                normalize=self._normalize,
+                amp=amp_dtype(self.precision, self.device),
+                device=self.device,
+            )
+            return output.cpu()
+
+    def run_groups(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        videos: Iterable[VideoViews],
+        groups: ViewGroups,
+    ) -> Iterator[tuple[int, list[Interval], NDArray[np.float32] | str]]:
+        """Iterate over the row, the intervals of the clips, and the outputs of each video.
+
+        Args:
+            forward: The model, or a part of it.
+            videos: Views of all videos of a list, in order.
+            groups: How the list is cut into forward passes.
+
+        Yields:
+            Outputs of shape (V, ...), or the reason if the video is unreadable.
+        """
+        intervals: dict[int, list[Interval]] = {}
+
+        def batches() -> Iterator[Batch]:
+            for row, video in enumerate(videos):
+                intervals[row] = video.intervals
+                yield video.as_batch(row)
+
+        for group in group_views(batches(), groups):
+            outputs = torch.cat([self.run(forward, frames) for frames in group.frames])
+            by_video = outputs.split(groups.num_views)
+            for row, output in zip(group.videos.tolist(), by_video, strict=False):
+                yield row, intervals.pop(row), group.unreadable.get(row, output.numpy())
