@@ -4,9 +4,9 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from os.path import isdir, join
+from os.path import isdir
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -21,9 +21,9 @@ from slowfast.inference.exported import CONFIG_NAME, WEIGHTS_NAME, read_exported
 from slowfast.inference.view_reader import ViewReader
 from slowfast.models.build import build_filled_model, find_problems
 from slowfast.models.recipes import MODEL_RECIPES, weights_recipe
-from slowfast.models.zoo import Published, find_published, find_weights, published_class_names
+from slowfast.models.zoo import find_published, find_weights, published_class_names
 from slowfast.runs.run_checkpoints import checkpoint_to_test
-from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.checkpoint import load_checkpoint, read_header
 from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.plugins import import_installed_plugins
@@ -31,14 +31,6 @@ from slowfast.utils.plugins import import_installed_plugins
 HUB_PREFIX = "hf:"  # in front of org/name, a repository on the Hugging Face Hub
 
 logger = logging.getLogger(__name__)
-
-
-class _Source(NamedTuple):
-    """A file of weights with what is known about it."""
-
-    path: str  # path or address of the weights
-    state: dict[str, Any]  # its content, see `slowfast.utils.checkpoint`
-    config: CfgNode | None  # None if the source has no config
 
 
 def load(
@@ -75,18 +67,15 @@ def load(
     if precision is not None:
         check_precision(precision)
     import_installed_plugins()  # a model of your own may be in one
-    found = _find(str(source), best=best)
-    cfg = found.config if config is None else load_cfg(str(config), checks=())
-    if cfg is None:
-        raise ValueError(
-            f"{found.path}: holds no config, so its model and its clips are unknown. Name the YAML "
-            "file of its experiment with config=..."
-        )
+    path = find_file(str(source), best=best)
+    state = {**load_checkpoint(path), **_exported_entries(path)}
+    cfg = _config_in(state, path) if config is None else load_cfg(str(config), checks=())
     if problems := find_problems(cfg):
-        raise ValueError("\n  ".join([f"{found.path}:", *problems]))
+        raise ValueError("\n  ".join([f"{path}:", *problems]))
     return _build_classifier(
         cfg,
-        found,
+        state,
+        path=path,
         device=torch.device(device),
         precision=precision,
         class_names=class_names,
@@ -96,20 +85,20 @@ def load(
 
 def _build_classifier(
     cfg: CfgNode,
-    source: _Source,
+    state: dict[str, Any],
     *,
+    path: str,
     device: torch.device,
     precision: str | None,
     class_names: Sequence[str] | str | Path | None,
     ema: bool,
 ) -> Classifier:
-    names = _find_class_names(source, given=class_names, num_classes=cfg.MODEL.NUM_CLASSES)
-    state = dict(source.state)
+    names = _find_class_names(state, path, given=class_names, num_classes=cfg.MODEL.NUM_CLASSES)
     uses_ema = ema and "ema_state" in state
     if uses_ema:
-        state["model_state"] = state["ema_state"]
+        state = {**state, "model_state": state["ema_state"]}
 
-    model, _ = build_filled_model(cfg, state, path=source.path)
+    model, _ = build_filled_model(cfg, state, path=path)
     settings = build_clip_settings(cfg)
     return Classifier(
         model.to(device),
@@ -118,7 +107,7 @@ def _build_classifier(
         class_names=names,
         settings=settings,
         precision=precision or cfg.TRAIN.AMP,
-        temperature=_find_temperature(source.path, ema=uses_ema),
+        temperature=_find_temperature(path, ema=uses_ema),
         config=build_exported_settings(cfg),
     )
 
@@ -155,37 +144,8 @@ def find_config(source: str, *, best: bool = False) -> CfgNode:
         OSError: If a file cannot be read.
         ValueError: If there is no config, or it is of another version.
     """
-    config = _find(source, best=best).config
-    if config is None:
-        raise ValueError(f"{source}: holds no config. Name the YAML file of its experiment")
-    return config
-
-
-def _find(source: str, *, best: bool) -> _Source:
-    if source.startswith(HUB_PREFIX):
-        return _open_exported(_download(source.removeprefix(HUB_PREFIX)))
-    path = os.path.expanduser(source)
-    if isdir(path):
-        if Path(path, CONFIG_NAME).exists():
-            return _open_exported(path)
-        path = _find_in_run(path, best=best)
-    else:
-        path = find_weights(path, key="the source")
-
-    state = load_checkpoint(path)
-    text = state.get("cfg")
-    if isinstance(text, str):
-        return _Source(path, state, _parse(text, path))
-
-    entry = find_published(path)
-    if entry is None:
-        return _Source(path, state, None)
-    if not entry.num_frames:
-        raise ValueError(
-            f"{path}: holds an image model, which classifies no videos. Start from it with "
-            f"create_model({entry.model!r}, weights=...), or train with UNIFORMER.PRETRAIN_NAME"
-        )
-    return _Source(path, state, _build_published_cfg(entry))
+    path = find_file(source, best=best)
+    return _config_in({**read_header(path), **_exported_entries(path)}, path)
 
 
 def _find_in_run(folder: str, *, best: bool) -> str:
@@ -196,19 +156,6 @@ def _find_in_run(folder: str, *, best: bool) -> str:
             f"folder, which has a {CONFIG_NAME}"
         )
     return str(checkpoint_to_test(folder, best=best))
-
-
-def _build_published_cfg(entry: Published) -> CfgNode:
-    """Return the config of the published test of some weights."""
-    recipe = {**MODEL_RECIPES[entry.model], **weights_recipe(entry)}
-    return parse_cfg(json.dumps(recipe), origin=entry.file)  # JSON is YAML
-
-
-def _open_exported(folder: str) -> _Source:
-    exported = read_exported(folder)
-    state = load_checkpoint(exported.weights)
-    state["class_names"] = exported.class_names
-    return _Source(exported.weights, state, _parse(exported.settings, join(folder, CONFIG_NAME)))
 
 
 def _download(repository: str) -> str:
@@ -229,6 +176,38 @@ def _download(repository: str) -> str:
     return str(weights.parent)
 
 
+# ---- What belongs to the weights -------------------------------------------------------------
+
+
+def _exported_entries(path: str) -> dict[str, Any]:
+    """Return the entries of a checkpoint that an exported folder has beside its weights."""
+    folder = Path(path).parent
+    if Path(path).name != WEIGHTS_NAME or not (folder / CONFIG_NAME).is_file():
+        return {}
+    exported = read_exported(str(folder))
+    return {"class_names": exported.class_names, "cfg": exported.settings}
+
+
+def _config_in(state: dict[str, Any], path: str) -> CfgNode:
+    """Return the config in the content of a file of weights, or that of the published file."""
+    if isinstance(text := state.get("cfg"), str):
+        return _parse(text, path)
+
+    entry = find_published(path)
+    if entry is None:
+        raise ValueError(
+            f"{path}: holds no config, so its model and its clips are unknown. Name the YAML file "
+            "of its experiment with config=..."
+        )
+    if not entry.num_frames:
+        raise ValueError(
+            f"{path}: holds an image model, which classifies no videos. Start from it with "
+            f"create_model({entry.model!r}, weights=...), or train with UNIFORMER.PRETRAIN_NAME"
+        )
+    recipe = {**MODEL_RECIPES[entry.model], **weights_recipe(entry)}
+    return parse_cfg(json.dumps(recipe), origin=path)  # JSON is YAML
+
+
 def _parse(text: str, path: str) -> CfgNode:
     try:
         return parse_cfg(text, origin=path)
@@ -239,19 +218,16 @@ def _parse(text: str, path: str) -> CfgNode:
         ) from error
 
 
-# ---- What belongs to the weights -------------------------------------------------------------
-
-
 def _find_class_names(
-    source: _Source, *, given: Sequence[str] | str | Path | None, num_classes: int
+    state: dict[str, Any], path: str, *, given: Sequence[str] | str | Path | None, num_classes: int
 ) -> list[str]:
     if isinstance(given, str | Path):
         names, origin = read_class_names(str(given)), str(given)
     elif given is not None:
         names, origin = [str(name) for name in given], "class_names"
     else:
-        names = source.state.get("class_names") or published_class_names(source.path)
-        origin = source.path
+        names = state.get("class_names") or published_class_names(path)
+        origin = path
 
     if not names:
         raise ValueError(

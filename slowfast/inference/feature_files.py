@@ -125,8 +125,8 @@ class StoredFeatures:
         """
         if isinstance(positions, slice):
             positions = np.arange(*positions.indices(len(self)))
-        elif np.asarray(positions).dtype == bool:
-            positions = np.arange(len(self))[positions]
+        elif (mask := np.asarray(positions)).dtype == bool:
+            positions = np.arange(len(self))[mask]
         wanted = np.asarray(positions, np.int64)
         if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
             raise IndexError(f"there are {len(self)} features, from 0 to {len(self) - 1}")

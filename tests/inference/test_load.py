@@ -40,6 +40,7 @@ def test_every_form_of_a_model_gives_the_same_logits(
 
     load(run).save(tmp_path / "exported")
     assert np.array_equal(logits_of(tmp_path / "exported"), expected)
+    assert np.array_equal(logits_of(tmp_path / "exported/model.safetensors"), expected)
 
     state = load_checkpoint(checkpoint)
     weights = tmp_path / "weights.safetensors"
@@ -129,6 +130,13 @@ def test_what_a_checkpoint_lacks_is_named(
     path = save_random_checkpoint(tiny_cfg(), tmp_path / "odd.pyth", entries=entries)
     with pytest.raises(ValueError, match=rf"(?s)odd.pyth.*{message}"):
         load(path)
+
+
+def test_a_given_config_replaces_one_of_another_version(tiny_cfg: TinyCfg, tmp_path: Path) -> None:
+    old = {"cfg": "MODEL: {ARCHITECTURE: slow}"}
+    path = save_random_checkpoint(tiny_cfg(), tmp_path / "old.pyth", entries=old)
+    (tmp_path / "config.yaml").write_text(tiny_cfg().dump())
+    assert load(path, config=tmp_path / "config.yaml").settings.num_frames == 4
 
 
 def test_folders_and_files_without_a_model_are_named(tmp_path: Path) -> None:
