@@ -30,6 +30,8 @@ from slowfast.utils.plugins import import_installed_plugins
 
 HUB_PREFIX = "hf:"  # in front of org/name, a repository on the Hugging Face Hub
 
+_CONFIG_REMEDY = "Name the YAML file of the experiment: config=... in Python, --cfg in a tool"
+
 logger = logging.getLogger(__name__)
 
 
@@ -196,8 +198,7 @@ def _config_in(state: dict[str, Any], path: str) -> CfgNode:
     entry = find_published(path)
     if entry is None:
         raise ValueError(
-            f"{path}: holds no config, so its model and its clips are unknown. Name the YAML file "
-            "of its experiment with config=..."
+            f"{path}: holds no config, so its model and its clips are unknown. {_CONFIG_REMEDY}"
         )
     if not entry.num_frames:
         raise ValueError(
@@ -214,7 +215,7 @@ def _parse(text: str, path: str) -> CfgNode:
     except ValueError as error:
         raise ValueError(
             f"{error}\nThe config in these weights does not suit this version. Import the package "
-            "that adds its keys, or name the YAML file of the experiment with config=..."
+            f"that adds its keys. Or: {_CONFIG_REMEDY}"
         ) from error
 
 
@@ -231,8 +232,8 @@ def _find_class_names(
 
     if not names:
         raise ValueError(
-            f"{origin}: names no classes. Give them with class_names=[...] or class_names='FILE', "
-            f"{num_classes} names in the order of the head"
+            f"{origin}: names no classes. Give {num_classes} names in the order of the head: "
+            "class_names=[...] or a file in Python, --class-names FILE in a tool"
         )
     if len(names) != num_classes:
         raise ValueError(

@@ -112,9 +112,9 @@ def test_bf16_is_used_on_request(new_run: Run) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"class_names": []}, r"names no classes. Give them with class_names=\[...\].* 8 names"),
+        ({"class_names": []}, r"names no classes. Give 8 names in .*class_names=\[...\]"),
         ({"class_names": ["a", "b"]}, "has 2 class names, but the head has 8 classes"),
-        ({"cfg": None}, "holds no config.*Name the YAML file of its experiment with config="),
+        ({"cfg": None}, "holds no config.*Name the YAML file of the experiment: config="),
         ({"cfg": "MODEL: {ARCHITECTURE: slow}"}, "MODEL.ARCHITECTURE is not a key.*\n.*config="),
         ({"cfg": "MODEL: ["}, "not a YAML file.*\n.*config="),
         ({"cfg": "MODEL: {MODEL_NAME: Uniformer_xl}"}, "MODEL_NAME is 'Uniformer_xl'. Choose one"),

@@ -63,7 +63,10 @@ def test_wrong_usage_has_its_own_status(
     state = tmp_path / "plain.pyth"
     save_random_checkpoint(tiny_cfg(), state, entries={"cfg": None})
     assert main([str(state)]) == 1
-    assert "holds no config. Name the YAML file" in capsys.readouterr().err
+    assert (
+        "holds no config, so its model and its clips are unknown. Name the YAML file"
+        in capsys.readouterr().err
+    )
     save_random_checkpoint(tiny_cfg(), state)
     assert main([str(state)]) == 2
     assert "Name the folder of features with --out" in capsys.readouterr().err
