@@ -192,3 +192,5 @@ _use_own_package()
 from slowfast.preparation.splits import SPLITS  # noqa: E402, from this checkout
 from slowfast.utils import plugins  # noqa: E402
 from slowfast.utils.text import printable  # noqa: E402
+
+plugins.exclude_folder(str(Path(__file__).resolve().parent))

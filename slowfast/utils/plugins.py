@@ -7,12 +7,22 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 
 GROUP = "slowfast.plugins"  # entry points of the modules that are always imported
 
 _imported: list[str] = []  # plugins of this process, in the order of their import
+_excluded: set[str] = set()  # folders on Python's path that hold no plugins
+
+
+def exclude_folder(folder: str) -> None:
+    """Never search a folder on Python's path for plugins, unless it is the current folder.
+
+    Python puts the folder of a script first. A plugin may have the name of another script there.
+    """
+    _excluded.add(os.path.realpath(folder))
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +85,8 @@ def _import(module: str, *, origin: str) -> None:
         raise ValueError(f"{origin}: give the name of a module, as after `import`, not a path")
 
     try:
-        importlib.import_module(module)
+        with _excluded_folders_hidden():
+            importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module exists, but one of its own imports does not
@@ -85,3 +96,15 @@ def _import(module: str, *, origin: str) -> None:
         raise ValueError(f"{origin}: {error}") from error
 
     _imported.append(module)
+
+
+@contextmanager
+def _excluded_folders_hidden() -> Iterator[None]:
+    hidden = _excluded - {os.path.realpath(os.getcwd())}
+    removed = [entry for entry in sys.path if entry and os.path.realpath(entry) in hidden]
+    for entry in removed:
+        sys.path.remove(entry)
+    try:
+        yield
+    finally:
+        sys.path[:0] = removed

@@ -157,7 +157,7 @@ def test_all_processes_of_a_job_use_one_checkout(
     launcher: str,
 ) -> None:
     said = checkouts / "said"
-    (checkouts / "A/probe.py").write_text(PROBE)  # in the working directory
+    (checkouts / "A/probe.py").write_text(PROBE)  # in the working directory, not tools/probe.py
     prefix = [] if launcher == "spawn" else ["-m", "torch.distributed.run", "--standalone"]
     prefix += [] if launcher == "spawn" else ["--nproc-per-node=1"]
     config = repository / "exp/quickstart/config.yaml"
