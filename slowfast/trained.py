@@ -15,7 +15,7 @@ from slowfast.config import load_cfg, parse_cfg
 from slowfast.datasets.build import build_normalize
 from slowfast.datasets.build_clips import build_clip_reader
 from slowfast.datasets.class_name_files import read_class_names
-from slowfast.inference.classifier import Classifier, check_precision
+from slowfast.inference.classifier import Classifier, check_precision, usable_device
 from slowfast.inference.clip_settings import build_clip_settings, build_exported_settings
 from slowfast.inference.exported import CONFIG_NAME, WEIGHTS_NAME, read_exported
 from slowfast.inference.view_reader import ViewReader
@@ -68,6 +68,7 @@ def load(
     """
     if precision is not None:
         check_precision(precision)
+    device = usable_device(device)
     import_installed_plugins()  # a model of your own may be in one
     path = find_file(str(source), best=best)
     state = {**load_checkpoint(path), **_exported_entries(path)}
@@ -78,7 +79,7 @@ def load(
         cfg,
         state,
         path=path,
-        device=torch.device(device),
+        device=device,
         precision=precision,
         class_names=class_names,
         ema=cfg.TEST.EMA if ema is None else ema,

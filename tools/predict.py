@@ -240,14 +240,14 @@ def _run(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> "Classifier":
     import torch
 
+    from slowfast.inference.classifier import usable_device
     from slowfast.trained import load
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise _cli.UsageError(f"argument --device: {device!r} cannot be used: {reason}") from error
+        usable_device(device)
+    except ValueError as error:
+        raise _cli.UsageError(f"argument --device: {error}") from error
     return load(
         args.weights,
         device=device,

@@ -93,15 +93,15 @@ class Classifier:
             precision: off | bf16 | fp16 | auto. None keeps it.
 
         Raises:
-            ValueError: If the precision is unknown.
+            ValueError: If the precision is unknown, or there is no such device.
         """
         if precision is not None:
             check_precision(precision)
             self._passes.precision = precision
         if device is not None:
             with self._passes.lock:
-                self.model.to(device)
-                self._passes.device = torch.device(device)
+                self._passes.device = usable_device(device)
+                self.model.to(self._passes.device)
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -490,6 +490,19 @@ class Classifier:
                 "the result, and load them again"
             )
         return self.temperature
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device that this process can compute on.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device {str(device)!r} cannot be used: {reason}") from error
 
 
 def check_precision(precision: str) -> None:

@@ -106,6 +106,17 @@ def test_bf16_is_used_on_request(new_run: Run) -> None:
     )
 
 
+def test_a_device_that_is_not_there_is_named(new_run: Run) -> None:
+    run = new_run()
+    with pytest.raises(ValueError, match=r"the device 'banana' cannot be used: "):
+        load(run, device="banana")
+    classifier = load(run)
+    with pytest.raises(ValueError, match=r"the device 'cuda:99' cannot be used: "):
+        classifier.to("cuda:99")
+    assert classifier.device.type == "cpu"
+    classifier.predict(CLIP)
+
+
 # ---- What cannot be loaded -------------------------------------------------------------------
 
 
