@@ -9,6 +9,7 @@ A phase is observed and never guessed: start, rehearsal, training, estimate, val
 test. "N bytes of scores" is the moment at which the shards of a test have that size.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -89,6 +90,9 @@ def start(
                 sys.stdout.flush()
                 os._exit(status)
         children.append(child)
+        # The next process joins this group, maybe before this one has made it itself.
+        with contextlib.suppress(OSError):  # It has ended already.
+            os.setpgid(child, children[0])
     return children
 
 
