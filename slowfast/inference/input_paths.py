@@ -53,10 +53,10 @@ def _has_images(folder: str) -> bool:
 
 
 def read_names(lines: Iterable[str]) -> Iterator[str]:
-    """Iterate over the names in a list with one name per line. Empty lines are skipped."""
+    """Iterate over the names in a list with one name per line. Blank lines are skipped."""
     for line in lines:
-        if name := line.rstrip("\r\n"):
-            yield name
+        if line.strip():
+            yield line.rstrip("\r\n")
 
 
 def batches_as_they_come(items: Iterable[Item], *, most: int) -> Iterator[list[Item]]:

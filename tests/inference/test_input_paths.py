@@ -58,7 +58,7 @@ def test_addresses_stay_as_they_are() -> None:
 
 
 def test_names_keep_their_spaces() -> None:
-    assert list(read_names([" a b.mp4 \r\n", "\n", "c.mp4"])) == [" a b.mp4 ", "c.mp4"]
+    assert list(read_names([" a b.mp4 \r\n", "\n", " \t\n", "c.mp4"])) == [" a b.mp4 ", "c.mp4"]
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
