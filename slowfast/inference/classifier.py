@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from slowfast.inference.windows import Window, WindowReader, check_seconds, make
 NUM_READERS = 4  # threads that read videos ahead of a GPU
 
 _NUM_CROPS = (1, 3)
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -159,22 +161,16 @@ class Classifier:
             FloatingPointError: If the scores of a video are not finite.
             ValueError: If an argument is out of range, or an array has another shape or dtype.
         """
-        is_list = isinstance(x, list | tuple)
-        inputs: list[Any] = list(x) if is_list else [x]  # type: ignore[arg-type]
-        results = []
-        for result in self.predict_each(
-            inputs,
+        predict = partial(
+            self.predict_each,
             top=top,
             clips=clips,
             crops=crops,
             fps=fps,
             calibrated=calibrated,
             fills_passes=fills_passes,
-        ):
-            if isinstance(result, NotRead):
-                raise DecodeError(result.reason)
-            results.append(result)
-        return results if is_list else results[0]
+        )
+        return _one_or_all(x, predict)
 
     def predict_each(
         self,
@@ -394,22 +390,16 @@ class Classifier:
             DecodeError: If a video is unreadable. Use `features_each` to keep the others.
             ValueError: If an argument is out of range, or an array has another shape or dtype.
         """
-        is_list = isinstance(x, list | tuple)
-        inputs: list[Any] = list(x) if is_list else [x]  # type: ignore[arg-type]
-        results = []
-        for result in self.features_each(
-            inputs,
+        embed_each = partial(
+            self.features_each,
             clips=clips,
             crops=crops,
             stage=stage,
             tokens=tokens,
             fps=fps,
             fills_passes=fills_passes,
-        ):
-            if isinstance(result, NotRead):
-                raise DecodeError(result.reason)
-            results.append(result)
-        return results if is_list else results[0]
+        )
+        return _one_or_all(x, embed_each)
 
     def features_each(
         self,
@@ -490,6 +480,21 @@ class Classifier:
                 "the result, and load them again"
             )
         return self.temperature
+
+
+def _one_or_all(x: Any, iterate: Callable[[Sequence[Any]], Iterator[Result | NotRead]]) -> Any:
+    """Return the result of an input, or a list of the results of a list of inputs.
+
+    Raises:
+        DecodeError: If an input is unreadable.
+    """
+    is_list = isinstance(x, list | tuple)
+    results = []
+    for result in iterate(x if is_list else [x]):
+        if isinstance(result, NotRead):
+            raise DecodeError(result.reason)
+        results.append(result)
+    return results if is_list else results[0]
 
 
 def usable_device(device: str | torch.device) -> torch.device:
