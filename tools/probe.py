@@ -60,6 +60,25 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of the videos of each class to hold out without --val (default: 0.1)",
     )
+    _add_training(parser)
+    parser.add_argument("--device", default="", help="device (default: cuda if there is one)")
+    parser.add_argument(
+        "--out",
+        type=_cli.path,
+        metavar="DIR",
+        help="new folder of the result (default: probe, beside TRAIN_FEATURES)",
+    )
+    parser.add_argument(
+        "--export",
+        type=_cli.path,
+        metavar="FILE",
+        help="new checkpoint with the backbone and the best head, for run_net.py and slowfast.load",
+    )
+    return parser
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add what the probes are and how they are trained."""
     parser.add_argument(
         "--head",
         nargs="+",
@@ -107,20 +126,6 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="seed of the initial weights, of the order and of the held-out part (default: 0)",
     )
-    parser.add_argument("--device", default="", help="device (default: cuda if there is one)")
-    parser.add_argument(
-        "--out",
-        type=_cli.path,
-        metavar="DIR",
-        help="new folder of the result (default: probe, beside TRAIN_FEATURES)",
-    )
-    parser.add_argument(
-        "--export",
-        type=_cli.path,
-        metavar="FILE",
-        help="new checkpoint with the backbone and the best head, for run_net.py and slowfast.load",
-    )
-    return parser
 
 
 def _probe(args: argparse.Namespace) -> int:
