@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     from slowfast.inference.classifier import Classifier
-    from slowfast.inference.predictions import NotRead
+    from slowfast.inference.predictions import Unreadable
     from slowfast.inference.streams import StreamWindow
     from slowfast.inference.windows import Window
 
@@ -266,7 +266,7 @@ def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.N
     if args.annotate is not None and total != 1:
         raise _cli.UsageError(f"--annotate: {args.paths[0]} holds {total} videos. Name one")
     most = 1 if classifier.device.type == "cpu" else _BATCH
-    num_inputs = num_unread = 0
+    num_inputs = num_unreadable = 0
     kept: list[Record] = []  # for the annotated video
 
     with _progress(total) as bar:
@@ -284,7 +284,7 @@ def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.N
                         kept.append(record)
                     output.write(record)
                 num_inputs += 1
-                num_unread += not is_read
+                num_unreadable += not is_read
                 if bar is not None:
                     bar.update()
 
@@ -292,14 +292,14 @@ def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.N
         raise ValueError("standard input names no videos. Give one path per line")
     if kept:
         _annotate(classifier, kept, args)
-    if not num_unread:
+    if not num_unreadable:
         return 0
-    number = f"{num_unread} of {count(num_inputs, 'input')}"
+    number = f"{num_unreadable} of {count(num_inputs, 'input')}"
     print(f"not predicted, or not as a whole: {number}", file=sys.stderr)
     return INCOMPLETE_STATUS
 
 
-def _find_inputs(paths: Sequence[str]) -> tuple[Iterable["str | NotRead"], int | None]:
+def _find_inputs(paths: Sequence[str]) -> tuple[Iterable["str | Unreadable"], int | None]:
     """Return the videos that paths stand for, and their number if it is known."""
     from slowfast.inference.input_paths import find_inputs, read_names
 
@@ -316,7 +316,7 @@ def _find_inputs(paths: Sequence[str]) -> tuple[Iterable["str | NotRead"], int |
 
 
 def _predict_batch(
-    classifier: "Classifier", batch: Sequence["str | NotRead"], args: argparse.Namespace
+    classifier: "Classifier", batch: Sequence["str | Unreadable"], args: argparse.Namespace
 ) -> Iterator[Iterable["Record"]]:
     """Iterate over the records of each input."""
     named = [x for x in batch if isinstance(x, str)]
@@ -343,7 +343,7 @@ def _predict_windows(
 ) -> Iterator["Record"]:
     """Iterate over the windows or the segments of a video."""
     from slowfast.datasets.decode import DecodeError
-    from slowfast.inference.predictions import NotRead
+    from slowfast.inference.predictions import Unreadable
 
     windows = classifier.predict_windows(
         path,
@@ -358,7 +358,7 @@ def _predict_windows(
     try:
         yield from _merge(windows, classifier, args)
     except DecodeError as error:
-        yield NotRead(path, str(error))
+        yield Unreadable(path, str(error))
 
 
 def _predict_stream(classifier: "Classifier", output: "Output", args: argparse.Namespace) -> int:

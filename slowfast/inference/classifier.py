@@ -19,7 +19,7 @@ from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.exported import write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
-from slowfast.inference.predictions import Features, NotRead, Prediction, make_prediction
+from slowfast.inference.predictions import Features, Prediction, Unreadable, make_prediction
 from slowfast.inference.streams import LiveStream, StreamWindow
 from slowfast.inference.view_forward import ForwardPasses
 from slowfast.inference.view_reader import ViewReader
@@ -182,10 +182,10 @@ class Classifier:
         fps: float | None = None,
         calibrated: bool = False,
         fills_passes: bool = False,
-    ) -> Iterator[Prediction | NotRead]:
+    ) -> Iterator[Prediction | Unreadable]:
         """Iterate over the predictions of many videos, in order, with little memory.
 
-        An unreadable video gives a `NotRead` with the reason. See `predict` for the arguments.
+        An unreadable video gives a `Unreadable` with the reason. See `predict` for the arguments.
         """
         _check_number("top", top)
         temperature = self._chosen_temperature(calibrated=calibrated)
@@ -230,7 +230,7 @@ class Classifier:
 
         Yields:
             A `Window` with its start and end in seconds. If a frame in it is damaged, its
-            prediction is a `NotRead`.
+            prediction is a `Unreadable`.
 
         Raises:
             DecodeError: If the video is unreadable.
@@ -338,10 +338,10 @@ class Classifier:
         intervals: Sequence[Interval],
         top: int,
         temperature: float,
-    ) -> Prediction | NotRead:
+    ) -> Prediction | Unreadable:
         """Return the prediction of a video from its logits (num_views, K) or a reason."""
         if isinstance(logits, str):
-            return NotRead(path, logits)
+            return Unreadable(path, logits)
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 f"{path}: its scores are not finite. The weights or the precision "
@@ -411,7 +411,7 @@ class Classifier:
         tokens: bool = False,
         fps: float | None = None,
         fills_passes: bool = False,
-    ) -> Iterator[Features | NotRead]:
+    ) -> Iterator[Features | Unreadable]:
         """Iterate over the features of many videos, in order. See `features`."""
         clips, crops = self._view_counts(clips, crops)
         forward = partial(embed, self.model, stage=stage, tokens=tokens)
@@ -420,7 +420,7 @@ class Classifier:
             inputs, forward, clips=clips, crops=crops, fps=fps, fills_passes=fills_passes
         ):
             if isinstance(values, str):
-                yield NotRead(path, values)
+                yield Unreadable(path, values)
                 continue
             axes = (0, 1) if tokens else 0
             per_view = [interval for interval in intervals for _ in range(crops)]
@@ -482,7 +482,7 @@ class Classifier:
         return self.temperature
 
 
-def _one_or_all(x: Any, iterate: Callable[[Sequence[Any]], Iterator[Result | NotRead]]) -> Any:
+def _one_or_all(x: Any, iterate: Callable[[Sequence[Any]], Iterator[Result | Unreadable]]) -> Any:
     """Return the result of an input, or a list of the results of a list of inputs.
 
     Raises:
@@ -491,7 +491,7 @@ def _one_or_all(x: Any, iterate: Callable[[Sequence[Any]], Iterator[Result | Not
     is_list = isinstance(x, list | tuple)
     results = []
     for result in iterate(x if is_list else [x]):
-        if isinstance(result, NotRead):
+        if isinstance(result, Unreadable):
             raise DecodeError(result.reason)
         results.append(result)
     return results if is_list else results[0]

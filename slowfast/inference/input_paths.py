@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from slowfast.datasets.folders import find_frame_folders, find_videos, list_names
 from slowfast.inference.inputs import IMAGE_SUFFIXES
-from slowfast.inference.predictions import NotRead
+from slowfast.inference.predictions import Unreadable
 
 Item = TypeVar("Item")
 
 
-def find_inputs(name: str) -> list[str | NotRead]:
-    """Return the videos that a name stands for, at least one or a `NotRead`.
+def find_inputs(name: str) -> list[str | Unreadable]:
+    """Return the videos that a name stands for, at least one or a `Unreadable`.
 
     Args:
         name: File, address, folder or pattern (`*`, `?`, `[...]`, `**` for folders at any depth).
@@ -29,11 +29,11 @@ def find_inputs(name: str) -> list[str | NotRead]:
     if glob.has_magic(path) and not exists(path):
         matches = sorted(glob.glob(path, recursive=True))
         found = [video for match in matches for video in _find_below(match)]
-        return found or [NotRead(name, f"{name}: matches no file")]
+        return found or [Unreadable(name, f"{name}: matches no file")]
     return _find_below(path)
 
 
-def _find_below(path: str) -> list[str | NotRead]:
+def _find_below(path: str) -> list[str | Unreadable]:
     if not isdir(path):
         return [path]  # opening it tells what is wrong with it
     try:
@@ -44,8 +44,8 @@ def _find_below(path: str) -> list[str | NotRead]:
         folders = [join(path, folder) for folder in find_frame_folders(path)]
         frame_folders = [folder for folder in folders if _has_images(folder)]
     except OSError as error:
-        return [NotRead(path, f"{path}: cannot be listed: {error.strerror or error}")]
-    return [*frame_folders] or [NotRead(path, f"{path}: has no videos and no images")]
+        return [Unreadable(path, f"{path}: cannot be listed: {error.strerror or error}")]
+    return [*frame_folders] or [Unreadable(path, f"{path}: has no videos and no images")]
 
 
 def _has_images(folder: str) -> bool:

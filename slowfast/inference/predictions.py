@@ -68,7 +68,7 @@ class Features(NamedTuple):
     intervals: list[tuple[float, float] | None]  # seconds of each view, None if unknown
 
 
-class NotRead(NamedTuple):
+class Unreadable(NamedTuple):
     """An input without a result."""
 
     path: str

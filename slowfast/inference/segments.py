@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slowfast.datasets.sampling import TIME_TOLERANCE
 from slowfast.evaluation.metric_counts import top_classes
-from slowfast.inference.predictions import NotRead
+from slowfast.inference.predictions import Unreadable
 from slowfast.inference.streams import StreamWindow
 from slowfast.inference.windows import Window
 
@@ -88,9 +88,9 @@ def _smooth(
 def _with_mean(
     window: AnyWindow, around: Iterable[AnyWindow]
 ) -> tuple[AnyWindow, NDArray[np.float64] | None]:
-    if isinstance(window.prediction, NotRead):
+    if isinstance(window.prediction, Unreadable):
         return window, None
-    found = [w.prediction.probabilities for w in around if not isinstance(w.prediction, NotRead)]
+    found = [w.prediction.probabilities for w in around if not isinstance(w.prediction, Unreadable)]
     return window, np.mean(found, axis=0)
 
 
@@ -105,7 +105,7 @@ def _cut(
             start = round((segment.end + window.start) / 2, 9)
             yield segment._replace(end=start)
 
-        if isinstance(window.prediction, NotRead):
+        if isinstance(window.prediction, Unreadable):
             reason = window.prediction.reason
             segment = Segment(window.path, start, window.end, "", -1, 0.0, 1, reason)
         else:

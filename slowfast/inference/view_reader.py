@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slowfast.datasets.clip_reader import ClipReader
 from slowfast.datasets.decode import DecodeError, FrameSource
-from slowfast.datasets.records import Batch, Interval, UnreadableVideo, View
+from slowfast.datasets.records import NO_LABEL, Batch, Interval, UnreadableVideo, View
 from slowfast.datasets.samplers import make_views
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.inputs import Input, open_input
@@ -30,7 +30,7 @@ class VideoViews(NamedTuple):
         num_views = len(self.frames)
         return Batch(
             self.frames,
-            labels=torch.full((num_views,), -1),
+            labels=torch.full((num_views,), NO_LABEL),
             video_indices=torch.full((num_views,), row),
             view_indices=torch.arange(num_views),
             unreadable=(UnreadableVideo(row, self.reason),) if self.reason else (),
@@ -54,7 +54,7 @@ class ViewReader:
         """Reader of the clips of a test."""
         return self._reader
 
-    def not_read(self, reason: str, *, num_clips: int) -> VideoViews:
+    def unreadable(self, reason: str, *, num_clips: int) -> VideoViews:
         """Return what stands for the views of an unreadable input."""
         return VideoViews(self._empty(0), [None] * num_clips, reason)
 
@@ -103,7 +103,7 @@ class ViewReader:
                 frames = self.read_clips(source, numbers, views=views)
                 timing = source.timing
         except DecodeError as error:
-            return self.not_read(str(error), num_clips=num_clips)
+            return self.unreadable(str(error), num_clips=num_clips)
 
         intervals = [None if timing is None else timing.interval(clip) for clip in numbers]
         return VideoViews(frames, intervals)

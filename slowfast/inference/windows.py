@@ -18,7 +18,7 @@ from slowfast.datasets.samplers import make_views
 from slowfast.datasets.sampling import TIME_TOLERANCE, ConstantRate, frames_within
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.frame_ring import FrameRing
-from slowfast.inference.predictions import NotRead, Prediction
+from slowfast.inference.predictions import Prediction, Unreadable
 from slowfast.inference.view_reader import VideoViews, ViewReader
 
 MIN_SECONDS = 0.001  # shortest window and stride
@@ -42,12 +42,12 @@ class Window(NamedTuple):
     path: str
     start: float  # seconds from the first frame
     end: float
-    prediction: Prediction | NotRead
+    prediction: Prediction | Unreadable
 
     def as_json(self) -> dict[str, Any]:
         """Return the path, the times, and the top classes or the reason as plain data."""
         interval = {"path": self.path, "start": self.start, "end": self.end}
-        if isinstance(self.prediction, NotRead):
+        if isinstance(self.prediction, Unreadable):
             return {**interval, "reason": self.prediction.reason}
         return {**interval, "top": [score._asdict() for score in self.prediction.top]}
 
@@ -271,11 +271,11 @@ class WindowReader:
     def _read_alone(self, clips: Clips | Reason) -> VideoViews:
         """Return the views of a window whose frames are decoded for it alone."""
         if isinstance(clips, Reason):
-            return self._reader.not_read(clips, num_clips=self._num_clips)
+            return self._reader.unreadable(clips, num_clips=self._num_clips)
         try:
             frames = self._reader.read_clips(self._source, clips, views=self._views)
         except DecodeError as error:
-            return self._reader.not_read(str(error), num_clips=self._num_clips)
+            return self._reader.unreadable(str(error), num_clips=self._num_clips)
         return VideoViews(frames, self._intervals(clips))
 
     def _intervals(self, clips: Clips) -> list[tuple[float, float] | None]:

@@ -16,7 +16,7 @@ from slowfast.datasets.decode import DecodeError, VideoFile
 from slowfast.evaluation.result import open_result
 from slowfast.inference.classifier import Classifier
 from slowfast.inference.inputs import Input
-from slowfast.inference.predictions import NotRead, Prediction
+from slowfast.inference.predictions import Prediction, Unreadable
 from slowfast.trained import load
 from tests.engine.outputs import read_logits
 
@@ -298,7 +298,7 @@ def test_unreadable_files_of_a_list_are_named(
     classifier = load(new_run())
     paths = listed_paths(broken_folder)
     results = list(classifier.predict_each(paths))
-    assert {row for row, result in enumerate(results) if isinstance(result, NotRead)} == {
+    assert {row for row, result in enumerate(results) if isinstance(result, Unreadable)} == {
         *broken_rows
     }
     assert [result.path for result in results] == paths

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slowfast.inference.input_paths import batches_as_they_come, find_inputs, read_names
-from slowfast.inference.predictions import NotRead
+from slowfast.inference.predictions import Unreadable
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_what_a_name_stands_for(name: str, expected: list[str], folder: Path) ->
 )
 def test_a_name_without_videos_has_a_reason(name: str, reason: str, folder: Path) -> None:
     path = f"{folder}{name}"
-    assert find_inputs(path) == [NotRead(path, f"{path}: {reason}")]
+    assert find_inputs(path) == [Unreadable(path, f"{path}: {reason}")]
 
 
 def test_addresses_stay_as_they_are() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from slowfast.inference.predictions import NotRead, make_prediction
+from slowfast.inference.predictions import Unreadable, make_prediction
 from slowfast.inference.segments import Segment, merge_windows
 from slowfast.inference.windows import Window
 
@@ -19,7 +19,7 @@ def make_windows(classes: str, *, length: float = 2.0, stride: float = 1.0) -> l
     for number, letter in enumerate(classes):
         start = number * stride
         if letter == "?":
-            found.append(Window("v", start, start + length, NotRead("v", "v: damaged")))
+            found.append(Window("v", start, start + length, Unreadable("v", "v: damaged")))
             continue
         weight = 0.9 if letter.isupper() else 0.5
         probabilities = np.full(3, (1 - weight) / 2)

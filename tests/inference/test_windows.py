@@ -15,7 +15,7 @@ from slowfast.datasets.decoding.decoder import PacketDecoder
 from slowfast.datasets.records import Span
 from slowfast.inference import windows
 from slowfast.inference.classifier import Classifier
-from slowfast.inference.predictions import NotRead, Prediction
+from slowfast.inference.predictions import Prediction, Unreadable
 from slowfast.inference.windows import WindowGrid
 from slowfast.preparation.encode import write_video
 from slowfast.trained import load
@@ -214,10 +214,10 @@ def test_only_windows_with_a_damaged_frame_are_lost(classifier: Classifier, tmp_
     path.write_bytes(content)
 
     found = list(classifier.predict_windows(path, window=0.4, stride=0.4))
-    lost = [window for window in found if isinstance(window.prediction, NotRead)]
+    lost = [window for window in found if isinstance(window.prediction, Unreadable)]
     assert len(found) == 10
     assert [window.start for window in lost] == [1.6]
-    assert isinstance(lost[0].prediction, NotRead)
+    assert isinstance(lost[0].prediction, Unreadable)
     assert str(path) in lost[0].prediction.reason
     assert lost[0].as_json().keys() == {"path", "start", "end", "reason"}
 
@@ -225,8 +225,8 @@ def test_only_windows_with_a_damaged_frame_are_lost(classifier: Classifier, tmp_
 def test_a_short_last_window_is_refused_as_in_a_list(new_run: Run, long_video: Path) -> None:
     classifier = load(new_run(DATA__SHORT_CLIP="error"))
     found = list(classifier.predict_windows(long_video, window=0.6))
-    unread = [window.start for window in found if isinstance(window.prediction, NotRead)]
-    assert unread == [pytest.approx(7.8)]
+    lost_at = [window.start for window in found if isinstance(window.prediction, Unreadable)]
+    assert lost_at == [pytest.approx(7.8)]
 
 
 def test_images_need_a_frame_rate(classifier: Classifier, tmp_path: Path) -> None:
