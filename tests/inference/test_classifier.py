@@ -133,12 +133,14 @@ class EveryFrame:
 
     def __init__(self, frames: NDArray[np.uint8], fps: float) -> None:
         self.frames, self.fps = frames, fps
+        self.numbers_read: list[int] = []
 
     @property
     def num_frames(self) -> int:
         return len(self.frames)
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        self.numbers_read += numbers
         return self.frames[list(numbers)]
 
 
@@ -168,6 +170,13 @@ def test_every_kind_of_input_gives_the_same_logits(
         for kind, x in inputs.items():
             logits = classifier.predict(x).logits
             assert np.array_equal(logits, expected.logits), kind
+
+
+def test_a_decoder_reads_each_frame_once(classifier: Classifier) -> None:
+    decoder = EveryFrame(np.zeros((30, 32, 32, 3), np.uint8), fps=25)
+    classifier.predict(decoder)
+    # Two clips of 4 frames over 12 frames each, the second one 18 frames later.
+    assert decoder.numbers_read == [0, 3, 7, 11, 18, 21, 25, 29]
 
 
 def test_arrays_with_a_frame_rate_are_resampled(new_run: Run, motion_folder: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast.datasets.decoding.frame_source import FrameTimes
-from slowfast.datasets.decoding.images import Frames
+from slowfast.datasets.decoding.images import Frames, stack_in_chunks
 
 
 class FrameArray:
@@ -63,9 +63,5 @@ class FrameArray:
 
     def read_in_chunks(self, numbers: Sequence[int], *, max_bytes: int) -> Iterator[Frames]:
         """Yield the frames with ascending numbers in chunks, see `VideoFile.read_in_chunks`."""
-        length = max(max_bytes // self._frames[0].nbytes, 1)
-        for first in range(0, len(numbers), length):
-            frames = self.read(numbers[first : first + length])
-            # The model sees a clip channel by channel.
-            planes = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))
-            yield planes.transpose(1, 2, 3, 0)
+        images = (self._frames[number] for number in numbers)
+        yield from stack_in_chunks(images, num_frames=len(numbers), max_bytes=max_bytes)

@@ -75,10 +75,11 @@ class FrameDecoder:
 
     def read_in_chunks(self, numbers: Sequence[int], *, max_bytes: int) -> Iterator[Frames]:
         """Yield the frames with ascending numbers in chunks, see `VideoFile.read_in_chunks`."""
-        first = self.read(numbers[:1])
-        length = max(max_bytes // first.nbytes, 1)
-        for start in range(0, len(numbers), length):
+        start, length = 0, 1  # the first frame tells how large the others are
+        while start < len(numbers):
             frames = self.read(numbers[start : start + length])
+            start += length
+            length = max(max_bytes // frames[0].nbytes, 1)
             # The model sees a clip channel by channel.
             planes = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))
             yield planes.transpose(1, 2, 3, 0)
