@@ -8,9 +8,8 @@ continues from there. In the end, one process writes the files in the order of t
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -193,7 +192,7 @@ def _extract(
     loader: VideoLoader,
     *,
     record: FeatureRecord,
-    take: Any,
+    take: Callable[[ViewScores], None],
 ) -> None:
     """Pass the features of all videos of this process to a function, group by group."""
     sampler = loader.eval_sampler
