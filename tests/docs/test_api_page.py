@@ -8,28 +8,15 @@ from typing import Any
 import pytest
 
 import slowfast
-from slowfast.config import CfgNode
 from tests.docs.pages import ROOT, code_blocks
-from tests.inference.conftest import save_random_checkpoint
 
 PAGE = (ROOT / "docs/api.md").read_text()
 
 
 def test_every_example_of_the_api_runs(
-    tiny_cfg: Callable[..., CfgNode],
-    motion_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    after_quickstart: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/motion").symlink_to(motion_folder)
-    (tmp_path / "README.md").write_text("not a video")
-    run = tmp_path / "output/quickstart"
-    save_random_checkpoint(
-        tiny_cfg(OUTPUT_DIR=run, DATA__TEST_CROP_SIZE=64, DATA__TRAIN_CROP_SIZE=64)
-    )
-    monkeypatch.chdir(tmp_path)
+    after_quickstart(DATA__TEST_CROP_SIZE=64, DATA__TRAIN_CROP_SIZE=64)
 
     namespace: dict[str, Any] = {}
     for block in code_blocks(PAGE, "python"):

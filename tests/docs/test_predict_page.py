@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.config import CfgNode
 from tests.docs.pages import ROOT, code_blocks, command_lines
-from tests.inference.conftest import save_random_checkpoint
 
 PAGE = (ROOT / "docs/predict.md").read_text()
 COMMANDS = command_lines("".join(code_blocks(PAGE, "bash")))
@@ -20,17 +18,9 @@ def is_live(command: str) -> bool:
 
 
 def test_every_command_and_example_runs(
-    tiny_cfg: Callable[..., CfgNode],
-    motion_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    after_quickstart: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/motion").symlink_to(motion_folder)
-    (tmp_path / "tools").symlink_to(ROOT / "tools")
-    save_random_checkpoint(tiny_cfg(OUTPUT_DIR=tmp_path / "output/quickstart"))
-    monkeypatch.chdir(tmp_path)
+    folder = after_quickstart()
 
     commands = [command for command in COMMANDS if not is_live(command)]
     assert len(commands) >= 7
@@ -39,8 +29,8 @@ def test_every_command_and_example_runs(
         python, tool, *words = shlex.split(command)
         assert (python, tool) == ("python", "tools/predict.py")
         assert main(words) == 0, command
-    written = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert written == {"predictions.csv", "predictions.jsonl", "annotated.mp4"}
+    written = {path.name for path in folder.iterdir() if path.is_file()}
+    assert written - {"README.md"} == {"predictions.csv", "predictions.jsonl", "annotated.mp4"}
 
     capsys.readouterr()
     for block in code_blocks(PAGE, "python"):

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from slowfast.config import CfgNode
 from tests.docs.pages import ROOT, code_blocks, command_lines
-from tests.inference.conftest import save_random_checkpoint
 from tests.tools.load_tool import load_main
 
 PAGE = (ROOT / "docs/probes.md").read_text()
@@ -17,16 +15,9 @@ COMMANDS = command_lines("".join(code_blocks(PAGE, "bash")))
 
 
 def test_every_command_and_example_runs(
-    tiny_cfg: Callable[..., CfgNode],
-    motion_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    after_quickstart: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/motion").symlink_to(motion_folder)
-    save_random_checkpoint(tiny_cfg(OUTPUT_DIR=tmp_path / "output/quickstart"))
-    monkeypatch.chdir(tmp_path)
+    after_quickstart()
 
     commands = [command for command in COMMANDS if "own_videos" not in command]
     assert len(commands) == 2
