@@ -69,7 +69,13 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
+        "export": [
+            "onnx>=1.18",
+            "onnxscript>=0.6.0",
+            "onnxruntime>=1.22",
+        ],
         "dev": [
+            "slowfast-uniformer[export]",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "scipy>=1.15",
