@@ -32,7 +32,16 @@ BELOW_COMMANDS = {
     "utils",
 }
 MAY_IMPORT: dict[str, set[str]] = {
-    "commands": {"api", "config", "probed", "trained", *BELOW_COMMANDS},
+    "commands": {
+        "api",
+        "config",
+        "diagnosis",
+        "name_collision",
+        "probed",
+        "trained",
+        *BELOW_COMMANDS,
+    },
+    "diagnosis": {"datasets", "distributed", "inference", "models", "name_collision", "utils"},
     "engine": {
         "inference",
         "runs",

@@ -1,56 +1,12 @@
-"""Check this machine: versions, devices, codecs, limits, disks, caches and what is missing.
+"""Check this machine, see `slowfast/commands/doctor.py`."""
 
-Prints one line for each check: ok, warning or failed, what it means, and what to do about it. The
-exit status is 0 if nothing failed, so that training works here, and 1 otherwise. The output holds
-no names of people and machines, so you can paste it into a bug report.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import _cli  # the package of this checkout
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _checkout  # noqa: F401  the package of this checkout
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the checks, print the report and return the exit status."""
-    args = _make_parser().parse_args(arguments)
-    return _cli.run(lambda: _diagnose(args))
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = _cli.make_parser(__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON, for a bug report")
-    parser.add_argument(
-        "--output-dir",
-        type=_cli.path,
-        default=Path(),
-        metavar="DIR",
-        help="folder to which runs will write (default: the current folder)",
-    )
-    return parser
-
-
-def _diagnose(args: argparse.Namespace) -> int:
-    import simplejson
-
-    from slowfast.diagnosis.checks import as_plain_data, diagnose, worst_status
-    from slowfast.diagnosis.finding import FAILED
-    from slowfast.diagnosis.report import format_finding, format_summary
-
-    findings = {}
-    for name, finding in diagnose(args.output_dir):
-        findings[name] = finding
-        if not args.json:
-            print(format_finding(name, finding), flush=True)
-
-    if args.json:
-        print(simplejson.dumps(as_plain_data(findings), indent=1, ignore_nan=True))
-    else:
-        print(format_summary(findings))
-    return _cli.FAILED if worst_status(findings) == FAILED else 0
-
+from slowfast.commands.doctor import main
 
 if __name__ == "__main__":
     sys.exit(main())

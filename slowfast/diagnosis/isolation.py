@@ -1,7 +1,9 @@
 """Isolation of checks: one that raises, crashes or hangs becomes a failed finding."""
 
+import faulthandler
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -86,6 +88,7 @@ class _Worker:
             reason = f"no answer within {check.seconds:.0f} s"
 
         self.end()
+        self._failed.add(check.name)
         if self._left:
             self._start()
         return failed(reason, "Report it as a bug, with the output of --json")
@@ -125,8 +128,10 @@ def _work(
     try:
         with suppress(OSError):
             os.setpgid(0, 0)
+        faulthandler.disable()
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
+        sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1, errors="replace")
         missing = set(failed_before)
 
         for check in checks:

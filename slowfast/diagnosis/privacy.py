@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ _VARIABLES = re.compile(
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|COOKIE|AUTH|(?:^|_)KEY(?:_|$)", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(?:hf|ghp|gho|glpat|sk)[_-]\w{16,}")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
-_SHORTEST = 3  # Shorter names would be found in the middle of ordinary texts.
+_SHORTEST = 2  # A single letter is in too many texts.
 
 
 class Privacy:
@@ -28,10 +29,9 @@ class Privacy:
         ]
         replacements = [(re.escape(home) + r"(?=/|\W|$)", "~") for home in _homes()]
         for host in _hosts():
-            replacements.append((rf"(?<![\w.-]){re.escape(host)}(?![\w-])", "HOST"))
+            replacements.append((_whole_word(host), "HOST"))
         for user in _users():
-            # In a path, or joined to a name as in `torchinductor_user`.
-            replacements.append((rf"(?<=[/_@.:-]){re.escape(user)}(?![A-Za-z0-9])", "USER"))
+            replacements.append((_whole_word(user), "USER"))
         self._replacements = [(re.compile(pattern), name) for pattern, name in replacements]
 
     def clean(self, value: Any) -> Any:
@@ -62,10 +62,16 @@ def environment() -> dict[str, str]:
     }
 
 
+def _whole_word(name: str) -> str:
+    return rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
+
+
 def _homes() -> list[str]:
     """Return the names of the home folder, the longest first."""
     names = {os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))}
-    return sorted((name for name in names if Path(name).is_absolute() and name != "/"), key=len)[::-1]
+    return sorted((name for name in names if Path(name).is_absolute() and name != "/"), key=len)[
+        ::-1
+    ]
 
 
 def _hosts() -> list[str]:
@@ -76,8 +82,6 @@ def _hosts() -> list[str]:
 
 def _users() -> list[str]:
     names = {os.environ.get("USER", ""), os.environ.get("LOGNAME", "")}
-    try:
+    with suppress(KeyError, OSError):  # The user id has no name, as in many containers.
         names.add(getpass.getuser())
-    except (KeyError, OSError):  # The user id has no name, as in many containers.
-        pass
     return [name for name in names if len(name) >= _SHORTEST and name != "root"]

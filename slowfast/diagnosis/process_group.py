@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -9,7 +10,20 @@ from multiprocessing.connection import Connection, Pipe, wait
 
 from slowfast.diagnosis.finding import Finding, failed, ok
 
+_HOST = "127.0.0.1"
+_CONNECT_SECONDS = 2.0
 _SECONDS = 10.0  # Time limit of the all-reduce.
+
+_REMEDIES = {
+    "gloo": (
+        "Check that the loopback network is up and allows connections, and that GLOO_SOCKET_IFNAME "
+        "names an interface. NUM_GPUS 0 or 1 needs no network"
+    ),
+    "nccl": (
+        "See NCCL_DEBUG=INFO. NCCL_P2P_DISABLE=1 helps on some boards. DIST_BACKEND gloo works "
+        "without NCCL"
+    ),
+}
 
 
 def check_all_reduce(backend: str) -> Finding:
@@ -35,24 +49,15 @@ def check_all_reduce(backend: str) -> Finding:
     return ok(f"two processes sum tensors with {backend}, ready after {seconds:.1f} s")
 
 
-_REMEDIES = {
-    "gloo": (
-        "Check that the loopback network is up and allows connections, and that GLOO_SOCKET_IFNAME "
-        "names an interface. NUM_GPUS 0 or 1 needs no network"
-    ),
-    "nccl": (
-        "See NCCL_DEBUG=INFO. NCCL_P2P_DISABLE=1 helps on some boards. DIST_BACKEND gloo works "
-        "without NCCL"
-    ),
-}
-
-
 def _reduce_over_two(backend: str) -> str:
     """Return why an all-reduce over two processes fails, "" if it works."""
     import torch.distributed as dist
 
+    if problem := _find_loopback_problem():
+        return problem
+    limit = timedelta(seconds=_SECONDS)
     try:
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=limit)
     except (dist.DistError, RuntimeError) as error:
         return _first_line(error)
 
@@ -73,6 +78,20 @@ def _reduce_over_two(backend: str) -> str:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _find_loopback_problem() -> str:
+    """Return why no process reaches a port of another one, "" if it does.
+
+    The store of torch would keep trying.
+    """
+    try:
+        with socket.create_server((_HOST, 0)) as server:
+            port = server.getsockname()[1]
+            socket.create_connection((_HOST, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        return f"{_HOST} cannot be reached: {error.strerror or error}"
+    return ""
 
 
 def _collect(answers: list[Connection]) -> str:
@@ -106,9 +125,7 @@ def _reduce(rank: int, connection: Connection, *, backend: str, port: int) -> No
         torch.set_num_threads(1)
         limit = timedelta(seconds=_SECONDS)
         use_device(rank, on_gpu=backend == "nccl")
-        store = dist.TCPStore(
-            "127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=limit
-        )
+        store = dist.TCPStore(_HOST, port, is_master=False, wait_for_workers=False, timeout=limit)
         dist.init_process_group(
             backend,
             store=store,

@@ -16,7 +16,9 @@ def check_compiler() -> Finding:
     """Check that torch.compile finds a C++ compiler that works."""
     consequence = "TRAIN.COMPILE does not work on the CPU"
     if problems := compilers.find_cpu_problems():
-        return warning(f"{consequence}: {problems[0].partition('. ')[0]}", "Install g++, or set CXX")
+        return warning(
+            f"{consequence}: {problems[0].partition('. ')[0]}", "Install g++, or set CXX"
+        )
 
     names = [os.environ.get("CXX") or "", *compilers.COMPILERS]
     compiler = next(name for name in names if name and shutil.which(name))

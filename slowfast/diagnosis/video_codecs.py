@@ -1,7 +1,7 @@
 """Checks of PyAV: its FFmpeg, and each codec by encoding and decoding a few frames in memory."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import av
@@ -49,12 +49,12 @@ def check_pyav() -> Finding:
     )
 
 
-def check_decoding() -> Finding:
+def check_decoding(codecs: Sequence[Codec] = CODECS) -> Finding:
     """Check which codecs decode. A codec without an encoder here is looked up only."""
     decoded: list[str] = []
     untried: list[str] = []
     problems: dict[str, str] = {}
-    for codec in CODECS:
+    for codec in codecs:
         encoder = find_encoder(codec)
         if not _has_codec(codec.name, "r"):
             problems[codec.name] = "no decoder"
@@ -73,7 +73,7 @@ def check_decoding() -> Finding:
         return ok(text, **details)
 
     named = ", ".join(f"{name} ({problem})" for name, problem in problems.items())
-    data = [codec.used_by for codec in CODECS if codec.name in problems and codec.used_by]
+    data = [codec.used_by for codec in codecs if codec.name in problems and codec.used_by]
     if data:
         return failed(f"{text}. {named}: needed for {', '.join(data)}", _REMEDY, **details)
     return warning(f"{text}. {named}: such videos are unreadable", _REMEDY, **details)
