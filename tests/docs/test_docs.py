@@ -271,7 +271,10 @@ def known_keys(tree: CfgNode, prefix: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of
+    "page",
+    # tests/docs/test_migrate_page.py checks those of docs/migrate.md, which names keys of others.
+    [page for page in PAGES if page.name not in ("CHANGELOG.md", "migrate.md")],
+    ids=name_of,
 )
 def test_every_key_in_the_text_exists_and_takes_its_value(page: Path, repository: Path) -> None:
     keys = known_keys(default_cfg()) | set(RETIRED)
