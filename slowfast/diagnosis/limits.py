@@ -63,7 +63,7 @@ def check_processes() -> Finding:
     remedy = f"ulimit -u {_PROCESSES_ADVISED}, or docker run --pids-limit={_PROCESSES_ADVISED}"
 
     limits = [number for number in (soft, limit) if number not in (None, resource.RLIM_INFINITY)]
-    lowest = min(limits, default=resource.RLIM_INFINITY)  # type: ignore[type-var]
+    lowest = min(limits, default=resource.RLIM_INFINITY)
     text = f"{_describe(lowest)} processes and threads are allowed"
     if not _is_at_least(lowest, _PROCESSES_NEEDED):
         return failed(f"{text}, too few to train", remedy, **details)

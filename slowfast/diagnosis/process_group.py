@@ -6,7 +6,7 @@ import socket
 import time
 from contextlib import suppress
 from datetime import timedelta
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, Pipe
 
 from slowfast.diagnosis.finding import Finding, failed, ok
 
@@ -97,19 +97,15 @@ def _find_loopback_problem() -> str:
 def _collect(answers: list[Connection]) -> str:
     """Return the first reason that a process sends, "" if all report success."""
     deadline = time.monotonic() + _SECONDS
-    waiting = list(answers)
-    while waiting:
-        ready = wait(waiting, timeout=max(deadline - time.monotonic(), 0))
-        if not ready:
+    for answer in answers:
+        if not answer.poll(max(deadline - time.monotonic(), 0)):
             return f"no answer within {_SECONDS:.0f} s"
-        for answer in ready:
-            waiting.remove(answer)  # type: ignore[arg-type]
-            try:
-                reason = answer.recv()  # type: ignore[union-attr]
-            except EOFError:
-                return "a process crashed"
-            if reason:
-                return str(reason)
+        try:
+            reason = answer.recv()
+        except EOFError:
+            return "a process crashed"
+        if reason:
+            return str(reason)
     return ""
 
 

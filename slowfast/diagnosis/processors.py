@@ -4,6 +4,7 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from slowfast.diagnosis.cgroups import cpu_limit
 from slowfast.diagnosis.finding import Finding, failed, ok, warning
@@ -107,17 +108,20 @@ def check_gpus() -> Finding:
     import torch
 
     driver = _driver_version()
-    details = {"driver": driver, "cuda": torch.version.cuda}
     if not torch.cuda.is_available():
-        return _explain_missing_gpus(has_gpu=_has_nvidia_gpu(), **details)
+        return _explain_missing_gpus(has_gpu=_has_nvidia_gpu(), driver=driver)
 
     gpus = [_describe_gpu(index) for index in range(torch.cuda.device_count())]
     problems = {index: reason for index in range(len(gpus)) if (reason := _gpu_problem(index))}
-    names = [f"{gpu['name']}, {gpu['gib']} GiB, {gpu['free_gib']} free" for gpu in gpus]
+    names = [f"{gpu.name}, {gpu.gib} GiB, {gpu.free_gib} free" for gpu in gpus]
     text = f"{len(gpus)}x {names[0]}" if len(set(names)) == 1 else "; ".join(names)
-    text += f"; driver {driver}, TRAIN.AMP auto is {gpus[0]['amp']}"
+    text += f"; driver {driver}, TRAIN.AMP auto is {gpus[0].amp}"
 
-    details["gpus"] = gpus
+    details = {
+        "driver": driver,
+        "cuda": torch.version.cuda,
+        "gpus": [gpu._asdict() for gpu in gpus],
+    }
     if problems:
         named = "; ".join(f"GPU {index}: {reason}" for index, reason in problems.items())
         return failed(
@@ -126,7 +130,7 @@ def check_gpus() -> Finding:
             "CUDA_VISIBLE_DEVICES",
             **details,
         )
-    crowded = [str(i) for i, gpu in enumerate(gpus) if gpu["free_gib"] < _CROWDED * gpu["gib"]]
+    crowded = [str(i) for i, gpu in enumerate(gpus) if gpu.free_gib < _CROWDED * gpu.gib]
     if crowded:
         return warning(
             f"{text}. The memory of GPU {', '.join(crowded)} is mostly taken",
@@ -137,10 +141,10 @@ def check_gpus() -> Finding:
     return ok(text, **details)
 
 
-def _explain_missing_gpus(*, has_gpu: bool, driver: str, cuda: str | None) -> Finding:
+def _explain_missing_gpus(*, has_gpu: bool, driver: str) -> Finding:
     import torch
 
-    details = {"driver": driver, "cuda": cuda}
+    details = {"driver": driver, "cuda": torch.version.cuda}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not has_gpu:
         return warning(
@@ -165,12 +169,23 @@ def _explain_missing_gpus(*, has_gpu: bool, driver: str, cuda: str | None) -> Fi
         reason = str(error).strip().splitlines()[0]
     return failed(
         f"torch cannot use the NVIDIA GPU, with driver {driver or 'unknown'}: {reason}",
-        f"Install a driver for CUDA {cuda}, or a torch for an older CUDA, see INSTALL.md",
+        f"Install a driver for CUDA {torch.version.cuda}, or a torch for an older CUDA, see "
+        "INSTALL.md",
         **details,
     )
 
 
-def _describe_gpu(index: int) -> dict[str, object]:
+class _Gpu(NamedTuple):
+    """A GPU that torch can use."""
+
+    name: str
+    capability: str
+    gib: int  # Its memory.
+    free_gib: int
+    amp: str  # Dtype of TRAIN.AMP auto.
+
+
+def _describe_gpu(index: int) -> _Gpu:
     import torch
 
     from slowfast.inference.precision import amp_dtype, dtype_name
@@ -179,13 +194,13 @@ def _describe_gpu(index: int) -> dict[str, object]:
     free, total = torch.cuda.mem_get_info(index)
     with torch.cuda.device(index):
         amp = dtype_name(amp_dtype("auto", torch.device("cuda", index)))
-    return {
-        "name": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "gib": round(total / 2**30),
-        "free_gib": round(free / 2**30),
-        "amp": amp,
-    }
+    return _Gpu(
+        properties.name,
+        capability=f"{properties.major}.{properties.minor}",
+        gib=round(total / 2**30),
+        free_gib=round(free / 2**30),
+        amp=amp,
+    )
 
 
 def _gpu_problem(index: int) -> str:

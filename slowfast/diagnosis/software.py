@@ -37,6 +37,7 @@ REQUIRED = {
     "tqdm": "tqdm",
     "submitit": "submitit",
     "Jinja2": "jinja2",
+    "MarkupSafe": "markupsafe",
     "matplotlib": "matplotlib",
 }
 

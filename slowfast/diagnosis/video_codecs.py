@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from slowfast.diagnosis.finding import Finding, failed, ok, warning
@@ -125,6 +126,7 @@ def _encode(frames: list[NDArray[np.uint8]], codec: Codec, *, encoder: str) -> b
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream(encoder, rate=25, options=dict(codec.options))
+        assert isinstance(stream, VideoStream)
         stream.height, stream.width = _HEIGHT, _WIDTH
         stream.pix_fmt = codec.pixel_format
         stream.bit_rate = 1_000_000
@@ -138,6 +140,7 @@ def _encode(frames: list[NDArray[np.uint8]], codec: Codec, *, encoder: str) -> b
 
 
 def _decode(content: bytes) -> list[NDArray[np.uint8]]:
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), "r") as container:
         container.streams.video[0].codec_context.thread_count = 1
-        return [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+        frames = container.decode(video=0)
+        return [np.asarray(frame.to_ndarray(format="gray"), np.uint8) for frame in frames]
