@@ -7,10 +7,12 @@ Exit status: 0 nothing failed, so training works here, 1 something failed, 2 wro
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.commands import cli
+from slowfast.utils.text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +35,6 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    import simplejson
-
     from slowfast.diagnosis.checks import as_plain_data, diagnose, worst_status
     from slowfast.diagnosis.finding import FAILED
     from slowfast.diagnosis.report import format_finding, format_summary
@@ -43,10 +43,10 @@ def _diagnose(args: argparse.Namespace) -> int:
     for name, finding in diagnose(args.output_dir):
         findings[name] = finding
         if not args.json:
-            print(format_finding(name, finding), flush=True)
+            print(printable(format_finding(name, finding)), flush=True)
 
     if args.json:
-        print(simplejson.dumps(as_plain_data(findings), indent=1, ignore_nan=True))
+        print(json.dumps(as_plain_data(findings), indent=1, allow_nan=False))
     else:
         print(format_summary(findings))
     return cli.FAILED if worst_status(findings) == FAILED else 0

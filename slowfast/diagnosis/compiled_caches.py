@@ -6,9 +6,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import cast
 
-from numba.core.caching import FunctionCache
-
-from slowfast.datasets import resize
 from slowfast.diagnosis.finding import OK, Finding, ok, warning
 from slowfast.diagnosis.folders import check_cache
 from slowfast.models.depthwise import triton_cache
@@ -16,6 +13,10 @@ from slowfast.models.depthwise import triton_cache
 
 def check_numba_cache() -> Finding:
     """Check that numba keeps the compiled resize kernel, see `datasets.resize`."""
+    from numba.core.caching import FunctionCache
+
+    from slowfast.datasets import resize
+
     try:
         cache = FunctionCache(cast(FunctionType, resize._resize))
     except RuntimeError:

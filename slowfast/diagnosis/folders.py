@@ -1,12 +1,12 @@
 """Checks of folders: where runs write, the temporary folder, and each cache on disk."""
 
 import errno
+import math
 import os
 import tempfile
 from pathlib import Path
 
 from slowfast.diagnosis.finding import Finding, failed, ok, warning
-from slowfast.utils import http_cache
 from slowfast.utils.files import format_bytes, free_bytes
 
 _BLOCK = bytes(1 << 16)
@@ -19,7 +19,10 @@ def find_write_problem(folder: Path) -> str:
 
     A folder that does not exist yet is not created. Its nearest parent counts.
     """
-    absolute = Path(os.path.abspath(folder))
+    try:
+        absolute = Path(os.path.abspath(folder))
+    except FileNotFoundError:
+        return "the current folder was deleted"
     nearest = next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         return f"{nearest} is not a folder"
@@ -73,6 +76,8 @@ def _check_folder(folder: Path, *, needed: float, advised: float, remedy: str) -
 
 def check_download_cache() -> Finding:
     """Check the cache of files behind http(s) addresses."""
+    from slowfast.utils import http_cache
+
     folder = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
     try:
         limit = http_cache.limit_bytes()
@@ -84,7 +89,9 @@ def check_download_cache() -> Finding:
         consequence="downloads go to the temporary folder",
         remedy="Set FVCORE_CACHE to a writable folder",
     )
-    return finding._replace(details={**finding.details, "limit": limit})
+    # JSON has no number for "no limit".
+    limit_bytes = limit if math.isfinite(limit) else None
+    return finding._replace(details={**finding.details, "limit": limit_bytes})
 
 
 def check_hub_cache() -> Finding:

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import NoReturn
 
 from slowfast.diagnosis.finding import FAILED, Check, Finding, failed, warning
+from slowfast.diagnosis.software import REQUIRED
 from slowfast.utils.text import printable
 
 _NUM_CHARACTERS = 300  # Length of the words of an error that are quoted.
@@ -70,7 +71,13 @@ class _Worker:
     def _start(self) -> None:
         self._log = os.memfd_create("output")
         self._connection, connection = Pipe(duplex=False)
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError as error:  # The limit of processes is reached, or memory is full.
+            connection.close()
+            self._connection.close()
+            os.close(self._log)
+            raise OSError(f"no process can be started: {error.strerror}") from error
         if self._pid == 0:
             _work(self._left, connection, log=self._log, failed_before=self._failed)
         with suppress(OSError):  # Both processes do it, so that it is done before either goes on.
@@ -150,6 +157,9 @@ def _make(check: Check, *, missing: set[str]) -> Finding:
     try:
         return check.function()
     except BaseException as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in REQUIRED.values():
+            # Another check names it already.
+            return warning(f"not checked, because {error.name} is missing", "Install it first")
         message = " ".join(str(error).split()) or "no message"
         return failed(
             _shorten(f"{type(error).__name__}: {message}"),

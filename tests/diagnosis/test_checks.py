@@ -1,7 +1,10 @@
 """Single checks: codecs, control groups, libraries, Slurm and the names that are replaced."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 
 from slowfast.diagnosis import cgroups, software
 from slowfast.diagnosis.finding import FAILED, OK, WARNING
+from slowfast.diagnosis.folders import find_write_problem
 from slowfast.diagnosis.privacy import Privacy
 from slowfast.diagnosis.programs import check_slurm
 from slowfast.diagnosis.video_codecs import CODECS, Codec, check_decoding, find_decoding_problem
@@ -115,6 +119,29 @@ def test_the_libraries_are_those_of_the_setup(repository: Path) -> None:
 )
 def test_versions_are_compared_by_number(version: str, bound: str, is_older: bool) -> None:
     assert software._is_older(version, bound) == is_older
+
+
+def test_a_hub_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    program = "from slowfast.diagnosis.folders import check_hub_cache as check; print(*check()[:3])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"HF_HUB_CACHE": str(file / "hub")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.startswith(
+        f"warning {file} is not a folder: weights of the Hugging Face Hub"
+    )
+    assert done.stdout.endswith("Set HF_HOME to a writable folder\n")
+
+
+def test_a_cache_that_does_not_exist_yet_is_not_created(tmp_path: Path) -> None:
+    assert find_write_problem(tmp_path / "a/b") == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_slurm_without_a_command_is_a_warning(

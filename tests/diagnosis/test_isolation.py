@@ -36,6 +36,10 @@ def leaves() -> Finding:
     sys.exit(3)
 
 
+def lacks_a_part() -> Finding:
+    raise ModuleNotFoundError("No module named 'llvmlite'", name="llvmlite")
+
+
 @pytest.mark.parametrize(
     ("function", "text"),
     [
@@ -43,6 +47,7 @@ def leaves() -> Finding:
         (crashes, "the check crashed: SIGILL (Illegal instruction in libfast.so)"),
         (hangs, "no answer within 0 s"),
         (leaves, "SystemExit: 3"),
+        (lacks_a_part, "ModuleNotFoundError: No module named 'llvmlite'"),
     ],
 )
 def test_a_broken_check_is_a_failed_line(function: Callable[[], Finding], text: str) -> None:
@@ -59,6 +64,14 @@ def test_a_broken_check_is_a_failed_line(function: Callable[[], Finding], text: 
     ]
     assert found["broken"].text == text
     assert found["dependent"].text == "not checked, because broken failed"
+
+
+def test_a_missing_library_is_named_by_its_own_line_alone() -> None:
+    def lacks_numba() -> Finding:
+        raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+    finding = dict(run_checks([[Check("numba cache", lacks_numba)]]))["numba cache"]
+    assert (finding.status, finding.text) == (WARNING, "not checked, because numba is missing")
 
 
 def test_a_hanging_check_leaves_no_process() -> None:
