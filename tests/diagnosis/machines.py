@@ -31,13 +31,17 @@ def diagnose_after(break_something: Callable[[], None], *, output_dir: Path) -> 
         try:
             break_something()
             sender.send(dict(diagnose(output_dir)))
+        except pytest.skip.Exception as error:
+            sender.send(str(error))
         except BaseException as error:
             sender.send(error)
         os._exit(0)
 
     sender.close()
-    answer = receiver.recv()
+    answer: dict[str, Finding] | str | BaseException = receiver.recv()
     os.waitpid(pid, 0)
+    if isinstance(answer, str):
+        pytest.skip(answer)
     if isinstance(answer, BaseException):
         raise answer
     return answer

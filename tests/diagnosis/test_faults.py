@@ -135,7 +135,7 @@ def test_missing_libraries_change_their_lines(healthy: Findings, tmp_path: Path)
 
 def test_low_limits_change_their_lines(healthy: Findings, tmp_path: Path) -> None:
     def break_something() -> None:
-        low = {"RLIMIT_NOFILE": 200, "RLIMIT_NPROC": 600, "RLIMIT_FSIZE": 1 << 28}
+        low = {"RLIMIT_NOFILE": 200, "RLIMIT_NPROC": 1000, "RLIMIT_FSIZE": 1 << 28}
         for name, limit in low.items():
             number = getattr(resource, name)
             resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
