@@ -82,8 +82,8 @@ def _torch_checks() -> list[Check]:
     return [
         _check("torch", "processors", "check_torch", seconds=_IMPORT_SECONDS),
         _check("torchvision", "processors", "check_torchvision", seconds=60.0, needs="torch"),
-        _check("all-reduce", "process_group", "check_all_reduce", needs="torch", backend="gloo"),
-        _check("NCCL", "process_group", "check_all_reduce", needs="torch", backend="nccl"),
+        _all_reduce("all-reduce", backend="gloo", seconds=30.0),
+        _all_reduce("NCCL", backend="nccl", seconds=90.0),
         _check("GPU", "processors", "check_gpus", seconds=60.0, needs="torch"),
         _check("GPU kernels", "processors", "check_kernels", needs="torch"),
         _check("threads", "processors", "check_threads", needs="torch"),
@@ -91,6 +91,17 @@ def _torch_checks() -> list[Check]:
         _check("numba cache", "compiled_caches", "check_numba_cache", needs="torch"),
         _check("compile cache", "compiled_caches", "check_compile_cache", needs="torch"),
     ]
+
+
+def _all_reduce(name: str, *, backend: str, seconds: float) -> Check:
+    return _check(
+        name,
+        "process_group",
+        "check_all_reduce",
+        seconds=seconds,
+        needs="torch",
+        backend=backend,
+    )
 
 
 def _check(

@@ -4,15 +4,18 @@ import os
 import signal
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 
 from slowfast.diagnosis.finding import Finding, failed, ok
+from slowfast.utils.text import count
 
 _HOST = "127.0.0.1"
 _CONNECT_SECONDS = 2.0
-_SECONDS = 10.0  # Time limit of the all-reduce.
+_SECONDS = {"gloo": 10.0, "nccl": 40.0}  # Time limit of the all-reduce.
 
 _REMEDIES = {
     "gloo": (
@@ -32,11 +35,8 @@ def check_all_reduce(backend: str) -> Finding:
     Args:
         backend: gloo on the CPU, or nccl on two GPUs.
     """
-    import torch
-
-    # Asking for the number of GPUs must not initialize CUDA, because a fork does not survive it.
-    if backend == "nccl" and (num_gpus := torch.cuda.device_count()) < 2:
-        return ok(f"not needed with {num_gpus} GPU{'' if num_gpus == 1 else 's'}")
+    if backend == "nccl" and (num_gpus := _count_gpus()) < 2:
+        return ok(f"not needed with {count(num_gpus, 'GPU')}")
 
     started = time.monotonic()
     reason = _reduce_over_two(backend)
@@ -49,35 +49,47 @@ def check_all_reduce(backend: str) -> Finding:
     return ok(f"two processes sum tensors with {backend}, ready after {seconds:.1f} s")
 
 
+def _count_gpus() -> int:
+    """Return the number of GPUs that torch can use.
+
+    Another process asks, because CUDA may be initialized by it and does not survive a fork.
+    """
+
+    def ask() -> int:
+        import torch
+
+        return torch.cuda.device_count()
+
+    with _forked(ask) as answer:
+        return int(answer.recv())
+
+
 def _reduce_over_two(backend: str) -> str:
     """Return why an all-reduce over two processes fails, "" if it works."""
     import torch.distributed as dist
 
     if problem := _find_loopback_problem():
         return problem
-    limit = timedelta(seconds=_SECONDS)
+    seconds = _SECONDS[backend]
+    limit = timedelta(seconds=seconds)
     try:
         store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False, timeout=limit)
     except (dist.DistError, RuntimeError) as error:
         return _first_line(error)
 
-    pids, answers = [], []
-    for rank in range(2):
-        answer, connection = Pipe(duplex=False)
-        pid = os.fork()
-        if pid == 0:
-            _reduce(rank, connection, backend=backend, port=store.port)
-        connection.close()
-        pids.append(pid)
-        answers.append(answer)
-
-    try:
-        return _collect(answers)
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    work = partial(_reduce, backend=backend, port=store.port, limit=limit)
+    with _forked(partial(work, 0)) as first, _forked(partial(work, 1)) as second:
+        deadline = time.monotonic() + seconds
+        for answer in (first, second):
+            if not answer.poll(max(deadline - time.monotonic(), 0)):
+                return f"no answer within {seconds:.0f} s"
+            try:
+                reason = answer.recv()
+            except EOFError:
+                return "a process crashed"
+            if reason:
+                return str(reason)
+    return ""
 
 
 def _find_loopback_problem() -> str:
@@ -94,32 +106,16 @@ def _find_loopback_problem() -> str:
     return ""
 
 
-def _collect(answers: list[Connection]) -> str:
-    """Return the first reason that a process sends, "" if all report success."""
-    deadline = time.monotonic() + _SECONDS
-    for answer in answers:
-        if not answer.poll(max(deadline - time.monotonic(), 0)):
-            return f"no answer within {_SECONDS:.0f} s"
-        try:
-            reason = answer.recv()
-        except EOFError:
-            return "a process crashed"
-        if reason:
-            return str(reason)
-    return ""
-
-
-def _reduce(rank: int, connection: Connection, *, backend: str, port: int) -> None:
-    """Take part in the all-reduce as a forked process, and send why it failed."""
+def _reduce(rank: int, *, backend: str, port: int, limit: timedelta) -> str:
+    """Take part in the all-reduce as a forked process, and return why it fails, "" if it works."""
     import torch
     import torch.distributed as dist
 
     from slowfast.distributed.collectives import device, use_device
     from slowfast.distributed.network_test import check_network
 
+    torch.set_num_threads(1)  # The threads of the parent do not exist here.
     try:
-        torch.set_num_threads(1)
-        limit = timedelta(seconds=_SECONDS)
         use_device(rank, on_gpu=backend == "nccl")
         store = dist.TCPStore(_HOST, port, is_master=False, wait_for_workers=False, timeout=limit)
         dist.init_process_group(
@@ -131,13 +127,35 @@ def _reduce(rank: int, connection: Connection, *, backend: str, port: int) -> No
             device_id=device() if backend == "nccl" else None,
         )
         check_network()
-        connection.send("")
         dist.barrier()  # The other one may still need this process.
-    except BaseException as error:
-        with suppress(OSError):
-            connection.send(_first_line(error))
+    except (RuntimeError, ValueError, OSError) as error:
+        return _first_line(error)
+    return ""
+
+
+@contextmanager
+def _forked(function: Callable[[], object]) -> Iterator[Connection]:
+    """Call a function in a forked process, which ends with the block at the latest.
+
+    Yields:
+        The connection over which the process sends the result.
+    """
+    answer, connection = Pipe(duplex=False)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            connection.send(function())
+        finally:
+            os._exit(0)
+
+    connection.close()
+    try:
+        yield answer
     finally:
-        os._exit(0)
+        answer.close()
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _first_line(error: BaseException) -> str:
