@@ -122,7 +122,8 @@ def check_extra(extra: str, modules: Sequence[str], *, feature: str) -> Finding:
             f"pip install '{DISTRIBUTION}[{extra}]', or from a checkout: pip install '.[{extra}]'",
             **versions,
         )
-    return ok(f"{feature}: {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return ok(f"{feature}: {named}", **versions)
 
 
 def check_numba() -> Finding:
