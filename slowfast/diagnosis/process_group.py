@@ -46,7 +46,7 @@ def check_all_reduce(backend: str) -> Finding:
             f"two processes cannot sum a tensor with {backend}: {reason}",
             _REMEDIES[backend],
         )
-    return ok(f"two processes sum tensors with {backend}, ready after {seconds:.1f} s")
+    return ok(f"two processes sum tensors with {backend} in {seconds:.1f} s")
 
 
 def _count_gpus() -> int:

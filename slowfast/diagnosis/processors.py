@@ -96,7 +96,7 @@ def check_threads() -> Finding:
             **details,
         )
     if not settings:
-        text = f"processes share {count(usable, 'core')}, since OMP_NUM_THREADS is not set"
+        text = f"processes share {count(usable, 'core')} (OMP_NUM_THREADS is not set)"
     return ok(text, **details)
 
 
@@ -148,7 +148,7 @@ def _explain_missing_gpus(*, has_gpu: bool, driver: str) -> Finding:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not has_gpu:
         return warning(
-            "none, so training and testing run on the CPU, and slowly", "Set NUM_GPUS 0", **details
+            "none: training and testing run on the CPU, slowly", "Set NUM_GPUS 0", **details
         )
     if visible in ("", "-1"):
         return warning(
