@@ -21,6 +21,10 @@ from slowfast.distributed import collectives
 from slowfast.preparation.encode import write_video
 from slowfast.preparation.motion import make_motion
 
+# No test reads the network or the cache of the user. `huggingface_hub` reads these once.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": os.devnull, "HF_TOKEN_PATH": os.devnull}
+os.environ.pop("HF_TOKEN", None)
+
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
 NUM_BITS = 8  # of a painted frame number

@@ -12,6 +12,7 @@ import yaml
 
 from slowfast.utils.checkpoint import local_file
 from slowfast.utils.checksum import sha256_of
+from slowfast.utils.hub import Repository, fetch_files, find_cached
 from slowfast.utils.paths import pathmgr
 from slowfast.utils.published_classes import published_classes
 
@@ -31,6 +32,7 @@ class Published(NamedTuple):
     experiment: str = ""  # Folder under exp/ with the config that trained it.
     sorted_classes: bool = False  # Whether the head orders the classes alphabetically.
     sha256: str = ""  # Hash of the file or its first digits. Empty if unknown.
+    hub: str = ""  # Repository on the Hugging Face Hub that may have the file.
 
 
 @cache
@@ -68,7 +70,10 @@ def find_weights(
 ) -> str:
     """Return the path or address of an existing file of weights.
 
-    A file that carries the name of a published file must be that file.
+    A file that carries the name of a published file must be that file. A published name is looked
+    up in the folder of weights, then in the cache of the Hugging Face Hub, then on its server. A
+    download is logged. It happens once: the next call, of any process, finds the file in the cache
+    and sends no request.
 
     Args:
         weights: Published name, path or address.
@@ -112,11 +117,27 @@ def _find_published(name: str, entry: Published, *, key: str, folder: str) -> st
         return path
 
     problem = f"{folder} has no file {entry.file}" if folder else "no folder of weights is set"
+    try:
+        found, reason = _find_on_hub(entry), ""
+    except OSError as error:
+        found, reason = "", f" The Hugging Face Hub does not give it either: {error}."
+    if found:
+        _verify(found, entry)
+        return found
     raise FileNotFoundError(
         f"{key} is {name!r}, but {problem}. Download it from {entry.page}, and set "
         f"MODEL.WEIGHTS_DIR or the environment variable {WEIGHTS_DIR} to the folder that "
-        f"holds {entry.file}."
+        f"holds {entry.file}.{reason}"
     )
+
+
+def _find_on_hub(entry: Published) -> str:
+    """Return the path of a published file in the cache of the Hub, "" if the Hub never has it."""
+    if not entry.hub:
+        return ""
+    repository = Repository(entry.hub)
+    cached = find_cached(repository, entry.file)
+    return cached or fetch_files(repository, [entry.file])[0]
 
 
 def _find_entry(path: str, zoo: Mapping[str, Published]) -> Published | None:
