@@ -46,16 +46,18 @@ def push_folder(folder: Path, repository: Repository) -> str:
     Raises:
         OSError: If the Hub does not answer or refuses. The repository is then as it was.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     with hub_errors(f"{repository}: cannot be pushed to"):
-        commit = HfApi().upload_folder(
-            repo_id=repository.name,
-            folder_path=folder,
-            revision=repository.revision or None,
+        commit = HfApi().create_commit(
+            repository.name,
+            [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files],
             commit_message="Upload a video classifier",
+            revision=repository.revision or None,
         )
-        return commit.oid
+    oid: str = commit.oid
+    return oid
 
 
 def page_address(repository: Repository) -> str:

@@ -14,7 +14,7 @@ from typing import IO, Any
 import simplejson
 
 from slowfast.utils.cleanup import cleaned_up
-from slowfast.utils.file_type import HEAD_BYTES, is_web_page
+from slowfast.utils.file_type import HEAD_BYTES, is_web_page, page_type
 
 UNFINISHED = ".unfinished"  # suffix of a file that is being written
 
@@ -132,7 +132,8 @@ def read_json(path: Path, *, remedy: str) -> Any:
         if not head:
             problem = "is empty"
         elif is_web_page(head):
-            problem = "is not JSON but a web page (a log-in, a download or an error)"
+            page = page_type(head)
+            problem, remedy = f"is not JSON but {page.name}", page.remedy
         raise ValueError(f"{path}: {problem}. {remedy}") from error
 
 
