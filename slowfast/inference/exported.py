@@ -8,7 +8,7 @@ Its entry `settings` rebuilds the model and its test. `model`, `clip`, `normaliz
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -17,6 +17,7 @@ from torch import nn
 
 from slowfast import __version__
 from slowfast.sharing.model_card import CARD_NAME, CardOptions, make_card
+from slowfast.sharing.result_metrics import FIELDS as METRICS_FIELDS
 from slowfast.utils.checkpoint import as_safetensors
 from slowfast.utils.checksum import sha256_of
 from slowfast.utils.files import new_folder, read_json, write_file, write_json
@@ -31,11 +32,20 @@ WEIGHTS_NAME = "model.safetensors"
 
 _LIBRARY = "slowfast-uniformer"
 _FORMAT = 1
+# Fields of the entry `training`, see `Origin`.
+TRAINING_FIELDS = ("start_weights", "num_videos", "num_epochs", "uses_ema", "settings")
 _REMEDY = "Export the model again, or download it again"
 _CLIP_ENTRIES = ("clip", "normalization", "channel_order")
 _NORMALIZATION = ("mean", "std")
 # Fields of ClipSettings that are not those of a clip.
-_OTHER_FIELDS = (*_NORMALIZATION, "channel_order", "image_template", "allow_truncated")
+_OTHER_FIELDS = (
+    *_NORMALIZATION,
+    "channel_order",
+    "views_per_forward",
+    "image_template",
+    "allow_truncated",
+    "max_frame_pixels",
+)
 
 
 # ---- Writing ---------------------------------------------------------------------------------
@@ -222,8 +232,8 @@ def read_exported(folder: str) -> Exported:
         version=str(content.get("version", "")),
         clips={name: content[name] for name in _CLIP_ENTRIES if name in content},
         model=str(_entry(content, "model").get("name", "")),
-        training=_entry(content, "training") or None,
-        metrics=_entry(content, "metrics") or None,
+        training=_whole_entry(content, "training", fields=TRAINING_FIELDS),
+        metrics=_whole_entry(content, "metrics", fields=METRICS_FIELDS),
     )
 
 
@@ -263,6 +273,14 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
 def _entry(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = content.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def _whole_entry(
+    content: Mapping[str, Any], name: str, *, fields: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return an entry for the model card, None if it has been edited and lacks fields."""
+    entry = _entry(content, name)
+    return entry if all(field in entry for field in fields) else None
 
 
 def _are_names(names: Any) -> TypeGuard[list[str]]:

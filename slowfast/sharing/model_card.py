@@ -75,8 +75,14 @@ def make_card(content: Mapping[str, Any], options: CardOptions) -> str:
         title=title or f"{content['model']['name']}, {count(len(content['class_names']), 'class')}",
         dataset=dataset,
         options=options,
+        max_epoch=_setting(content, "SOLVER.MAX_EPOCH"),
         rows=_make_rows(content["metrics"]) if content["metrics"] else [],
     )
+
+
+def _setting(content: Mapping[str, Any], key: str) -> Any:
+    training = content["training"]
+    return training["settings"].get(key) if training else None
 
 
 def _make_metadata(

@@ -1,17 +1,20 @@
 """Metrics of a test as an exported model carries them: no path, no video, nothing of a machine."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slowfast.evaluation.result import Result
+if TYPE_CHECKING:
+    from slowfast.evaluation.result import Result
 
 NUM_CONFUSED = 10  # most confused pairs of classes
 NUM_WEAKEST = 5  # classes with the lowest recall
 
 _NUMBERS = ("num_videos", "num_scored", "num_clips", "num_crops", "fusion", "temperature")
 _METRICS = ("top1", "top5", "mean_class_accuracy", "macro_f1", "nll", "ece")
+# Fields of the metrics, in the entry `metrics` of config.json.
+FIELDS = (*_NUMBERS, *_METRICS, "level", "intervals", "most_confused", "weakest_classes")
 
 
-def make_test_metrics(result: Result) -> dict[str, Any]:
+def make_test_metrics(result: "Result") -> dict[str, Any]:
     """Return the metrics of a result on a list with labels, as plain data.
 
     Accuracies, F1, ECE and recalls are in percent. An interval is (low, high) at `level`.
