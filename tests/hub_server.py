@@ -38,6 +38,9 @@ class Hub:
         refusal: Text with which a token is refused. `{}` stands for what the client sent.
         requests: Method and path of every request.
         unknown: Those of them that the hub does not know.
+        broken: Whether every request fails, with what the client sent in the answer.
+        refused_paths: Words in the paths of requests that fail.
+        names_commits: Whether answers name a commit, as only a hub does.
     """
 
     address: str = ""
@@ -47,6 +50,9 @@ class Hub:
     blobs: Files = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    broken: bool = False
+    refused_paths: tuple[str, ...] = ()
+    names_commits: bool = True
 
     def add(self, name: str, files: Files, *, branch: str = "main", private: bool = False) -> str:
         """Commit files to a repository, which is created if it is missing, and name the commit."""
@@ -100,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         hub.requests.append(f"{self.command} {self.path}")
+        if hub.broken or any(word in parts for word in hub.refused_paths):
+            return self.fail(500, "", f"broken: {self.headers.get('Authorization')}")
         is_write = self.command in ("POST", "PUT") and parts[0] != "lfs"
         given = self.headers.get("Authorization", "nothing")
         if is_write and given != f"Bearer {hub.token}":
@@ -111,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", "api", "repos", "create":
                 self.create()
             case "GET", "api", "agent-harnesses":
-                self.reply_json([])
+                self.reply_json({})
             case "POST", "api", "validate-yaml":
                 self.reply_json({"warnings": [], "errors": []})
             case "GET", "api", "models", owner, name:
@@ -161,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             return self.fail(404, "EntryNotFound", "Entry not found", commit=commit)
         etag = hashlib.sha256(content).hexdigest()
-        self.reply(200, content, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'})
+        headers = {"X-Repo-Commit": commit} if self.state.names_commits else {}
+        self.reply(200, content, {**headers, "ETag": f'"{etag}"'})
         return None
 
     def create(self) -> None:
@@ -169,7 +178,10 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{wanted['organization']}/{wanted['name']}"
         if name in self.state.repositories:
             return self.reply_json(
-                {"error": "You already created this model repo", "url": self.state.address},
+                {
+                    "error": "You already created this model repo",
+                    "url": f"{self.state.address}/{name}",
+                },
                 status=409,
             )
         private = wanted.get("visibility") == "private" or wanted.get("private") is True

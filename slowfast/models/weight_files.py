@@ -109,7 +109,9 @@ class FileShape(NamedTuple):
 
 def shape_of_file(state: Mapping[str, Any]) -> FileShape:
     """Return what the weights of a file say about the models of this package."""
-    sizes = {_bare(_rename_head(name)): tuple(tensor.shape) for name, tensor in tensors_in(state).items()}
+    sizes = {
+        _bare(_rename_head(name)): tuple(tensor.shape) for name, tensor in tensors_in(state).items()
+    }
     num_classes = next((sizes[name][0] for name in _LAST_LAYERS if name in sizes), 0)
     stems = (sizes[name] for name in _FIRST_CONVOLUTIONS if name in sizes)
     stem = next((size for size in stems if len(size) > 1), (0, 0))

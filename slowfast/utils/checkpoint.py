@@ -93,9 +93,20 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], *, class_names: list
 
 
 def as_safetensors(weights: Mapping[str, Tensor], *, class_names: list[str]) -> bytes:
-    """Return the content of a .safetensors file with weights by name and the class names."""
+    """Return the content of a .safetensors file with weights by name and the class names.
+
+    Equal weights and names give equal bytes.
+    """
     metadata = {"format": "pt", CLASS_NAMES: json.dumps(class_names)}
-    return to_safetensors(_copies(weights), metadata=metadata)
+    content = to_safetensors(_copies(weights), metadata=metadata)
+
+    # The library writes the metadata in any order. The header is 8 bytes with the length of the
+    # JSON text that follows, which is padded to a multiple of 8.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    text = json.dumps({**header, "__metadata__": metadata}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _copies(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

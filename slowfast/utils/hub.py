@@ -131,16 +131,13 @@ def hub_errors(problem: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import EntryNotFoundError, HTTPError
 
-    kind, reason = OSError, ""
     with _no_token_in_logs():
         try:
             yield
         except (HTTPError, OSError, ValueError, EntryNotFoundError) as error:
             kind = FileNotFoundError if _is_missing(error) else OSError
-            reason = _explain(error)
-
-    if reason:  # raised here, so that no traceback shows the first error with a token in it
-        raise kind(f"{problem}: {reason}")
+            # From None, since a traceback would show the first error, which may hold the token.
+            raise kind(f"{problem}: {_explain(error)}") from None
 
 
 def without_token(text: str) -> str:

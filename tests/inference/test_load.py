@@ -56,7 +56,7 @@ def test_an_exported_folder_names_no_path_of_this_machine(new_run: Run, tmp_path
     content = json.loads(text)
     assert content["class_names"][0] == "left"
     assert load(tmp_path / "exported").settings.fusion == "max"
-    with pytest.raises(FileExistsError, match="exported: exists already. Delete it"):
+    with pytest.raises(FileExistsError, match="exported: exists already"):
         load(tmp_path / "exported").save(tmp_path / "exported")
 
 

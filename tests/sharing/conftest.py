@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from slowfast import load
 from slowfast.commands import export_weights
 from slowfast.config import CfgNode
 from slowfast.engine.evaluate import evaluate
@@ -14,8 +16,14 @@ from tests.inference.conftest import save_random_checkpoint
 Export = Callable[..., int]
 Run = Callable[..., Path]
 
+CLIP = np.random.default_rng(3).integers(0, 256, (12, 48, 64, 3), np.uint8)
+
 # A training run writes these to its checkpoints.
 TRAINED = {"run_id": "20260131-093000-abcdef", "epoch": 2, "identity": {"num_training_videos": 32}}
+
+
+def logits_of(source: object) -> np.ndarray:
+    return load(str(source)).predict(CLIP).logits
 
 
 @pytest.fixture
