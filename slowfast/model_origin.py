@@ -12,12 +12,13 @@ from torch import nn
 
 from slowfast.config.tree import value_at
 from slowfast.inference.clip_settings import build_exported_settings, build_training_settings
-from slowfast.inference.exported import Exported, FoundMetrics, Origin
+from slowfast.inference.exported import FoundMetrics, Origin
 from slowfast.models.build import build_filled_model
 from slowfast.models.recipes import ARCHITECTURE_KEYS, MODEL_RECIPES
 from slowfast.models.zoo import find_published
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checksum import sha256_of
+from slowfast.utils.exported_folder import Exported
 
 _UNTESTED = "the run has no result of a finished test"
 

@@ -18,13 +18,7 @@ from slowfast.datasets.build_clips import build_clip_reader
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.inference.classifier import Classifier, check_precision, usable_device
 from slowfast.inference.clip_settings import build_clip_settings, build_exported_settings
-from slowfast.inference.exported import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    Exported,
-    check_clips,
-    read_exported,
-)
+from slowfast.inference.exported import check_clips
 from slowfast.inference.view_reader import ViewReader
 from slowfast.model_origin import build_origin
 from slowfast.models.build import build_filled_model, find_problems
@@ -34,7 +28,7 @@ from slowfast.runs.run_checkpoints import checkpoint_to_test
 from slowfast.utils.checkpoint import load_checkpoint, read_header
 from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints
 from slowfast.utils.checksum import sha256_of
-from slowfast.utils.hub import HUB_PREFIX, fetch_files, parse_repository
+from slowfast.utils.exported_folder import CONFIG_NAME, Exported, exported_at, read_exported
 from slowfast.utils.plugins import import_installed_plugins
 
 _CONFIG_REMEDY = "Name the YAML file of the experiment: config=... in Python, --cfg in a tool"
@@ -78,8 +72,8 @@ def load(
     device = usable_device(device)
     import_installed_plugins()  # a model of your own may be in one
     path = find_file(str(source), best=best)
-    exported = _exported_at(path)
-    state = {**load_checkpoint(path), **_entries_of(exported)}
+    exported = exported_at(path)
+    state = {**load_checkpoint(path), **(exported.entries() if exported else {})}
     cfg = _config_in(state, path) if config is None else load_cfg(str(config), checks=())
     if problems := find_problems(cfg):
         raise ValueError("\n  ".join([f"{path}:", *problems]))
@@ -153,16 +147,11 @@ def find_file(source: str, *, best: bool = False) -> str:
         ValueError: If an exported folder is damaged.
     """
     path = os.path.expanduser(source)
-    if source.startswith(HUB_PREFIX):
-        repository = parse_repository(source)
-        path = os.path.dirname(fetch_files(repository, [CONFIG_NAME, WEIGHTS_NAME])[0])
-    if isdir(path) and not Path(path, CONFIG_NAME).exists():
-        return _find_in_run(path, best=best)
-
-    weights = read_exported(path).weights if isdir(path) else find_weights(path, key="the source")
-    if exported := _exported_at(weights):
-        exported.check_weights()
-    return weights
+    if isdir(path):
+        if not Path(path, CONFIG_NAME).exists():
+            return _find_in_run(path, best=best)
+        path = read_exported(path).weights
+    return find_weights(path, key="the source")
 
 
 def find_config(source: str, *, best: bool = False) -> CfgNode:
@@ -173,7 +162,8 @@ def find_config(source: str, *, best: bool = False) -> CfgNode:
         ValueError: If there is no config, or it is of another version.
     """
     path = find_file(source, best=best)
-    return _config_in({**read_header(path), **_entries_of(_exported_at(path))}, path)
+    exported = exported_at(path)
+    return _config_in({**read_header(path), **(exported.entries() if exported else {})}, path)
 
 
 def _find_in_run(folder: str, *, best: bool) -> str:
@@ -187,25 +177,6 @@ def _find_in_run(folder: str, *, best: bool) -> str:
 
 
 # ---- What belongs to the weights -------------------------------------------------------------
-
-
-def _exported_at(path: str) -> Exported | None:
-    """Return the content of the exported folder that a file of weights lies in, None elsewhere."""
-    folder = Path(path).parent
-    if Path(path).name != WEIGHTS_NAME or not (folder / CONFIG_NAME).is_file():
-        return None
-    return read_exported(str(folder))
-
-
-def _entries_of(exported: Exported | None) -> dict[str, Any]:
-    """Return the entries of a checkpoint that an exported folder has beside its weights."""
-    if exported is None:
-        return {}
-    return {
-        "class_names": exported.class_names,
-        "cfg": exported.settings,
-        "version": exported.version,
-    }
 
 
 def _config_in(state: dict[str, Any], path: str) -> CfgNode:

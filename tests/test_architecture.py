@@ -22,6 +22,7 @@ BELOW_COMMANDS = {
     "probing",
     "engine",
     "inference",
+    "sharing",
     "runs",
     "evaluation",
     "visualization",
@@ -32,7 +33,7 @@ BELOW_COMMANDS = {
     "utils",
 }
 MAY_IMPORT: dict[str, set[str]] = {
-    "commands": {"api", "config", "probed", "trained", *BELOW_COMMANDS},
+    "commands": {"api", "config", "model_origin", "probed", "trained", *BELOW_COMMANDS},
     "engine": {
         "inference",
         "runs",

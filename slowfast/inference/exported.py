@@ -8,34 +8,23 @@ Its entry `settings` rebuilds the model and its test. `model`, `clip`, `normaliz
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
 from slowfast import __version__
 from slowfast.sharing.model_card import CARD_NAME, CardOptions, make_card
-from slowfast.sharing.result_metrics import FIELDS as METRICS_FIELDS
 from slowfast.utils.checkpoint import as_safetensors
-from slowfast.utils.checksum import sha256_of
-from slowfast.utils.files import new_folder, read_json, write_file, write_json
-from slowfast.utils.tensor_files import read_head
+from slowfast.utils.exported_folder import CONFIG_NAME, FORMAT, LIBRARY, WEIGHTS_NAME
+from slowfast.utils.files import new_folder, write_file, write_json
 
 if TYPE_CHECKING:
     from slowfast.inference.classifier import Classifier
     from slowfast.inference.clip_settings import ClipSettings
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-
-_LIBRARY = "slowfast-uniformer"
-_FORMAT = 1
-# Fields of the entry `training`, see `Origin`.
-TRAINING_FIELDS = ("start_weights", "num_videos", "num_epochs", "uses_ema", "settings")
-_REMEDY = "Export the model again, or download it again"
-_CLIP_ENTRIES = ("clip", "normalization", "channel_order")
 _NORMALIZATION = ("mean", "std")
 # Fields of ClipSettings that are not those of a clip.
 _OTHER_FIELDS = (
@@ -46,9 +35,6 @@ _OTHER_FIELDS = (
     "allow_truncated",
     "max_frame_pixels",
 )
-
-
-# ---- Writing ---------------------------------------------------------------------------------
 
 
 class FoundMetrics(NamedTuple):
@@ -122,8 +108,8 @@ def _make_content(
     origin = classifier.origin
     parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
     return {
-        "library": _LIBRARY,
-        "format": _FORMAT,
+        "library": LIBRARY,
+        "format": FORMAT,
         "version": __version__,
         "model": {
             "name": origin.model,
@@ -171,72 +157,6 @@ def _find_path(value: object) -> str:
     return value if isinstance(value, str) and os.path.isabs(os.path.expanduser(value)) else ""
 
 
-# ---- Reading ---------------------------------------------------------------------------------
-
-
-class Exported(NamedTuple):
-    """Content of an exported folder."""
-
-    weights: str  # path of the weights
-    sha256: str  # SHA-256 of the weights, "" if it is unknown
-    settings: str  # config keys and values as YAML
-    class_names: list[str]
-    version: str  # of the framework that wrote it
-    clips: dict[str, Any]  # see `describe_clips`
-    model: str
-    training: Mapping[str, Any] | None
-    metrics: dict[str, Any] | None
-
-    def check_weights(self) -> None:
-        """Check the weights against their SHA-256.
-
-        Raises:
-            ValueError: If they are of another type, truncated, damaged or edited.
-        """
-        read_head(self.weights, self.weights)
-        if not self.sha256:
-            return
-        found = sha256_of(self.weights)
-        if found != self.sha256:
-            raise ValueError(
-                f"{self.weights}: is truncated, damaged or edited: its sha256 is {found}, but "
-                f"{CONFIG_NAME} beside it says {self.sha256}. {_REMEDY}"
-            )
-
-
-def read_exported(folder: str) -> Exported:
-    """Return the content of an exported folder. The weights are not read.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If `config.json` is damaged, of another version or of another library.
-    """
-    path = Path(folder, CONFIG_NAME)
-    content = read_json(path, remedy=_REMEDY)
-    if not isinstance(content, dict) or content.get("library") != _LIBRARY:
-        raise ValueError(f"{path}: was not exported by this framework")
-    _check_format(path, content)
-
-    names, settings = content.get("class_names"), content.get("settings")
-    if not _are_names(names) or not isinstance(settings, dict):
-        raise ValueError(f"{path}: lacks its class names or settings. {_REMEDY}")
-
-    weights = Path(folder, WEIGHTS_NAME)
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no such file. {_REMEDY}")
-    return Exported(
-        weights=str(weights),
-        sha256=str(_entry(content, "weights").get("sha256", "")),
-        settings=json.dumps(settings),  # JSON is YAML
-        class_names=names,
-        version=str(content.get("version", "")),
-        clips={name: content[name] for name in _CLIP_ENTRIES if name in content},
-        model=str(_entry(content, "model").get("name", "")),
-        training=_whole_entry(content, "training", fields=TRAINING_FIELDS),
-        metrics=_whole_entry(content, "metrics", fields=METRICS_FIELDS),
-    )
-
-
 def check_clips(path: str, exported: Mapping[str, Any], settings: "ClipSettings") -> None:
     """Check that the entries for other programs say what `settings` says.
 
@@ -256,32 +176,5 @@ def check_clips(path: str, exported: Mapping[str, Any], settings: "ClipSettings"
             if found[field] != expected[field]:
                 raise ValueError(
                     f"{Path(path).with_name(CONFIG_NAME)}: {field} is {found[field]!r}, but its "
-                    f"settings give {expected[field]!r}. {_REMEDY}"
+                    f"settings give {expected[field]!r}. Export the model again"
                 )
-
-
-def _check_format(path: Path, content: Mapping[str, Any]) -> None:
-    found, version = content.get("format"), content.get("version")
-    if found == _FORMAT:
-        return
-    remedy = _REMEDY
-    if isinstance(found, int) and found > _FORMAT:
-        remedy = f"Upgrade {_LIBRARY}: the file is of version {version}, and this is {__version__}"
-    raise ValueError(f"{path}: has format {found!r}, but this version reads {_FORMAT}. {remedy}")
-
-
-def _entry(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = content.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _whole_entry(
-    content: Mapping[str, Any], name: str, *, fields: Sequence[str]
-) -> dict[str, Any] | None:
-    """Return an entry for the model card, None if it has been edited and lacks fields."""
-    entry = _entry(content, name)
-    return entry if all(field in entry for field in fields) else None
-
-
-def _are_names(names: Any) -> TypeGuard[list[str]]:
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)

@@ -12,7 +12,14 @@ import yaml
 
 from slowfast.utils.checkpoint import local_file
 from slowfast.utils.checksum import sha256_of
-from slowfast.utils.hub import Repository, fetch_files, find_cached
+from slowfast.utils.exported_folder import CONFIG_NAME, WEIGHTS_NAME, exported_at, read_exported
+from slowfast.utils.hub import (
+    HUB_PREFIX,
+    Repository,
+    fetch_files,
+    find_cached,
+    parse_repository,
+)
 from slowfast.utils.paths import pathmgr
 from slowfast.utils.published_classes import published_classes
 
@@ -70,13 +77,15 @@ def find_weights(
 ) -> str:
     """Return the path or address of an existing file of weights.
 
-    A file that carries the name of a published file must be that file. A published name is looked
+    A file that carries the name of a published file must be that file, and the weights of an
+    exported folder must be those that its config.json names. A published name is looked
     up in the folder of weights, then in the cache of the Hugging Face Hub, then on its server. A
     download is logged. It happens once: the next call, of any process, finds the file in the cache
     and sends no request.
 
     Args:
-        weights: Published name, path or address.
+        weights: Published name, path or address, or `hf:org/name`, optionally with `@revision`, an
+            exported folder on the Hub.
         key: Config key that holds `weights`, for messages.
         folder: MODEL.WEIGHTS_DIR, the folder with published files. If it is empty, the environment
             variable WEIGHTS_DIR applies.
@@ -86,14 +95,18 @@ def find_weights(
         FileNotFoundError: If there is no such file. For a published name, the message says where
             to download it.
         OSError: If the server does not answer.
-        ValueError: If it is not a file, or if its sha256 is not the published one.
+        ValueError: If it is not a file, or if its sha256 is not the right one.
     """
     zoo = published() if zoo is None else zoo
     if weights in zoo:
         return _find_published(weights, zoo[weights], key=key, folder=folder)
 
     path = expanduser(weights)
-    if not _exists(path, key=key):
+    if weights.startswith(HUB_PREFIX):
+        repository = parse_repository(weights)
+        config, _ = fetch_files(repository, [CONFIG_NAME, WEIGHTS_NAME])
+        path = read_exported(os.path.dirname(config)).weights
+    elif not _exists(path, key=key):
         near = [] if os.sep in weights else difflib.get_close_matches(weights, zoo, 1)
         hint = f". The nearest published name is {near[0]}." if near else ""
         raise FileNotFoundError(f"{key} is {weights!r}: no such file of weights{hint}")
@@ -101,6 +114,8 @@ def find_weights(
     entry = _find_entry(path, zoo)
     if entry is not None:
         _verify(path, entry)
+    if exported := exported_at(path):
+        exported.check_weights()
     return path
 
 

@@ -10,8 +10,6 @@ NUM_WEAKEST = 5  # classes with the lowest recall
 
 _NUMBERS = ("num_videos", "num_scored", "num_clips", "num_crops", "fusion", "temperature")
 _METRICS = ("top1", "top5", "mean_class_accuracy", "macro_f1", "nll", "ece")
-# Fields of the metrics, in the entry `metrics` of config.json.
-FIELDS = (*_NUMBERS, *_METRICS, "level", "intervals", "most_confused", "weakest_classes")
 
 
 def make_test_metrics(result: "Result") -> dict[str, Any]:

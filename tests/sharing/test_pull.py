@@ -1,13 +1,20 @@
 """Loading from a hub: revisions, its cache, and what is missing or damaged there."""
 
+import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slowfast import load
+from slowfast.config import CfgNode
+from slowfast.engine.choose_weights import find_problems
+from slowfast.engine.train import train
+from slowfast.utils.checkpoint import load_checkpoint
+from slowfast.utils.checkpoint_files import list_checkpoints
 from tests.hub_server import Hub
 from tests.sharing.conftest import Run, logits_of
 
@@ -92,6 +99,35 @@ def test_a_server_that_is_no_hub_is_named(hub: Hub, exported: dict[str, bytes]) 
     hub.names_commits = False
     with pytest.raises(OSError, match=rf"{hub.address} is no Hub.* Check HF_ENDPOINT"):
         load("hf:team/model")
+
+
+def test_a_training_starts_from_a_model_of_the_hub(
+    hub: Hub, exported: dict[str, bytes], tiny_cfg: Callable[..., CfgNode], tmp_path: Path
+) -> None:
+    hub.add("team/model", exported)
+    cfg = tiny_cfg(
+        TRAIN__CHECKPOINT_FILE_PATH="hf:team/model",
+        SOLVER__MAX_EPOCH=1,
+        TEST__ENABLE=False,
+        OUTPUT_DIR=tmp_path / "tuning",
+    )
+    assert not find_problems(cfg)
+    train(cfg)
+    [checkpoint] = list_checkpoints(cfg.OUTPUT_DIR)
+    identity = load_checkpoint(checkpoint)["identity"]
+    weights = hashlib.sha256(exported["model.safetensors"]).hexdigest()
+    assert identity["start_weights_sha256"] == weights
+
+    load(checkpoint).save(tmp_path / "tuned")
+    assert "1 epoch, started from other weights." in (tmp_path / "tuned/README.md").read_text()
+    missing = tiny_cfg(TRAIN__CHECKPOINT_FILE_PATH="hf:team/none", OUTPUT_DIR=tmp_path / "new")
+    assert any("there is no such repository" in problem for problem in find_problems(missing))
+
+
+def test_a_folder_of_another_library_is_named(hub: Hub, exported: dict[str, bytes]) -> None:
+    hub.add("timm/model", {**exported, "config.json": b'{"architecture": "resnet18"}'})
+    with pytest.raises(ValueError, match=r"config\.json: was not exported by this framework"):
+        load("hf:timm/model")
 
 
 # ---- Damage ----------------------------------------------------------------------------------
