@@ -111,12 +111,14 @@ def _build_run_metrics(cfg: CfgNode, *, path: str, ema: bool) -> FoundMetrics:
         return FoundMetrics(None, _UNTESTED)
     try:
         result = open_result(run)
-        identity, metrics = result.record.identity, make_test_metrics(result)
     except FileNotFoundError:
         return FoundMetrics(None, _UNTESTED)
     except ValueError as error:
         return FoundMetrics(None, str(error))
 
+    identity = result.record.identity
+    if not result.record.is_labeled:
+        return FoundMetrics(None, f"the list of the test in {result.folder} has no labels")
     if identity.get("weights_sha256") != sha256_of(path):
         tested = result.record.weights
         return FoundMetrics(None, f"the test in {result.folder} was of other weights, {tested}")
@@ -131,7 +133,7 @@ def _build_run_metrics(cfg: CfgNode, *, path: str, ema: bool) -> FoundMetrics:
                 f"the test in {result.folder} was with {key} {identity[key]!r}, not "
                 f"{settings[key]!r}",
             )
-    return FoundMetrics(metrics)
+    return FoundMetrics(make_test_metrics(result))
 
 
 def find_run_folder(path: str) -> Path | None:

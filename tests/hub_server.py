@@ -162,6 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.state.repositories.get(name)
         if repository is None:
             return self.fail(404, "RepoNotFound", "Repository not found")
+        given = self.headers.get("Authorization")
+        if repository.private and given != f"Bearer {self.state.token}":
+            return self.fail(401, "RepoNotFound", f"Invalid username or password {given}")
         commit = repository.branches.get(revision, revision)
         if commit not in repository.commits:
             return self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")

@@ -213,7 +213,8 @@ def _draw_mistakes(
     result = read_content(find_result(folder))
     mistakes = result.highlights[:NUM_FRAMES_SHOWN]
     cfg = parse_cfg(result.config, origin=f"{find_result(folder)}/config.yaml")
-    frames, images = [], {}
+    frames: list[MistakenFrames] = []
+    images: dict[str, bytes] = {}
     for thumbnail, mistake in zip(build_thumbnails(cfg, mistakes), mistakes, strict=True):
         if not thumbnail.image:
             print(f"note: no frames of a video: {thumbnail.note}", file=sys.stderr)

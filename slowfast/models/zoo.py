@@ -73,7 +73,12 @@ def published_class_names(path: str) -> list[str]:
 
 
 def find_weights(
-    weights: str, *, key: str, folder: str = "", zoo: Mapping[str, Published] | None = None
+    weights: str,
+    *,
+    key: str,
+    folder: str = "",
+    zoo: Mapping[str, Published] | None = None,
+    may_download: bool = True,
 ) -> str:
     """Return the path or address of an existing file of weights.
 
@@ -90,6 +95,7 @@ def find_weights(
         folder: MODEL.WEIGHTS_DIR, the folder with published files. If it is empty, the environment
             variable WEIGHTS_DIR applies.
         zoo: Published files by name. None for those of this package.
+        may_download: Whether to download a file from the Hub that is not in its cache.
 
     Raises:
         FileNotFoundError: If there is no such file. For a published name, the message says where
@@ -99,12 +105,14 @@ def find_weights(
     """
     zoo = published() if zoo is None else zoo
     if weights in zoo:
-        return _find_published(weights, zoo[weights], key=key, folder=folder)
+        return _find_published(
+            weights, zoo[weights], key=key, folder=folder, may_download=may_download
+        )
 
     path = expanduser(weights)
     if weights.startswith(HUB_PREFIX):
-        repository = parse_repository(weights)
-        config, _ = fetch_files(repository, [CONFIG_NAME, WEIGHTS_NAME])
+        files = [CONFIG_NAME, WEIGHTS_NAME]
+        config, _ = fetch_files(parse_repository(weights), files, may_download=may_download)
         path = read_exported(os.path.dirname(config)).weights
     elif not _exists(path, key=key):
         near = [] if os.sep in weights else difflib.get_close_matches(weights, zoo, 1)
@@ -124,7 +132,9 @@ def weights_folder(folder: str = "") -> str:
     return expanduser(folder or os.environ.get(WEIGHTS_DIR, ""))
 
 
-def _find_published(name: str, entry: Published, *, key: str, folder: str) -> str:
+def _find_published(
+    name: str, entry: Published, *, key: str, folder: str, may_download: bool
+) -> str:
     folder = weights_folder(folder)
     path = join(folder, entry.file)
     if folder and _exists(path, key=key):
@@ -133,7 +143,7 @@ def _find_published(name: str, entry: Published, *, key: str, folder: str) -> st
 
     problem = f"{folder} has no file {entry.file}" if folder else "no folder of weights is set"
     try:
-        found, reason = _find_on_hub(entry), ""
+        found, reason = _find_on_hub(entry, may_download=may_download), ""
     except OSError as error:
         found, reason = "", f" The Hugging Face Hub does not give it either: {error}."
     if found:
@@ -146,13 +156,13 @@ def _find_published(name: str, entry: Published, *, key: str, folder: str) -> st
     )
 
 
-def _find_on_hub(entry: Published) -> str:
+def _find_on_hub(entry: Published, *, may_download: bool) -> str:
     """Return the path of a published file in the cache of the Hub, "" if the Hub never has it."""
     if not entry.hub:
         return ""
     repository = Repository(entry.hub)
     cached = find_cached(repository, entry.file)
-    return cached or fetch_files(repository, [entry.file])[0]
+    return cached or fetch_files(repository, [entry.file], may_download=may_download)[0]
 
 
 def _find_entry(path: str, zoo: Mapping[str, Published]) -> Published | None:

@@ -16,14 +16,8 @@ def make_test_metrics(result: "Result") -> dict[str, Any]:
     """Return the metrics of a result on a list with labels, as plain data.
 
     Accuracies, F1, ECE and recalls are in percent. An interval is (low, high) at `level`.
-
-    Raises:
-        ValueError: If the list has no labels.
     """
     metrics = result.metrics
-    if not metrics["is_labeled"]:
-        raise ValueError(f"{result.folder}: its list has no labels, so there is no accuracy")
-
     names = [entry["name"] for entry in metrics["classes"]]
     pairs = metrics["most_confused"][:NUM_CONFUSED]
     intervals = metrics["intervals"]

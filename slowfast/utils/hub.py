@@ -57,7 +57,9 @@ def parse_repository(text: str) -> Repository:
     return Repository(name, revision)
 
 
-def fetch_files(repository: Repository, files: Sequence[str]) -> list[str]:
+def fetch_files(
+    repository: Repository, files: Sequence[str], *, may_download: bool = True
+) -> list[str]:
     """Return the local paths of files of one commit of a repository, after a download if needed.
 
     The server says which commit a branch or a tag is. If it does not answer, the commit in the
@@ -66,19 +68,26 @@ def fetch_files(repository: Repository, files: Sequence[str]) -> list[str]:
     Args:
         repository: The repository.
         files: Names of the files.
+        may_download: Whether to send requests at all.
 
     Raises:
         FileNotFoundError: If there is no such repository, revision or file.
         OSError: If the server does not answer or refuses, or a file cannot be written.
     """
-    with hub_errors(f"{repository}: cannot be downloaded"):
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.constants import HF_HUB_OFFLINE
-        from huggingface_hub.errors import HTTPError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import HTTPError
 
+    problem = f"{repository}: cannot be downloaded"
+    with hub_errors(problem):
         cached = _find_all_cached(repository, files)
-        if cached and (HF_HUB_OFFLINE or _COMMIT.fullmatch(repository.revision)):
-            return cached
+    is_final = HF_HUB_OFFLINE or not may_download or _COMMIT.fullmatch(repository.revision)
+    if cached and is_final:
+        return cached
+    if not may_download:
+        raise FileNotFoundError(f"{repository}: it is not in the cache of the Hub")
+
+    with hub_errors(problem):
         try:
             _ask_server(repository, files[0])
         except (HTTPError, OSError) as error:

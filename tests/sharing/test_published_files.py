@@ -49,6 +49,16 @@ def test_a_file_that_is_nowhere_is_to_be_downloaded_by_hand(hub: Hub) -> None:
     )
 
 
+def test_nothing_is_downloaded_to_resume_a_run(hub: Hub) -> None:
+    hub.add(REPOSITORY, {FILE: b"weights"})
+    for weights in (NAME, "hf:team/model"):
+        with pytest.raises(FileNotFoundError, match="it is not in the cache"):
+            find_weights(weights, key="weights", may_download=False)
+    assert not hub.requests
+    path = find_weights(NAME, key="weights")
+    assert find_weights(NAME, key="weights", may_download=False) == path
+
+
 def test_a_damaged_file_in_the_cache_is_named(hub: Hub) -> None:
     hub.add(REPOSITORY, {FILE: b"weights"})
     path = Path(find_weights(NAME, key="weights"))

@@ -70,6 +70,16 @@ def test_what_a_hub_does_not_have_is_named(
         load(source)
 
 
+def test_a_private_repository_needs_the_token(
+    hub: Hub, exported: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("team/model", exported, private=True)
+    with pytest.raises(FileNotFoundError, match="or it is private and your token does not open it"):
+        load("hf:team/model")
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert load("hf:team/model").class_names[0] == "left"
+
+
 @pytest.mark.parametrize("name", ["model", "a/b/c", "a/b@", "/b", "a/../b", "team/x y"])
 def test_a_malformed_name_sends_no_request(name: str, hub: Hub) -> None:
     with pytest.raises(ValueError, match=r": is not org/name or org/name@revision$"):
