@@ -85,7 +85,12 @@ def fetch_files(
     if cached and is_final:
         return cached
     if not may_download:
-        raise FileNotFoundError(f"{repository}: it is not in the cache of the Hub")
+        raise FileNotFoundError(f"{problem}: it is not in the cache")
+    if HF_HUB_OFFLINE:
+        raise FileNotFoundError(
+            f"{problem}: it is not in the cache, and HF_HUB_OFFLINE forbids to download it. Unset "
+            "that, or download it before"
+        )
 
     with hub_errors(problem):
         try:
@@ -237,21 +242,15 @@ def _explain(error: BaseException) -> str:
         return f"the Hub refused the token (HTTP status {status}){_words_of(error)}. {LOG_IN}"
     if status:
         return f"the Hub answered with HTTP status {status}{_words_of(error)}. Try again later"
-    if _is_offline(error):
-        return (
-            "it is not in the cache, and HF_HUB_OFFLINE forbids to download it. Unset that, or "
-            "download it before"
-        )
-    if isinstance(error, errors.HTTPError):
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids requests. Unset it"
+    if isinstance(error, UnicodeEncodeError):
+        return f"the token has a character that no token has. {LOG_IN}"
+    if isinstance(error, errors.HTTPError) or hasattr(
+        error, "request"
+    ):  # requests, in old versions
         return f"no answer from {server_address()} ({_shorten(_root_of(error))}). Check the network"
     return _shorten(error)
-
-
-def _is_offline(error: BaseException) -> bool:
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    return HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled)
 
 
 def _root_of(error: BaseException) -> BaseException:

@@ -85,6 +85,7 @@ REFUSALS = {
         r"the Hub refused the token \(HTTP",
     ),
     "a token that is no header": ("abc\x00\x7fdef-secret", r"cannot be pushed to: "),
+    "a token of other letters": ("größe-secret", "the token has a character that no token has"),
     "no token": ("", r"there is no token\. Log in with `hf auth login`, or set HF_TOKEN"),
 }
 
@@ -164,6 +165,23 @@ def test_wrong_targets_are_refused_before_any_work(
 ) -> None:
     assert export(tmp_path / "no run", tmp_path / "out", *arguments) == status
     assert message in capsys.readouterr().err
+
+
+def test_a_push_in_offline_mode_is_refused(
+    hub: Hub,
+    token: str,
+    new_run: Run,
+    export: Export,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert export(new_run(), tmp_path / "out", "--push", "team/model") == 1
+    message = "hf:team/model: cannot be pushed to: HF_HUB_OFFLINE forbids requests. Unset it"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not hub.requests
 
 
 def test_a_push_without_a_network_writes_nothing(
