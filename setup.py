@@ -1,6 +1,35 @@
 """Package metadata. The lower bounds are those of `constraints-lowest.txt`, see CONTRIBUTING.md."""
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+
+class BuildWithRecipes(build_py):
+    """Build the package with the config files of `configs/` and `exp/` in `slowfast/recipes`."""
+
+    def run(self) -> None:
+        """Build the package."""
+        super().run()
+        if self.editable_mode:
+            return  # the checkout has them
+        for source, copy in self._recipes().items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """Return the paths of all files that are built."""
+        return [*super().get_outputs(include_bytecode), *map(str, self._recipes().values())]
+
+    def _recipes(self) -> dict[Path, Path]:
+        folder = Path(self.build_lib, "slowfast/recipes")
+        files = [path for name in ("configs", "exp") for path in ROOT.glob(f"{name}/**/*.yaml")]
+        return {path: folder / path.relative_to(ROOT) for path in sorted(files)}
+
 
 setup(
     name="slowfast-uniformer",
@@ -8,6 +37,8 @@ setup(
     description="Train and test UniFormer video classifiers on Kinetics and Something-Something",
     license="Apache-2.0",
     python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithRecipes},
+    entry_points={"console_scripts": ["slowfast = slowfast.commands.main:main"]},
     packages=find_packages(include=["slowfast", "slowfast.*"]),
     package_data={
         "slowfast.utils": ["class_tables/*.txt"],

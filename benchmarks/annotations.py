@@ -16,7 +16,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import _cli  # noqa: F401  the package of this checkout
+import _checkout  # noqa: F401  the package of this checkout
 import numpy as np
 
 from slowfast.datasets.annotation_lists import Source, read_path_list

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import _cli  # noqa: F401  the package of this checkout
+import _checkout  # noqa: F401  the package of this checkout
 import numpy as np
 import torch
 from torch import Tensor

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import _cli  # noqa: F401  the package of this checkout
+import _checkout  # noqa: F401  the package of this checkout
 import torch
 
 from benchmarks.gpu_rows.synthetic_training import Training, batch

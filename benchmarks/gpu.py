@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import _cli  # the package of this checkout
+import _checkout  # noqa: F401  the package of this checkout
 import torch
 
 from benchmarks.gpu_rows import ddp, depthwise, precision, speed, stalls, train_step
 from benchmarks.gpu_rows.report import Report, Row, describe_machine, run_rows
 from benchmarks.gpu_rows.workload import Workload, cpu_workload, gpu_workload
+from slowfast.commands import cli
 from slowfast.inference.precision import set_up_kernels
 
 ROWS = [
@@ -59,12 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         workload = _choose_workload(args.device)
     except (RuntimeError, ValueError) as error:
-        return _cli.report(error)
+        return cli.report(error)
 
     report = Report(describe_machine(workload.device), path=args.out)
     run_rows(rows, workload, minutes=args.minutes, report=report)
     print(report.markdown())
-    return _cli.FAILED if report.has_failed else 0
+    return cli.FAILED if report.has_failed else 0
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -82,7 +83,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--minutes",
-        type=_cli.number(float, least=0),
+        type=cli.number(float, least=0),
         default=7.0,
         help="time after which no row starts (default: 7)",
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import _cli  # noqa: F401  the package of this checkout
+import _checkout  # noqa: F401  the package of this checkout
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -1,70 +1,12 @@
-"""Compare tests of the same list: `python tools/compare.py A B [C ...]`.
+"""Compare tests, see `slowfast/commands/compare.py`."""
 
-A, B and C are results: the OUTPUT_DIR of a test, or its folder test. Prints their accuracies side
-by side. For B and every later one, it prints the difference from A with its interval, McNemar's
-test, the classes that changed most, and the videos that changed.
-
-Exit status: 0 compared, 1 a result is missing, damaged or of another list, 2 wrong usage.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
-import _cli
+import _checkout  # noqa: F401  the package of this checkout
 
-from slowfast.utils.text import printable
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the comparison, write what is asked for, and return the exit status."""
-    args = _make_parser().parse_args(arguments)
-    return _cli.run(lambda: _compare(args))
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = _cli.make_parser(__doc__)
-    _cli.add_results(parser)
-    parser.add_argument(
-        "--rows",
-        type=_cli.number(int, least=0),
-        default=10,
-        metavar="N",
-        help="rows to print of each list of classes or videos (default: 10)",
-    )
-    parser.add_argument(
-        "--html", type=_cli.path, metavar="FILE", help="page to write, a single HTML file"
-    )
-    parser.add_argument(
-        "--csv", type=_cli.path, metavar="FILE", help="table to write, with all changed videos"
-    )
-    return parser
-
-
-def _compare(args: argparse.Namespace) -> int:
-    if len(args.results) < 2:
-        raise _cli.UsageError("name at least two results to compare")
-
-    from slowfast.evaluation.compare import LETTERS, compare, write_changed_videos
-    from slowfast.evaluation.compare_page import write_page
-    from slowfast.evaluation.compare_text import format_comparison
-    from slowfast.evaluation.result import open_result
-
-    if len(args.results) > len(LETTERS):
-        raise _cli.UsageError(f"name at most {len(LETTERS)} results to compare")
-
-    comparison = compare([open_result(path) for path in args.results])
-    print(format_comparison(comparison, max_rows=args.rows))
-    if args.html is not None:
-        write_page(args.html, comparison)
-        print(printable(f"page: {args.html}"))
-    if args.csv is not None:
-        write_changed_videos(args.csv, comparison)
-        print(printable(f"changed videos: {args.csv}"))
-    return 0
-
+from slowfast.commands.compare import main
 
 if __name__ == "__main__":
     sys.exit(main())

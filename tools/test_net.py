@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
-from run_net import main
+import _checkout  # noqa: F401  the package of this checkout
+
+from slowfast.commands.run_net import main
 
 if __name__ == "__main__":
     sys.exit(main())

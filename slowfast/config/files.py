@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import yaml
 from iopath.common.file_io import g_pathmgr
 
+from slowfast.config.shipped import find_config_file, find_shipped_file
 from slowfast.config.values import as_list, quote_unprintable
 from slowfast.config.yaml_tree import DuplicateKeyError, Raw, Scalar, describe, parse
 
@@ -17,7 +18,8 @@ def read_settings(path: str) -> dict[str, Raw]:
     """Return the settings of a config file and of the files that it inherits from.
 
     Args:
-        path: Local path or address of a YAML file.
+        path: Local path or address of a YAML file, the folder of an experiment, or the path of a
+            file that comes with this package, such as exp/quickstart/config.yaml.
 
     Returns:
         Settings by full key, such as SOLVER.BASE_LR. An empty mapping counts as a value.
@@ -27,7 +29,7 @@ def read_settings(path: str) -> dict[str, Raw]:
         ValueError: If a file is not a tree of sections and keys, sets a key twice, or inherits
             from itself.
     """
-    return _read_chain(path, role=f"--cfg {path}", chain=[])
+    return _read_chain(find_config_file(path), role=f"--cfg {path}", chain=[])
 
 
 def parse_settings(text: str, *, origin: str) -> dict[str, Raw]:
@@ -93,7 +95,10 @@ def _resolve_base(base: str, path: str) -> str:
         base = os.path.expanduser(base)
     if base.startswith(("/", "https://", "http://")):
         return base
-    return os.path.join(os.path.dirname(path), base)
+    beside = os.path.join(os.path.dirname(path), base)
+    if os.path.exists(beside):
+        return beside
+    return find_shipped_file(base) or beside
 
 
 def _flatten(tree: dict[str, Raw], *, role: str) -> dict[str, Raw]:

@@ -15,6 +15,7 @@ from slowfast.config.rules import find_problems
 from slowfast.config.tree import Config, leaf_keys
 from slowfast.config.values import as_list, decode, shorten, show, to_value
 from slowfast.config.yaml_tree import Raw, Scalar
+from slowfast.utils.command_names import command_name
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def _describe_unknown_key(key: str, *, defaults: Config) -> str:
     close = [name for name in known if name.rsplit(".", 1)[-1] == last]
     close = close or difflib.get_close_matches(key.upper(), known, 1, 0.5)
 
-    advice = "Run tools/run_net.py --print-config to list all keys"
+    advice = f"Run {command_name('run_net')} --print-config to list all keys"
     if close:
         advice = f"The nearest is {close[0]}"
     return f"{shorten(key or repr(key))} is not a key. {advice}"

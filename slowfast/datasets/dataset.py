@@ -22,6 +22,7 @@ from slowfast.datasets.records import (
 )
 from slowfast.datasets.shared_memory import allocate, to_tensor
 from slowfast.datasets.transforms import Augmentation
+from slowfast.utils.command_names import command_name
 
 MAX_REPLACEMENTS = 10  # attempts to replace an unreadable training video by another one
 _IDLE = -1  # row of a worker that is not reading a video
@@ -129,7 +130,7 @@ class VideoDataset(Dataset[Batch]):
 
         raise DecodeError(
             f"{MAX_REPLACEMENTS} videos in a row are unreadable, the last because of {last}. "
-            "Check DATA.PATH_PREFIX, or the videos with tools/check_data.py"
+            f"Check DATA.PATH_PREFIX, or the videos with {command_name('check_data')}"
         ) from last
 
     def _read(

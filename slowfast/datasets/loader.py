@@ -20,6 +20,7 @@ from slowfast.datasets.resize import compile_resize
 from slowfast.datasets.samplers import EvalSampler, TrainSampler
 from slowfast.distributed.collectives import rank
 from slowfast.distributed.launchers import find_launched
+from slowfast.utils.command_names import command_name
 from slowfast.utils.text import count
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class VideoLoader(DataLoader[Batch]):
         if "timed out" in message:
             return (
                 f"no batch came within {self.timeout:.0f} s{where}. If the storage is slow, raise "
-                "DATA_LOADER.TIMEOUT, otherwise check that file with tools/check_data.py"
+                f"DATA_LOADER.TIMEOUT, otherwise check that file with {command_name('check_data')}"
             )
         return (
             f"{message.strip()}{where}. Workers are usually killed because memory runs out: lower "

@@ -19,6 +19,7 @@ import numpy as np
 from slowfast.datasets.annotations import Annotations
 from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job import current_job
+from slowfast.utils.command_names import command_name
 from slowfast.utils.paths import forget, pathmgr
 
 TRUNCATED = "truncated"  # the end of the file is missing, the rest can be decoded
@@ -203,7 +204,9 @@ def _read_rows(path: str) -> Iterator[list[str]]:
     """Yield the rows of a manifest as text, without a torn last row."""
     local_path = pathmgr.get_local_path(path)
     if not os.path.isfile(local_path):
-        raise FileNotFoundError(f"{path}: no such manifest. Run tools/check_data.py to make one")
+        raise FileNotFoundError(
+            f"{path}: no such manifest. Run {command_name('check_data')} to make one"
+        )
 
     with open(local_path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.reader(line for line in file if line.endswith("\n"))
@@ -216,8 +219,8 @@ def _read_rows(path: str) -> Iterator[list[str]]:
                 if len(row) != len(header):
                     raise ValueError(
                         f"{path} line {reader.line_num} is {row}. Expected the columns "
-                        f"{','.join(header)}. Delete the line: tools/check_data.py then probes its "
-                        "video again"
+                        f"{','.join(header)}. Delete the line: {command_name('check_data')} then "
+                        "probes its video again"
                     )
                 yield row
         except csv.Error as error:  # the file is not text
@@ -235,5 +238,5 @@ def _unusual_kinds(entry: Entry) -> tuple[str, ...]:
 def _not_a_manifest(path: str) -> ValueError:
     return ValueError(
         f"{path} is not a manifest{forget(path)}. Name another file, or make one with "
-        "tools/check_data.py"
+        f"{command_name('check_data')}"
     )

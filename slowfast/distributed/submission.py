@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.distributed.submitted_job import JOBS_FILE
+from slowfast.utils.command_names import command_name
 from slowfast.utils.files import write_json
 from slowfast.utils.provenance import SOURCE_FILE, find_source
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"  # Name of a submission's folder, for time.strftime.
 
-_SOURCES = ("slowfast", "tools")
 _TIME_LENGTH = len("20260131-093000")
 
 
@@ -38,7 +38,7 @@ def find_submission(folder: str) -> Path:
         tried = ", ".join(str(Path(folder, name)) for name in (JOBS_FILE, *patterns))
         raise FileNotFoundError(
             f"{folder} holds no submission: none of {tried} exists. Name the folder that "
-            "tools/submit.py printed"
+            f"{command_name('submit')} printed"
         )
     # Of two names from one second, the later one is longer, see `make_folder`.
     return max(found, key=lambda path: (path.name[:_TIME_LENGTH], len(path.name), path.name))
@@ -57,20 +57,19 @@ def make_folder(folder: Path) -> Path:
             folder = folder.with_name(f"{name}-{number}")
 
 
-def copy_source(root: Path, folder: Path, *, plugins: Sequence[str] = ()) -> None:
-    """Copy what a job runs: the packages of this repository, and plugins that are not installed.
+def copy_source(package: Path, folder: Path, *, plugins: Sequence[str] = ()) -> None:
+    """Copy what a job runs: this package, and plugins that are not installed.
 
     The copy records its commit, see `slowfast.utils.provenance.find_source`.
 
     Args:
-        root: Root of the repository.
+        package: Folder of this package.
         folder: Folder of the copy. It must not exist yet.
         plugins: Names of imported modules.
     """
-    write_json(folder / SOURCE_FILE, find_source(root)._asdict())
-    for name in _SOURCES:
-        # Compiled files of Python and numba stay valid, because the copy keeps file times.
-        shutil.copytree(root / name, folder / name)
+    write_json(folder / SOURCE_FILE, find_source(package.parent)._asdict())
+    # Compiled files of Python and numba stay valid, because the copy keeps file times.
+    shutil.copytree(package, folder / package.name)
 
     for name in sorted({plugin.partition(".")[0] for plugin in plugins}):
         path = _find_module(name)

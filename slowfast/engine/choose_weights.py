@@ -7,6 +7,7 @@ from slowfast.evaluation.stored_temperature import check_temperature_file
 from slowfast.models.zoo import find_weights
 from slowfast.runs.run_checkpoints import checkpoint_to_test, is_resumable
 from slowfast.utils.checkpoint_files import BEST_NAME
+from slowfast.utils.command_names import command_name
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -88,7 +89,8 @@ def find_problems(cfg: "CfgNode") -> list[str]:
     if cfg.TEST.ENABLE and cfg.TEST.CALIBRATED and is_written_first:
         problems.append(
             "TEST.CALIBRATED is True, but the training writes the weights to test, and they have "
-            "no temperature yet. Set it to False, or TRAIN.ENABLE to False after tools/calibrate.py"
+            "no temperature yet. Set it to False, or TRAIN.ENABLE to False after "
+            + command_name("calibrate")
         )
     if cfg.TEST.ENABLE and not is_written_first:
         try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from slowfast.datasets.records import DecodeError, UnreadableVideo
 from slowfast.distributed.collectives import gather_over_ranks, is_main
+from slowfast.utils.command_names import command_name
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ class UnreadableVideos:
             raise DecodeError(
                 f"{len(rows)} of {self.num_videos} training videos could not be read in this "
                 f"epoch, more than DATA.MAX_BAD_FRACTION={self.max_fraction} allows. The last one: "
-                f"{found[-1].reason}. Find the unreadable videos with tools/check_data.py and "
-                "leave them out with DATA.MANIFEST"
+                f"{found[-1].reason}. Find the unreadable videos with "
+                f"{command_name('check_data')} and leave them out with DATA.MANIFEST"
             )
 
 

@@ -15,13 +15,14 @@ from slowfast.evaluation.members import read_members
 from slowfast.evaluation.metrics import MetricCounts, compute_metrics
 from slowfast.evaluation.result import Result, require_labels
 from slowfast.utils.checksum import sha256_of
+from slowfast.utils.command_names import command_name
 from slowfast.utils.files import read_json, write_json
 from slowfast.utils.provenance import provenance
 
 SUFFIX = ".temperature.json"  # after the full name of the weights file
 
 _VERSION = 1
-_REMEDY = "Run tools/calibrate.py on a test of these weights"
+_REMEDY = f"Run {command_name('calibrate')} on a test of these weights"
 
 
 class Calibration(NamedTuple):

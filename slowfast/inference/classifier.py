@@ -24,6 +24,7 @@ from slowfast.inference.streams import LiveStream, StreamWindow
 from slowfast.inference.view_forward import ForwardPasses
 from slowfast.inference.view_reader import ViewReader
 from slowfast.inference.windows import Window, WindowReader, check_seconds, make_grid, timing_of
+from slowfast.utils.command_names import command_name
 
 NUM_READERS = 4  # threads that read videos ahead of a GPU
 
@@ -476,8 +477,8 @@ class Classifier:
             return 1.0
         if self.temperature is None:
             raise ValueError(
-                "there is no temperature of these weights. Test them, run tools/calibrate.py on "
-                "the result, and load them again"
+                "there is no temperature of these weights. Test them, run "
+                f"{command_name('calibrate')} on the result, and load them again"
             )
         return self.temperature
 

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 
 from slowfast.datasets.samplers import CENTER_CROP
+from slowfast.utils.command_names import command_name
 from slowfast.utils.files import read_json, write_json
 
 RECORD_NAME = "features.json"
@@ -209,7 +210,7 @@ def read_record(folder: Path) -> FeatureRecord:
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder}: holds no features ({RECORD_NAME} is missing). Name the folder of a split "
-            "that tools/features.py wrote"
+            f"that {command_name('features')} wrote"
         )
     content = read_json(path, remedy=_REMEDY)
     if not isinstance(content, dict) or content.get("version") != _VERSION:

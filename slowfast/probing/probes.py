@@ -24,6 +24,7 @@ from slowfast.evaluation.fusion import fuse
 from slowfast.evaluation.metric_counts import MetricCounts
 from slowfast.models.heads import Head, build_head
 from slowfast.probing.labeled_features import LabeledFeatures
+from slowfast.utils.command_names import command_name
 from slowfast.utils.progress import Progress
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -199,7 +200,7 @@ def _check(grid: Sequence[ProbeSettings], labeled: LabeledFeatures, schedule: Sc
     if is_pooled and any(probe.head == "attentive" for probe in grid):
         raise ValueError(
             f"{labeled.features.folder}: has one vector per view, but an attentive head needs all "
-            "tokens. Extract them with tools/features.py --tokens"
+            f"tokens. Extract them with {command_name('features')} --tokens"
         )
 
 

@@ -147,8 +147,13 @@ def _version(name: str) -> str:
 def _command() -> str:
     # A spawned process has the same sys.argv as its parent, but another sys.orig_argv.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    script = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
-    return shlex.join(["python", *script, *sys.argv[1:]])
+    if spec is not None:
+        start = ["python", "-m", spec.name.removesuffix(".__main__")]
+    elif Path(sys.argv[0]).name == "slowfast":  # the installed command
+        start = ["slowfast"]
+    else:
+        start = ["python", sys.argv[0]]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _working_dir() -> str:

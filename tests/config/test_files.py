@@ -285,11 +285,41 @@ def test_a_missing_base_says_which_file_names_it(write: Write, tmp_path: Path) -
 
 
 def test_a_folder_is_not_a_config_file(write: Write, tmp_path: Path) -> None:
-    config = write("exp/config.yaml", "{}")
+    config = write("exp/small.yaml", "{}")
     with pytest.raises(
         IsADirectoryError, match=rf"^--cfg \S+: a folder, not a file. Choose .* such as {config}$"
     ):
         load(f"{tmp_path}/exp")
+
+
+def test_the_folder_of_an_experiment_means_its_config(write: Write, tmp_path: Path) -> None:
+    write("exp/config.yaml", "SOLVER: {BASE_LR: 0.5}")
+    assert load(f"{tmp_path}/exp").SOLVER.BASE_LR == 0.5
+
+
+def test_shipped_experiments_and_recipes_are_found_anywhere(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("exp/quickstart").MODEL.NUM_CLASSES == 8
+    assert load("./exp/uniformer_s8x8_k400/config.yaml").MODEL.NUM_CLASSES == 400
+    own = write("own/own.yaml", "_BASE_: configs/models/uniformer_s.yaml\nRNG_SEED: 5\n")
+    assert load(own).UNIFORMER.DEPTH == [3, 4, 8, 3]
+
+    # A file of your own comes first.
+    write("exp/quickstart/config.yaml", "MODEL: {NUM_CLASSES: 3}")
+    write("own/configs/models/uniformer_s.yaml", "UNIFORMER: {DEPTH: [1, 1, 1, 1]}")
+    assert load("exp/quickstart").MODEL.NUM_CLASSES == 3
+    assert load(own).UNIFORMER.DEPTH == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("path", ["exp/none", "exp/../setup.py", "configs", "exp", "\0"])
+def test_nothing_else_is_found_among_the_shipped_files(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError if path != "\0" else ValueError, match=r"^--cfg "):
+        load(path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

@@ -20,7 +20,6 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.engine.parent_death import end_with_parent
 
@@ -28,7 +27,6 @@ if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))  # before imports that take seconds
 
 # A run imports these when it needs them, which takes seconds in each process.
-import run_net
 import timm.data.auto_augment  # noqa: F401
 import torch._dynamo
 import torch.multiprocessing
@@ -37,6 +35,7 @@ import torch.utils.flop_counter
 import slowfast.engine.evaluate
 import slowfast.engine.train
 import slowfast.evaluation.report.page  # noqa: F401
+from slowfast.commands import run_net
 from slowfast.datasets.resize import compile_resize
 from tests.ports import free_port
 

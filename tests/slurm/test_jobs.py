@@ -51,7 +51,7 @@ def test_two_machines_train_as_two_processes_do(
     assert "node1 (rank 0), node2 (rank 1)" in output
     assert "right sums" in output
     (command,) = tmp_path.glob("jobs/*/command.sh")
-    assert "code/tools/run_net.py" in command.read_text()
+    assert "code/slowfast/__main__.py train" in command.read_text()
 
 
 def test_an_array_of_seeds_ends_in_one_table(

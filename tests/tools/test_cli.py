@@ -93,7 +93,8 @@ def test_benchmarks_import_the_package_beside_them(exiting_checkouts: Path, pyth
     folder = exiting_checkouts / "my B/benchmarks"
     assert python(folder / "annotations.py").stderr == "it is my B\n"
     # The others take seconds to import torch first, but begin in the same way.
-    start = 'sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))\nimport _cli  #'
+    folder_of_tools = 'str(Path(__file__).resolve().parents[1] / "tools")'
+    start = f"sys.path.insert(0, {folder_of_tools})\nimport _checkout  #"
     for path in folder.glob("*.py"):
         before, _, _ = path.read_text().partition("\nfrom slowfast")
         assert start in before, path
@@ -205,17 +206,17 @@ def test_a_job_uses_the_copy_of_the_checkout(
 
 def test_errors_are_printed_without_class_names(python: Python, checkouts: Path) -> None:
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); import _cli\n"
-        "for cause in (ValueError('A\\x1b is 1'), _cli.UsageError('--a is 1'), TimeoutError(),\n"
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from slowfast.commands import cli\n"
+        "for cause in (ValueError('A\\x1b is 1'), cli.UsageError('--a is 1'), TimeoutError(),\n"
         "              KeyboardInterrupt('x')):\n"
-        "    print(_cli.report(cause))\n"
+        "    print(cli.report(cause))\n"
         "for path in ('no such', b'no\\xff', 3):\n"
         "    try: os.stat(path) if path != 3 else os.fstat(99)\n"
-        "    except OSError as error: _cli.report(error)\n"
+        "    except OSError as error: cli.report(error)\n"
         "try: os.rename('no', 'where')\n"
-        "except OSError as error: _cli.report(error)\n"
+        "except OSError as error: cli.report(error)\n"
     )
-    done = python("-c", code, checkouts / "my B/tools")
+    done = python("-c", code, checkouts / "my B")
     assert done.stdout.splitlines() == ["1", "2", "1", "1"]
     assert done.stderr.splitlines() == [
         "error: A\\x1b is 1",
@@ -233,22 +234,22 @@ ERRORS = """
 import os, sys
 before = dict(os.environ)
 sys.path.insert(0, sys.argv[1])
-import _cli
+from slowfast.commands import cli
 assert os.environ == before
 
 def fail(error):
     raise error
 
-for error in (ValueError("A is 1"), FloatingPointError("NaN"), _cli.UsageError("--b is 1")):
-    print(_cli.run(lambda: fail(error)))
-print(_cli.run(lambda: fail(KeyboardInterrupt()), interrupted="resume it"))
-print(_cli.run(lambda: 3))
-_cli.run(lambda: fail(AssertionError("a bug")))
+for error in (ValueError("A is 1"), FloatingPointError("NaN"), cli.UsageError("--b is 1")):
+    print(cli.run(lambda: fail(error)))
+print(cli.run(lambda: fail(KeyboardInterrupt()), interrupted="resume it"))
+print(cli.run(lambda: 3))
+cli.run(lambda: fail(AssertionError("a bug")))
 """
 
 
 def test_each_kind_of_error_has_its_exit_status(repository: Path) -> None:
-    command = [sys.executable, "-c", ERRORS, str(repository / "tools")]
+    command = [sys.executable, "-c", ERRORS, str(repository)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["1", "1", "2", "130", "3"]
     printed = done.stderr.splitlines()

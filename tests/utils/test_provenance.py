@@ -132,10 +132,10 @@ def test_the_repository_of_a_git_hook_does_not_count(
 def test_a_copy_for_a_job_knows_its_commit(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
     first, second, third = (checkout / name for name in ("output/1", "output/2", "output/3"))
-    copy_source(checkout, first)
+    copy_source(checkout / "slowfast", first)
     (checkout / "README.md").write_text("# second\n")
-    copy_source(checkout, second)
-    copy_source(second, third)  # tools/submit.py of a copy
+    copy_source(checkout / "slowfast", second)
+    copy_source(second / "slowfast", third)  # submitted from a copy
     git(checkout, "add", ".")
     git(checkout, "commit", "--quiet", "--message", "Second, with the results")
     assert find_source(first) == Source(commit, "no")

@@ -6,9 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
-from slowfast.datasets.decode import DecodeError, FrameArray, VideoFile
+from slowfast.datasets.decode import DecodeError, FrameArray, FrameFolder, VideoFile
 from slowfast.visualization.annotated_video import Mark, Overlay, Pixels, write_annotated_video
 from slowfast.visualization.contact_sheet import COLORS
 
@@ -92,14 +92,16 @@ def test_a_copy_has_the_frames_and_times_of_the_video(tmp_path: Path) -> None:
 
 
 def test_a_damaged_video_leaves_no_copy(tmp_path: Path) -> None:
-    class Damaged(FrameArray):
-        def read(self, numbers: object) -> Pixels:
-            raise DecodeError("frame 0 is damaged")
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(1, 5):
+        Image.new("RGB", (32, 32)).save(folder / f"{number:05d}.png")
+    path = folder / "00003.png"
+    path.write_bytes(path.read_bytes()[:40])
 
-    source = Damaged(np.zeros((4, 32, 32, 3), np.uint8), fps=4)
-    with pytest.raises(DecodeError):
-        write_annotated_video(source, tmp_path / "copy.mp4", MARKS)
-    assert list(tmp_path.iterdir()) == []
+    with FrameFolder(str(folder), template="{:05d}.png") as source, pytest.raises(DecodeError):
+        write_annotated_video(source, tmp_path / "copies/copy.mp4", MARKS, fps=4)
+    assert list(tmp_path.glob("copies/*")) == []
 
 
 def test_an_array_without_times_gets_a_rate(tmp_path: Path) -> None:

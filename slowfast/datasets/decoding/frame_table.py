@@ -20,6 +20,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from slowfast.utils.command_names import command_name
 from slowfast.utils.files import write_file
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,6 @@ def read_table(path: Path, *, stamp: Integers) -> FrameTable | None:
 def _warn_about_old_tables(folder: Path) -> None:
     logger.warning(
         "%s: some frame tables are damaged or older than their videos, so each sample reads the "
-        "whole video. Run tools/check_data.py again",
+        f"whole video. Run {command_name('check_data')} again",
         folder,
     )

@@ -1,4 +1,4 @@
-"""Parameters of a Slurm job, from the options of tools/submit.py to those of sbatch."""
+"""Parameters of a Slurm job, from the options of `submit` to those of sbatch."""
 
 import argparse
 import shlex
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _cli
-
+from slowfast.commands import cli
 from slowfast.config import CfgNode
 from slowfast.utils.text import count
 
@@ -48,7 +47,7 @@ def build_parameters(
     """Return the parameters of submitit's executor for Slurm.
 
     Args:
-        args: Options of tools/submit.py.
+        args: Options of `submit`.
         cfg: Config of one of the experiments. All of them need the same machines.
         job_name: Name of the job.
         options: Options that began with --slurm_.
@@ -107,7 +106,7 @@ def make_batch_script(parameters: dict[str, Any], *, folder: Path, num_jobs: int
 
 def _check_timeout(minutes: int, *, signal_delay: int) -> None:
     if 60 * minutes < signal_delay + _EARLY_SECONDS:
-        raise _cli.UsageError(
+        raise cli.UsageError(
             f"--timeout is {count(minutes, 'minute')}, but the job saves its work {signal_delay} s "
             f"before that (--signal_delay), and Slurm may ask for it {_EARLY_SECONDS} s early. "
             "Give it more minutes"

@@ -1,9 +1,6 @@
-"""What all tools share: the package of their own checkout, common options, and errors.
+"""What all commands share: common options, exit statuses and errors.
 
-Each tool imports this module before the package, so `python B/tools/run_net.py` runs the code of
-checkout B even if checkout A is installed (`pip install --editable`) or on PYTHONPATH.
-
-A tool parses its arguments before it imports anything slow, so `--help` and wrong usage take no
+A command parses its arguments before it imports anything slow, so `--help` and wrong usage take no
 time.
 """
 
@@ -15,6 +12,10 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from slowfast.preparation.splits import SPLITS
+from slowfast.utils import plugins
+from slowfast.utils.text import printable
 
 FAILED = 1  # exit status: the work failed
 WRONG_USAGE = 2  # exit status: the arguments are wrong, as in argparse
@@ -30,7 +31,7 @@ class UsageError(ValueError):
 
 
 def run(work: Callable[[], int], *, interrupted: str = "stopped") -> int:
-    """Run the work of a tool and return the exit status.
+    """Run the work of a command and return the exit status.
 
     Errors that the user can fix are printed. All others keep their traceback.
 
@@ -48,7 +49,7 @@ def run(work: Callable[[], int], *, interrupted: str = "stopped") -> int:
 
 
 def report(error: Exception) -> int:
-    """Print an error that the user can fix and return the exit status of the tool."""
+    """Print an error that the user can fix and return the exit status of the command."""
     message = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename and not error.filename2:
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"  # not "[Errno 2] ...: 'name'"
@@ -59,12 +60,23 @@ def report(error: Exception) -> int:
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser that prints its description as it is written."""
     return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=_program_name(),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
+def _program_name() -> str | None:
+    """Return `slowfast COMMAND` in a sub-command of `slowfast`, otherwise None."""
+    program = Path(sys.argv[0])
+    is_module = program.name == "__main__.py" and program.parent.name == "slowfast"
+    if len(sys.argv) > 1 and (is_module or program.name == "slowfast"):
+        return f"slowfast {sys.argv[1]}"
+    return None
+
+
 def make_experiment_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser for a tool that loads a config: `--cfg FILE --import MODULE KEY VALUE ...`.
+    """Return a parser for a command with a config: `--cfg FILE --import MODULE KEY VALUE ...`.
 
     Parse with `parse_intermixed_args`, so options may follow the config keys.
     """
@@ -156,7 +168,7 @@ def repeat_option(
     argparse takes all four words as values of the option.
 
     Args:
-        arguments: The command line without the name of the tool, or None for that of this process.
+        arguments: The words after the name of the command, or None for those of this process.
         option: The name of an option with `action="append"`.
         values: The words that are its values.
     """
@@ -168,29 +180,3 @@ def repeat_option(
         is_after_value = (bool(words) and words[-1] == option) or word.startswith(f"{option}=")
         words.append(word)
     return words
-
-
-def _use_own_package() -> None:
-    """Search the root of this checkout before all other folders for modules."""
-    root = Path(__file__).resolve().parents[1]
-    own = root / "slowfast/__init__.py"
-    if not own.is_file():
-        return
-
-    if sys.path[:1] != [str(root)]:
-        sys.path.insert(0, str(root))
-
-    imported = getattr(sys.modules.get("slowfast"), "__file__", None)
-    if imported and Path(imported).resolve() != own:
-        running = Path(imported).parent
-        note = f"note: {running} was imported before this tool and runs instead of {own.parent}"
-        print(note, file=sys.stderr)
-
-
-_use_own_package()
-
-from slowfast.preparation.splits import SPLITS  # noqa: E402, from this checkout
-from slowfast.utils import plugins  # noqa: E402
-from slowfast.utils.text import printable  # noqa: E402
-
-plugins.exclude_folder(str(Path(__file__).resolve().parent))

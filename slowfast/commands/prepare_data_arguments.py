@@ -3,8 +3,7 @@
 import argparse
 import re
 
-import _cli
-
+from slowfast.commands import cli
 from slowfast.preparation.splits import SPLITS
 from slowfast.utils import plugins
 
@@ -15,15 +14,15 @@ EXAMPLE_FORMATS = ("kinetics_official", "ssv2_official")
 
 def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `split`, which writes the lists of your own videos."""
-    parser.add_argument("videos", type=_cli.path, help="folder with one folder of videos per class")
+    parser.add_argument("videos", type=cli.path, help="folder with one folder of videos per class")
     parser.add_argument(
-        "lists", type=_cli.path, help="folder for train.csv, val.csv, test.csv and classes.txt"
+        "lists", type=cli.path, help="folder for train.csv, val.csv, test.csv and classes.txt"
     )
 
     for name in ("val", "test"):
         parser.add_argument(
             f"--{name}",
-            type=_cli.number(float, least=0, most=1),
+            type=cli.number(float, least=0, most=1),
             metavar="SHARE",
             help=f"share of each class in {name}.csv, 0 to 1, or 0 for no {name}.csv "
             f"(default: {DEFAULT_SHARE}, with --folds 0)",
@@ -31,7 +30,7 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "--seed",
-        type=_cli.number(int, least=0),
+        type=cli.number(int, least=0),
         default=0,
         metavar="N",
         help="seed of the split (default: 0)",
@@ -46,7 +45,7 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--folds",
-        type=_cli.number(int, least=2),
+        type=cli.number(int, least=2),
         metavar="K",
         help="write lists for a K-fold cross-validation to fold1, fold2 ... (default: one split)",
     )
@@ -74,11 +73,11 @@ def add_lists_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--videos",
         required=True,
-        type=_cli.path,
+        type=cli.path,
         metavar="FOLDER",
         help="folder of the videos or of the frame folders",
     )
-    _cli.add_splits(parser, purpose="write lists for")
+    cli.add_splits(parser, purpose="write lists for")
     parser.add_argument(
         "--test-from",
         choices=SPLITS,
@@ -93,7 +92,7 @@ def add_lists_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     parser.add_argument(
-        "lists", type=_cli.path, help="folder for the lists, classes.txt and missing_*.txt"
+        "lists", type=cli.path, help="folder for the lists, classes.txt and missing_*.txt"
     )
     parser.add_argument(
         "opts",
@@ -107,14 +106,14 @@ def add_resize_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `resize`, which writes smaller videos."""
     parser.add_argument(
         "--short-side",
-        type=_cli.number(int, least=2),
+        type=cli.number(int, least=2),
         default=320,
         metavar="PIXELS",
         help="largest short side of a frame, an even number (default: 320)",
     )
     parser.add_argument(
         "--crf",
-        type=_cli.number(int, least=0, most=51),
+        type=cli.number(int, least=0, most=51),
         default=18,
         metavar="N",
         help="quality of x264, 0 to 51, lower is better (default: 18)",
@@ -126,14 +125,14 @@ def add_frames_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `frames`, which writes folders of frames."""
     parser.add_argument(
         "--fps",
-        type=_cli.number(float, least=0),
+        type=cli.number(float, least=0),
         default=30,
         metavar="N",
         help="frames per second, as in ffmpeg -r, or 0 for all frames (default: 30)",
     )
     parser.add_argument(
         "--quality",
-        type=_cli.number(int, least=1, most=100),
+        type=cli.number(int, least=1, most=100),
         default=95,
         metavar="N",
         help="quality of the JPEG files, 1 to 100 (default: 95)",
@@ -147,9 +146,9 @@ def add_frames_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("videos", type=_cli.path, help="folder of the videos, at any depth")
-    parser.add_argument("out", type=_cli.path, help="folder of the results, with same subfolders")
-    _cli.add_workers(parser)
+    parser.add_argument("videos", type=cli.path, help="folder of the videos, at any depth")
+    parser.add_argument("out", type=cli.path, help="folder of the results, with same subfolders")
+    cli.add_workers(parser)
 
 
 def _pattern(text: str) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import _cli
 import submitit
-from _results_table import format_table
-from _sbatch import add_source
 
+import slowfast
+from slowfast.commands import cli
+from slowfast.commands.results_table import format_table
+from slowfast.commands.sbatch import add_source
 from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.datasets import build as datasets
 from slowfast.distributed.slurm_job import is_running, job_state
@@ -30,7 +31,7 @@ from slowfast.utils import plugins
 from slowfast.utils.files import write_file
 from slowfast.utils.text import count, some
 
-ROOT = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(slowfast.__file__).resolve().parent
 _UNLIMITED = 10**9  # Number of times that a job may be requeued.
 
 
@@ -72,7 +73,7 @@ def _build_experiment(args: argparse.Namespace, settings: dict[str, str]) -> Exp
     """Load the config of one combination of values.
 
     Args:
-        args: Options of tools/submit.py.
+        args: Options of `submit`.
         settings: Value of each key of --array, which may include `cfg`.
     """
     names = []
@@ -81,7 +82,7 @@ def _build_experiment(args: argparse.Namespace, settings: dict[str, str]) -> Exp
         cfg_path = settings.pop("cfg")
         names.append(experiment_name(cfg_path))
     if not cfg_path:
-        raise _cli.UsageError("no experiment is named. Add --cfg FILE or --array cfg=FILE,FILE")
+        raise cli.UsageError("no experiment is named. Add --cfg FILE or --array cfg=FILE,FILE")
 
     overrides = list(args.opts)
     for key, value in (("NUM_SHARDS", args.num_shards), ("NUM_GPUS", args.num_gpus)):
@@ -142,7 +143,7 @@ def submit(
     """Submit the experiments, print where everything is, and follow the jobs if requested.
 
     Args:
-        args: Options of tools/submit.py.
+        args: Options of `submit`.
         experiments: Result of `build_experiments`.
         folder: Folder of the submission.
         parameters: Parameters of submitit's executor for Slurm.
@@ -157,7 +158,7 @@ def submit(
     """
     _check_cluster(args.cluster, num_shards=experiments[0].cfg.NUM_SHARDS)
     folder = make_folder(folder)
-    copy_source(ROOT, folder / "code", plugins=plugins.imported_plugins())
+    copy_source(_PACKAGE, folder / "code", plugins=plugins.imported_plugins())
     tasks = [_write_task(args, experiment, folder) for experiment in experiments]
     _print_notes(experiments)
 
@@ -190,7 +191,8 @@ def _write_task(args: argparse.Namespace, experiment: Experiment, folder: Path) 
     config = folder / f"config{suffix}.yaml"
     write_file(config, experiment.cfg.dump())
 
-    command = [sys.executable, "-u", str(folder / "code/tools/run_net.py"), "--cfg", str(config)]
+    program = str(folder / "code/slowfast/__main__.py")
+    command = [sys.executable, "-u", program, "train", "--cfg", str(config)]
     for module in args.imports:
         command += ["--import", module]
     working_dir = os.getcwd()
@@ -230,7 +232,8 @@ def _announce(jobs: Sequence[SubmittedJob], *, cancel: str) -> None:
         print(f"  follow: tail -F {out} {err}")
         print(f"  cancel: {cancel} {job.job_id}")
 
-    command = f"{sys.executable} {ROOT / 'tools/submit.py'} --table {jobs[0].folder}"
+    program = _PACKAGE / "__main__.py"
+    command = f"{sys.executable} {program} submit --table {jobs[0].folder}"
     print(f"results: {command}", flush=True)
 
 
@@ -323,6 +326,6 @@ def _start_local(
 
 
 def _run_script(command: Sequence[str]) -> int:
-    """Run the function `main` of a Python script. submitit's debugger stops where it raises."""
+    """Run `slowfast` from a Python file. submitit's debugger stops where it raises."""
     status: int = runpy.run_path(command[0])["main"](command[1:])
     return status

@@ -1,0 +1,1 @@
+"""Commands: one module each, with a function `main` that parses, calls and prints."""
