@@ -19,6 +19,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 # Modules directly under slowfast/ (the API) and the tools import everything.
 BELOW_COMMANDS = {
+    "exporting",
     "probing",
     "engine",
     "inference",
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
     "probing": {"engine", "inference", "evaluation", "models", "utils"},
+    "exporting": {"inference", "datasets", "models", "utils"},
     "inference": {"evaluation", "datasets", "models", "visualization", "distributed", "utils"},
     "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
