@@ -191,10 +191,10 @@ def _compare(
     first = next(clips, None)
     if first is None:
         raise ValueError(f"--videos: none of {count(len(videos), 'video')} is readable")
-    _check_parity(model, chain([first], clips), origin=_origin(videos), tolerance=args.tolerance)
+    _check_parity(model, chain([first], clips), is_noise=not videos, tolerance=args.tolerance)
     if model.options.any_size:
         others = _clips(model, videos, num_clips=_NUM_OTHER_CLIPS, extra=_EXTRA_WIDTH)
-        _check_parity(model, others, origin=_origin(videos), tolerance=args.tolerance)
+        _check_parity(model, others, is_noise=not videos, tolerance=args.tolerance)
 
     latency = measure_latency(model.classifier, model.session, first)
     threads = count(torch.get_num_threads(), "thread")
@@ -222,12 +222,8 @@ def _clips(
     )
 
 
-def _origin(videos: Sequence[str]) -> str:
-    return f"of {count(len(videos), 'video')}" if videos else "of noise (no --videos given)"
-
-
 def _check_parity(
-    model: _Pair, clips: Iterator["Tensor"], *, origin: str, tolerance: float
+    model: _Pair, clips: Iterator["Tensor"], *, is_noise: bool, tolerance: float
 ) -> None:
     from slowfast.exporting.parity import compare
 
@@ -235,6 +231,7 @@ def _check_parity(
     height, width = first.shape[2:]
     parity = compare(model.classifier, model.session, model.options, chain([first], clips))
 
+    origin = "of noise (no --videos)" if is_noise else "of the videos"
     batches = ", ".join(map(str, parity.batch_sizes))
     print(
         f"parity on {count(parity.num_clips, 'clip')} {origin}, {height}x{width}, in batches of "

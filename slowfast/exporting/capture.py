@@ -127,7 +127,8 @@ def capture(classifier: Classifier, options: ExportOptions) -> ExportedProgram:
         with torch.no_grad():
             program = torch.export.export(module, (example,), dynamic_shapes={FRAMES: axes})
     except CAPTURE_ERRORS as error:
-        raise NotExportableError(f"{name} cannot be exported: {_reason(error)}") from error
+        reason = _reason(error, any_size=options.any_size)
+        raise NotExportableError(f"{name} cannot be exported: {reason}") from error
 
     _check_output(program, name=name, num_classes=len(classifier.class_names))
     _drop_stack_traces(program)
@@ -135,16 +136,20 @@ def capture(classifier: Classifier, options: ExportOptions) -> ExportedProgram:
     return program
 
 
-def _reason(error: Exception) -> str:
-    """Return why a graph cannot be captured, in one line."""
+def _reason(error: Exception, *, any_size: bool) -> str:
+    """Return why a graph cannot be captured, and what to do, in one line."""
     text = str(error)
     fixed = {int(axis) for axis in re.findall(r"\.size\(\)\[(\d)\]", text)}
     if BATCH in fixed:
         return "it computes with one batch size only. Do not use len(frames) or int() of a size"
     if fixed & {HEIGHT, WIDTH}:
         return "it takes frames of one size only. Leave out --any-size"
+    if type(error).__name__.startswith("GuardOnDataDependent"):
+        return "it branches on the values of a tensor. Use torch.where or masks instead"
+
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return f"{reason}. Try it without --any-size" if any_size else reason
 
 
 def _check_output(program: ExportedProgram, *, name: str, num_classes: int) -> None:

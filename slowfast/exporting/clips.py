@@ -73,7 +73,9 @@ def noise_clips(
 def _reader_of(classifier: Classifier, options: ExportOptions, *, extra: int) -> ViewReader:
     """Return the reader of a classifier for other clips."""
     settings, reader = classifier.settings, classifier.reader.clip_reader
-    clip_format = Uint8Clips() if options.uint8 else Float32Clips(mean=settings.mean, std=settings.std)
+    clip_format = (
+        Uint8Clips() if options.uint8 else Float32Clips(mean=settings.mean, std=settings.std)
+    )
     transform = EvalTransform(
         short_side=settings.short_side + extra,
         crop_size=settings.crop_size + extra,

@@ -70,7 +70,9 @@ def compare(
     for batch in _batches(clips):
         expected = _as_logits(classifier.score(batch), is_probability=False, options=options)
         if not np.isfinite(expected).all():
-            raise FloatingPointError("the scores of the model are not finite, so nothing is compared")
+            raise FloatingPointError(
+                "the scores of the model are not finite, so nothing is compared"
+            )
         output = session.run(batch.numpy())
         found = _as_logits(output, is_probability=options.softmax, options=options)
 
