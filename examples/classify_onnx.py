@@ -1,7 +1,7 @@
 """Classify a video with a file of `slowfast export --format onnx --uint8 --softmax`.
 
-Run `python classify_onnx.py MODEL.onnx VIDEO`. You need numpy, av and onnxruntime, and nothing else.
-The clip is the middle of the video, as in `slowfast.load(...).predict(VIDEO, clips=1, crops=1)`.
+Run `python classify_onnx.py MODEL.onnx VIDEO`. It needs only numpy, av and onnxruntime. The clip is
+the middle of the video, as in `slowfast.load(...).predict(VIDEO, clips=1, crops=1)`.
 """
 
 import json
@@ -37,9 +37,8 @@ for axis in (1, 2):  # resize the short side to short_side pixels, bilinear, and
     weight = (at % 1).reshape(-1, *[1] * (3 - axis))
     frames = frames.take(below, axis) * (1 - weight) + frames.take(above, axis) * weight
 
-pixels = (frames + 0.5).astype(np.uint8)[
-    ..., :: -1 if about["input"]["channel_order"] == "BGR" else 1
-]
-scores = session.run(None, {"frames": pixels.transpose(3, 0, 1, 2)[None]})[0][0]
+pixels = (frames + 0.5).astype(np.uint8).transpose(3, 0, 1, 2)  # (3, T, H, W)
+pixels = pixels[::-1] if about["input"]["channel_order"] == "BGR" else pixels
+scores = session.run(None, {"frames": pixels[None]})[0][0]
 for row in scores.argsort()[::-1][:5]:
     print(f"{names[row]}: {scores[row]:.4f}")

@@ -247,7 +247,7 @@ def _check_parity(
 
 
 def _signature(classifier: "Classifier", options: "ExportOptions") -> str:
-    """Return the input and the output of an exported model: `uint8 frames (...) -> logits (...)`."""
+    """Return what an exported model takes and returns: `uint8 frames (...) -> logits (...)`."""
     from slowfast.exporting.description import describe
 
     description = describe(classifier, options)

@@ -121,7 +121,7 @@ def capture(classifier: Classifier, options: ExportOptions) -> ExportedProgram:
     example = torch.zeros(
         (_EXAMPLE_BATCH, len(settings.mean), settings.num_frames, size, width), dtype=options.dtype
     )
-    axes = {axis: torch.export.Dim.DYNAMIC for axis in options.dynamic_axes}
+    axes = dict.fromkeys(options.dynamic_axes, torch.export.Dim.DYNAMIC)
 
     try:
         with torch.no_grad():

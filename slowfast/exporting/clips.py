@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from slowfast.datasets.clip_reader import ClipReader
-from slowfast.datasets.normalization import Float32Clips, Uint8Clips, normalizing_scaling
+from slowfast.datasets.normalization import (
+    ClipFormat,
+    Float32Clips,
+    Uint8Clips,
+    normalizing_scaling,
+)
 from slowfast.datasets.transforms import EvalTransform
 from slowfast.exporting.capture import ExportOptions
 from slowfast.inference.classifier import Classifier
@@ -73,9 +78,10 @@ def noise_clips(
 def _reader_of(classifier: Classifier, options: ExportOptions, *, extra: int) -> ViewReader:
     """Return the reader of a classifier for other clips."""
     settings, reader = classifier.settings, classifier.reader.clip_reader
-    clip_format = (
-        Uint8Clips() if options.uint8 else Float32Clips(mean=settings.mean, std=settings.std)
-    )
+    clip_format: ClipFormat = Uint8Clips()
+    if not options.uint8:
+        clip_format = Float32Clips(mean=settings.mean, std=settings.std)
+
     transform = EvalTransform(
         short_side=settings.short_side + extra,
         crop_size=settings.crop_size + extra,

@@ -1,4 +1,4 @@
-"""Parity of an exported model with the classifier it was made from, and the time that each takes."""
+"""Parity of an exported model with its classifier, and the time that each of them takes."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -30,8 +30,8 @@ class Parity:
     Attributes:
         num_clips: Number of compared clips.
         num_same_top1: Number of clips with the same most probable class.
-        max_difference: Largest difference of a logit. Probabilities are compared by their logarithm,
-            so that it means the same for them.
+        max_difference: Largest difference of a logit. It means the same for probabilities, which
+            are compared by their logarithm.
         batch_sizes: Batch sizes that were run, ascending.
     """
 
@@ -68,13 +68,12 @@ def compare(
     batch_sizes: set[int] = set()
 
     for batch in _batches(clips):
-        expected = _as_logits(classifier.score(batch), is_probability=False, options=options)
+        expected = classifier.score(batch).astype(np.float64)
         if not np.isfinite(expected).all():
-            raise FloatingPointError(
-                "the scores of the model are not finite, so nothing is compared"
-            )
-        output = session.run(batch.numpy())
-        found = _as_logits(output, is_probability=options.softmax, options=options)
+            raise FloatingPointError("the scores of the trained model are not finite")
+        found = session.run(batch.numpy()).astype(np.float64)
+        if options.softmax:
+            expected, found = _log_softmax(expected), _log(found)
 
         differences.append(float(np.abs(found - expected).max()))
         is_same += (found.argmax(axis=1) == expected.argmax(axis=1)).tolist()
@@ -100,20 +99,17 @@ def _batches(clips: Iterable[Tensor]) -> Iterator[Tensor]:
         yield torch.stack(batch)
 
 
-def _as_logits(
-    scores: NDArray[np.float32], *, is_probability: bool, options: ExportOptions
-) -> NDArray[np.float64]:
-    """Return scores (B, K) in a form in which both models are equal up to rounding."""
-    values = scores.astype(np.float64)
-    if not options.softmax:
-        return values
-    if is_probability:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = np.log(values)
-    else:
-        values -= values.max(axis=1, keepdims=True)
-        values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
-    return np.maximum(values, _SMALLEST_LOG)
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logarithms of the probabilities of logits (B, K), at least `_SMALLEST_LOG`."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return np.maximum(logits, _SMALLEST_LOG)
+
+
+def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logarithms of probabilities (B, K), at least `_SMALLEST_LOG`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.maximum(np.log(probabilities), _SMALLEST_LOG)
 
 
 def measure_latency(classifier: Classifier, session: Session, clip: Tensor) -> Latency:
