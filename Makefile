@@ -17,7 +17,7 @@ test: $(INSTALLED)
 
 # `make test` leaves out what follows. Files are shared out, and the cases of one file have fixtures in common.
 quickstart-test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest tests/test_quickstart.py -m quickstart
+	$(VENV)/bin/python -m pytest tests/quickstart -m quickstart
 
 zoo: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/exp tests/docs -m zoo --numprocesses $(TEST_PROCESSES)

@@ -66,6 +66,7 @@ setup(
         "tqdm>=4.66",
         "submitit>=1.5.4",
         "Jinja2>=3.1.2",
+        "MarkupSafe>=2.1",
         "matplotlib>=3.8",
     ],
     extras_require={
@@ -78,6 +79,7 @@ setup(
             "slowfast-uniformer[export]",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
+            "setuptools>=70.1",
             "scipy>=1.15",
             "scikit-learn>=1.5",
             "torchmetrics>=1.4",

@@ -27,7 +27,6 @@ NUM_BITS = 8  # of a painted frame number
 FIRST = (
     "distributed/test_rendezvous.py",
     "distributed/test_launch.py",
-    "test_quickstart.py",
     "engine/test_interruptions.py",
     "engine/test_resume.py",
     "engine/test_run_folder.py",

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from slowfast.preparation.splits import SPLITS
 from slowfast.utils import plugins
+from slowfast.utils.command_names import is_slowfast_command
 from slowfast.utils.text import printable
 
 FAILED = 1  # exit status: the work failed
@@ -68,9 +69,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 def _program_name() -> str | None:
     """Return `slowfast COMMAND` in a sub-command of `slowfast`, otherwise None."""
-    program = Path(sys.argv[0])
-    is_module = program.name == "__main__.py" and program.parent.name == "slowfast"
-    if len(sys.argv) > 1 and (is_module or program.name == "slowfast"):
+    if len(sys.argv) > 1 and is_slowfast_command():
         return f"slowfast {sys.argv[1]}"
     return None
 

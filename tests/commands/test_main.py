@@ -76,3 +76,11 @@ def test_the_package_can_be_started_by_name_and_by_path(tmp_path: Path) -> None:
 def test_commands_are_modules_with_a_main() -> None:
     for command in COMMANDS.values():
         assert callable(import_module(f"slowfast.commands.{command.module}").main)
+
+
+def test_advice_names_the_command_that_was_used(repository: Path) -> None:
+    arguments = ("--cfg", "exp/quickstart", "--print-config", "QQ.ZZ", "1")
+    as_command = run("-m", "slowfast", "train", *arguments, cwd=repository)
+    as_tool = run("tools/run_net.py", *arguments, cwd=repository)
+    assert "Run slowfast train --print-config" in as_command.stderr
+    assert "Run tools/run_net.py --print-config" in as_tool.stderr
