@@ -75,6 +75,9 @@ class ExportedModel(nn.Module):
         std: Standard deviation of each channel, in the range [0, 1].
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(
         self,
         model: nn.Module,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,10 +47,10 @@ def read_clips(
     reader = _reader_of(classifier, options, extra=extra)
 
     num_videos = min(num_clips, len(videos))
-    rows = np.arange(num_videos) * len(videos) // num_videos
-    for position, row in enumerate(rows):
+    for position in range(num_videos):
+        video = videos[position * len(videos) // num_videos]
         first, last = (end * num_clips // num_videos for end in (position, position + 1))
-        views = reader.read(videos[row], num_clips=last - first, num_crops=1)
+        views = reader.read(video, num_clips=last - first, num_crops=1)
         if views.reason:
             report(views.reason)
         for clip in views.frames:

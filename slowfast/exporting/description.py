@@ -53,13 +53,13 @@ def describe(classifier: Classifier, options: ExportOptions) -> dict[str, Any]:
 
 def _describe_clips(classifier: Classifier) -> dict[str, Any]:
     settings, clips = classifier.settings, classifier.reader.clip_reader.clips
-    is_dense = isinstance(clips, DenseClips)
+    dense = clips if isinstance(clips, DenseClips) else None
     return {
         "num_frames": settings.num_frames,
         "sampling_rate": settings.sampling_rate,
         "sampling": settings.sampling,
-        "use_offset": clips.use_offset if is_dense else None,
-        "loop": clips.loop if is_dense else None,
+        "use_offset": dense.use_offset if dense else None,
+        "loop": dense.loop if dense else None,
         "target_fps": settings.target_fps,
         "short_side": settings.short_side,
         "crop_size": settings.crop_size,

@@ -83,7 +83,7 @@ class OnnxSession:
     """
 
     def __init__(self, content: bytes) -> None:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
