@@ -19,6 +19,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 # Modules directly under slowfast/ (the API) and the tools import everything.
 BELOW_COMMANDS = {
+    "exporting",
     "probing",
     "engine",
     "inference",
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
     "sharing": {"evaluation", "utils"},
+    "exporting": {"inference", "datasets", "models", "utils"},
     "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
     "visualization": {"datasets", "models", "utils"},

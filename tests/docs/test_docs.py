@@ -215,6 +215,8 @@ def check_python(arguments: list[str]) -> None:
         compile(arguments[1], "page", "exec")
     elif arguments[:2] == ["-m", "pip"]:
         check_pip(arguments[2:])
+    elif arguments[0].startswith("examples/"):
+        assert Path(arguments[0]).is_file()
     elif arguments[0] != "-m":
         check_tool(arguments[0], arguments[1:])
 
