@@ -141,7 +141,7 @@ def run_rank(
                 device_id=device() if work.backend == "nccl" else None,
             )
             status = work.function(*work.args)
-            dist.destroy_process_group()
+            _leave_process_group()
         except Exception as error:
             rendezvous.fail(error)
 
@@ -204,6 +204,14 @@ def _find_gpu_problems(
         f"NUM_GPUS is {num_processes}, but this machine has {found}. DIST_BACKEND gloo runs them "
         f"as CPU processes. For one CPU process, type:\n    {command} NUM_GPUS 0"
     ]
+
+
+def _leave_process_group() -> None:
+    if not hasattr(dist.Store, "clone"):  # in torch 2.6
+        # Its destructor waits for Gloo's thread, which may wait for the interpreter lock to drop
+        # the tensors of the last collective. Sleeping gives the lock away.
+        time.sleep(0.1)
+    dist.destroy_process_group()
 
 
 def _spawn(work: Work, first: RankInfo) -> int:
