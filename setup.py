@@ -43,6 +43,7 @@ setup(
     package_data={
         "slowfast.utils": ["class_tables/*.txt"],
         "slowfast.models": ["zoo.yaml"],
+        "slowfast.sharing": ["model_card.md"],
         "slowfast.evaluation": ["compare_template.html"],
         "slowfast.evaluation.report": ["*.html", "page.css", "page.js"],
     },

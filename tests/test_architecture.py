@@ -19,6 +19,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 # Modules directly under slowfast/ (the API) and the tools import everything.
 BELOW_COMMANDS = {
+    "exporting",
     "probing",
     "engine",
     "inference",
@@ -33,7 +34,17 @@ BELOW_COMMANDS = {
     "utils",
 }
 MAY_IMPORT: dict[str, set[str]] = {
-    "commands": {"api", "config", "model_origin", "probed", "trained", *BELOW_COMMANDS},
+    "commands": {
+        "api",
+        "config",
+        "diagnosis",
+        "model_origin",
+        "name_collision",
+        "probed",
+        "trained",
+        *BELOW_COMMANDS,
+    },
+    "diagnosis": {"datasets", "distributed", "inference", "models", "name_collision", "utils"},
     "engine": {
         "inference",
         "runs",
@@ -55,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
     "sharing": {"evaluation", "utils"},
+    "exporting": {"inference", "datasets", "models", "utils"},
     "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
     "visualization": {"datasets", "models", "utils"},

@@ -20,6 +20,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "doctor": Command("doctor", "check this machine and what is missing"),
     "make-motion": Command("make_motion", "write the small dataset of the quickstart"),
     "prepare-data": Command("prepare_data", "make lists, splits and small copies of videos"),
     "check-data": Command("check_data", "read all videos of an experiment once"),
@@ -34,6 +35,7 @@ COMMANDS = {
     "compare": Command("compare", "compare test results"),
     "ensemble": Command("ensemble", "combine test results"),
     "calibrate": Command("calibrate", "fit the temperature of a classifier"),
+    "export": Command("export", "export a classifier to pt2 or ONNX"),
     "export-weights": Command("export_weights", "write a classifier to share"),
 }
 

@@ -23,7 +23,7 @@ _MAX_THREADS = 8
 
 
 class Interval(NamedTuple):
-    """Bounds of a percentile bootstrap interval at the level `LEVEL`."""
+    """Bounds of an interval at the level `LEVEL`."""
 
     low: float
     high: float
@@ -62,8 +62,10 @@ def metric_intervals(counts: MetricCounts, *, num_resamples: int, seed: int) -> 
     ece = resampled(counts.confidence_counts, _calibration_errors_of(counts))
 
     return {
-        "top1": _interval(100 * accuracies[:, 0]),
-        "top5": _interval(100 * top5),
+        "top1": _proportion_interval(accuracies[:, 0], num_videos=num_scored),
+        "top5": _proportion_interval(top5, num_videos=num_scored)
+        if len(counts.confusion) > 5
+        else Interval(100.0, 100.0),  # every label is among five classes or fewer
         "mean_class_accuracy": _interval(100 * accuracies[:, 1]),
         "macro_f1": _interval(100 * accuracies[:, 2]),
         "nll": _interval(nll),
@@ -146,6 +148,28 @@ def _resample(
 def _interval(values: NDArray) -> Interval:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return Interval(low, high)
+
+
+def _proportion_interval(values: NDArray, *, num_videos: int) -> Interval:
+    """Return the interval of a share of the videos, in percent.
+
+    If all videos or none are right, so are those of every resample, and the bootstrap says nothing
+    about other videos. Then the interval is the exact one of a binomial proportion.
+
+    Args:
+        values: Shares of resamples, shape (R,).
+        num_videos: Number of videos of the test.
+
+    Source: Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of
+    the binomial, Biometrika 26, 1934.
+    """
+    smallest, largest = values.min(), values.max()
+    margin = 1 - ((1 - LEVEL) / 2) ** (1 / num_videos)
+    if smallest == 1:
+        return Interval(100 * (1 - margin), 100.0)
+    if largest == 0:
+        return Interval(0.0, 100 * margin)
+    return _interval(100 * values)
 
 
 def difference_interval(

@@ -35,7 +35,9 @@ class Depthwise(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, T, H, W) for (B, C, T, H, W)."""
-        if x.device.type == "cuda" and not torch.compiler.is_exporting():
+        if torch.compiler.is_exporting():
+            return super().forward(x)  # a plain convolution, which every runtime knows
+        if x.device.type == "cuda":
             return self._forward_on_gpu(x)
         if x.device.type != "cpu":
             return super().forward(x)
@@ -101,9 +103,14 @@ def find_triton_problems() -> list[str]:
     return [*find_gpu_problems(), *_find_cache_problems()]
 
 
-def _find_cache_problems() -> list[str]:
+def triton_cache() -> Path:
+    """Return the folder of the kernels that Triton has compiled. It may not exist yet."""
     home = os.environ.get("TRITON_HOME") or Path.home()
-    folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+    return Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+
+
+def _find_cache_problems() -> list[str]:
+    folder = triton_cache()
     candidates = (folder.absolute(), *folder.absolute().parents)
     existing = next(path for path in candidates if path.exists())
     if os.access(existing, os.W_OK | os.X_OK):

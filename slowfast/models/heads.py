@@ -50,7 +50,7 @@ class AttentionPool(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (B, C) for tokens (B, N, C)."""
         q = self.q(self.query).unflatten(0, (-1, 1, self.head_dim))  # (heads, 1, head_dim)
-        q = q.expand(len(tokens), -1, -1, -1)
+        q = q.expand(tokens.shape[0], -1, -1, -1)  # len() would export a single batch size
         kv = self.kv(self.norm1(tokens)).unflatten(2, (2, -1, self.head_dim))
         k, v = kv.permute(2, 0, 3, 1, 4)  # Each (B, heads, N, head_dim)
 

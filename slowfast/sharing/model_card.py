@@ -76,7 +76,7 @@ def make_card(content: Mapping[str, Any], options: CardOptions) -> str:
         dataset=dataset,
         options=options,
         max_epoch=_setting(content, "SOLVER.MAX_EPOCH"),
-        rows=_make_rows(content["metrics"]) if content["metrics"] else [],
+        rows=_make_rows(content),
     )
 
 
@@ -99,13 +99,13 @@ def _make_metadata(
         metadata["license"] = options.license
 
     if metrics := content["metrics"]:
-        values = {name: metrics[name] for name in ("top1", "top5")}
+        names = [name for name in _metrics_that_can_vary(content) if name in ("top1", "top5")]
         result = {
             "task": {"type": _TASK},
             "dataset": {"name": dataset or "own videos", "type": _slug(dataset or "own-videos")},
             "metrics": [
-                {"type": "accuracy", "name": _METRIC_NAMES[name], "value": round(value, 2)}
-                for name, value in values.items()
+                {"type": "accuracy", "name": _METRIC_NAMES[name], "value": round(metrics[name], 2)}
+                for name in names
             ],
         }
         name = title or content["model"]["name"]
@@ -114,14 +114,24 @@ def _make_metadata(
     return text
 
 
-def _make_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _make_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the name, the value and the interval of each metric, in percent."""
+    metrics = content["metrics"]
+    if not metrics:
+        return []
+
     rows = []
-    for name, title in _METRIC_NAMES.items():
-        bounds = metrics["intervals"].get(name)
-        interval = f"{bounds[0]:.1f} to {bounds[1]:.1f} %" if bounds else ""
+    for name in _metrics_that_can_vary(content):
+        title = _METRIC_NAMES[name]
+        low, high = metrics["intervals"].get(name) or (0, 0)
+        interval = f"{low:.1f} to {high:.1f} %" if low < high else ""  # resamples may not vary
         rows.append((title, f"{metrics[name]:.1f} %", interval))
     return rows
+
+
+def _metrics_that_can_vary(content: Mapping[str, Any]) -> list[str]:
+    has_top5 = len(content["class_names"]) > 5  # otherwise it is 100 % whatever the model says
+    return [name for name in _METRIC_NAMES if has_top5 or name != "top5"]
 
 
 def _dataset_of(class_names: Sequence[str]) -> str:

@@ -74,6 +74,17 @@ def test_the_interval_of_top1_agrees_with_scipy() -> None:
     assert interval == pytest.approx((expected.low, expected.high), abs=0.25)
 
 
+@pytest.mark.parametrize(("num_right", "num_videos"), [(4, 4), (0, 4), (192, 192)])
+def test_all_right_or_all_wrong_is_no_certainty(num_right: int, num_videos: int) -> None:
+    labels = np.zeros(num_videos, int)
+    logits = np.zeros((num_videos, 8))
+    logits[:, 0 if num_right else 1] = 5.0
+    counts = counts_of(log_softmax(logits), labels)
+    interval = metric_intervals(counts, num_resamples=100, seed=0)["top1"]
+    expected = binomtest(num_right, num_videos).proportion_ci(0.95, method="exact")
+    assert interval == pytest.approx((100 * expected.low, 100 * expected.high))
+
+
 def test_an_interval_narrows_with_the_root_of_the_videos() -> None:
     # Accuracy 1/2: the half width is 1.96 * sqrt(0.25 / n), whatever the number of videos.
     for num_videos in (10_000, 10_000_000):
