@@ -28,7 +28,13 @@ from slowfast.runs.run_checkpoints import checkpoint_to_test
 from slowfast.utils.checkpoint import load_checkpoint, read_header
 from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints
 from slowfast.utils.checksum import sha256_of
-from slowfast.utils.exported_folder import CONFIG_NAME, Exported, exported_at, read_exported
+from slowfast.utils.exported_folder import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Exported,
+    exported_at,
+    read_exported,
+)
 from slowfast.utils.plugins import import_installed_plugins
 
 _CONFIG_REMEDY = "Name the YAML file of the experiment: config=... in Python, --cfg in a tool"
@@ -169,6 +175,11 @@ def find_config(source: str, *, best: bool = False) -> CfgNode:
 def _find_in_run(folder: str, *, best: bool) -> str:
     has_best = Path(folder, BEST_NAME).exists()
     if not (list_checkpoints(folder) or has_best):
+        if Path(folder, WEIGHTS_NAME).exists():
+            raise FileNotFoundError(
+                f"{folder}: has {WEIGHTS_NAME}, but not the {CONFIG_NAME} that belongs to it. Copy "
+                f"the whole exported folder, or name the file {WEIGHTS_NAME} and a config"
+            )
         raise FileNotFoundError(
             f"{folder}: holds no model. Name a checkpoint, the OUTPUT_DIR of a run, or an exported "
             f"folder, which has a {CONFIG_NAME}"

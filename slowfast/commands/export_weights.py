@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slowfast.commands import cli
+from slowfast.distributed import signals
 from slowfast.utils import plugins
 from slowfast.utils.files import check_is_new
 from slowfast.utils.text import count
@@ -32,7 +33,8 @@ _OTHER_SUFFIXES = (".pyth", ".pt", ".pt2", ".ckpt", ".bin", ".onnx")  # of files
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export the model and return the exit status."""
     args = _make_parser().parse_args(arguments)
-    return cli.run(lambda: _export(args))
+    with signals.stopping_on_signals():  # which deletes an unfinished folder
+        return cli.run(lambda: _export(args))
 
 
 def _make_parser() -> argparse.ArgumentParser:

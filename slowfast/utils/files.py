@@ -154,7 +154,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     check_is_new(path)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     with cleaned_up(lambda: shutil.rmtree(unfinished, ignore_errors=True)):
-        unfinished.mkdir(parents=True)
+        try:
+            unfinished.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(f"{path}: cannot be created: {explain(error, path.parent)}") from error
         yield unfinished
         check_is_new(path)
         os.rename(unfinished, path)

@@ -162,6 +162,27 @@ def test_folders_and_files_without_a_model_are_named(tmp_path: Path) -> None:
         load(tmp_path, precision="int8")
 
 
+def test_an_exported_folder_without_its_config_is_named(new_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    load(new_run()).save(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has model.safetensors, but not the config.json"):
+        load(folder)
+    with pytest.raises(ValueError, match=r"model.safetensors: holds no config.*--cfg in a tool"):
+        load(folder / "model.safetensors")
+
+
+def test_a_folder_of_an_earlier_version_loads(new_run: Run, tmp_path: Path) -> None:
+    run, folder = new_run(), tmp_path / "exported"
+    load(run).save(folder)
+    content = json.loads((folder / "config.json").read_text())
+    old = ("library", "format", "version", "class_names", "settings")
+    (folder / "config.json").write_text(json.dumps({name: content[name] for name in old}))
+    assert np.array_equal(logits_of(folder), logits_of(run))
+    load(folder).save(tmp_path / "again")
+    assert json.loads((tmp_path / "again/config.json").read_text())["metrics"] is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -11,12 +11,14 @@ import pytest
 
 from slowfast import load
 from slowfast.config import CfgNode
-from slowfast.engine.choose_weights import find_problems
-from slowfast.engine.train import train
-from slowfast.utils.checkpoint import load_checkpoint
-from slowfast.utils.checkpoint_files import list_checkpoints
+from slowfast.datasets.build import build_known_class_names
+from slowfast.engine.choose_weights import choose_start_weights, find_problems
+from slowfast.models.build import build_model
+from slowfast.models.weights import load_weights
+from slowfast.utils.checksum import sha256_of
 from tests.hub_server import Hub
-from tests.sharing.conftest import Run, logits_of
+from tests.inference.conftest import save_random_checkpoint
+from tests.sharing.conftest import TRAINED, Run, logits_of
 
 
 @pytest.fixture
@@ -116,21 +118,19 @@ def test_a_training_starts_from_a_model_of_the_hub(
 ) -> None:
     hub.add("team/model", exported)
     cfg = tiny_cfg(
-        TRAIN__CHECKPOINT_FILE_PATH="hf:team/model",
-        SOLVER__MAX_EPOCH=1,
-        TEST__ENABLE=False,
-        OUTPUT_DIR=tmp_path / "tuning",
+        TRAIN__CHECKPOINT_FILE_PATH="hf:team/model", TEST__ENABLE=False, OUTPUT_DIR=tmp_path / "new"
     )
     assert not find_problems(cfg)
-    train(cfg)
-    [checkpoint] = list_checkpoints(cfg.OUTPUT_DIR)
-    identity = load_checkpoint(checkpoint)["identity"]
-    weights = hashlib.sha256(exported["model.safetensors"]).hexdigest()
-    assert identity["start_weights_sha256"] == weights
+    start = choose_start_weights(
+        cfg.TRAIN.CHECKPOINT_FILE_PATH, pretrain_name="", model_name=cfg.MODEL.MODEL_NAME
+    )
+    path = start.find_file(folder="")
+    assert load_weights(build_model(cfg), path, class_names=build_known_class_names(cfg)).is_whole
+    assert sha256_of(path) == hashlib.sha256(exported["model.safetensors"]).hexdigest()
 
-    load(checkpoint).save(tmp_path / "tuned")
-    assert "1 epoch, started from other weights." in (tmp_path / "tuned/README.md").read_text()
-    missing = tiny_cfg(TRAIN__CHECKPOINT_FILE_PATH="hf:team/none", OUTPUT_DIR=tmp_path / "new")
+    load(save_random_checkpoint(cfg, entries=TRAINED)).save(tmp_path / "tuned")
+    assert "2 epochs, started from other weights." in (tmp_path / "tuned/README.md").read_text()
+    missing = tiny_cfg(TRAIN__CHECKPOINT_FILE_PATH="hf:team/none", OUTPUT_DIR=tmp_path / "none")
     assert any("there is no such repository" in problem for problem in find_problems(missing))
 
 
