@@ -43,12 +43,13 @@ setup(
     package_data={
         "slowfast.utils": ["class_tables/*.txt"],
         "slowfast.models": ["zoo.yaml"],
+        "slowfast.sharing": ["model_card.md"],
         "slowfast.evaluation": ["compare_template.html"],
         "slowfast.evaluation.report": ["*.html", "page.css", "page.js"],
     },
     install_requires=[
-        "torch>=2.14.1",
-        "torchvision>=0.29.1",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "numpy>=1.26",
         "av>=17.0.1",
         "pillow>=10.0",

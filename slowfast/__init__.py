@@ -4,6 +4,8 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from slowfast.name_collision import warn_about_mixed_files
+
 if TYPE_CHECKING:
     from slowfast.api import create_model as create_model
     from slowfast.api import list_models as list_models
@@ -29,6 +31,8 @@ _API = {
 warnings.filterwarnings(
     "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
 )
+
+warn_about_mixed_files()
 
 
 def __getattr__(name: str) -> Any:

@@ -82,8 +82,8 @@ def create_model(
         in_chans: Number of channels of the frames. None for the number in the weights, or 3. The
             first convolution of weights for three channels is adapted: summed for one channel,
             otherwise repeated and scaled.
-        weights: Published name (see `list_weights`), path or address of a file. None for random
-            weights.
+        weights: Published name (see `list_weights`), path or address of a file, or `hf:org/name`.
+            None for random weights.
         num_frames: Number of frames of a clip. None for that of the weights or the model.
         crop_size: Height and width of a clip in pixels. None for that of the weights or the model.
         drop_path: Drop path rate of the last block of UniFormer. None for the published one.

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from slowfast import __version__
 from slowfast.config import load_cfg, parse_cfg
 from slowfast.datasets.build import build_normalize
 from slowfast.datasets.build_clips import build_clip_reader
 from slowfast.datasets.class_name_files import read_class_names
 from slowfast.inference.classifier import Classifier, check_precision, usable_device
 from slowfast.inference.clip_settings import build_clip_settings, build_exported_settings
-from slowfast.inference.exported import CONFIG_NAME, WEIGHTS_NAME, read_exported
+from slowfast.inference.exported import check_clips
 from slowfast.inference.view_reader import ViewReader
+from slowfast.model_origin import build_origin
 from slowfast.models.build import build_filled_model, find_problems
 from slowfast.models.recipes import MODEL_RECIPES, weights_recipe
 from slowfast.models.zoo import find_published, find_weights, published_class_names
@@ -26,9 +28,8 @@ from slowfast.runs.run_checkpoints import checkpoint_to_test
 from slowfast.utils.checkpoint import load_checkpoint, read_header
 from slowfast.utils.checkpoint_files import BEST_NAME, list_checkpoints
 from slowfast.utils.checksum import sha256_of
+from slowfast.utils.exported_folder import CONFIG_NAME, Exported, exported_at, read_exported
 from slowfast.utils.plugins import import_installed_plugins
-
-HUB_PREFIX = "hf:"  # in front of org/name, a repository on the Hugging Face Hub
 
 _CONFIG_REMEDY = "Name the YAML file of the experiment: config=... in Python, --cfg in a tool"
 
@@ -71,7 +72,8 @@ def load(
     device = usable_device(device)
     import_installed_plugins()  # a model of your own may be in one
     path = find_file(str(source), best=best)
-    state = {**load_checkpoint(path), **_exported_entries(path)}
+    exported = exported_at(path)
+    state = {**load_checkpoint(path), **(exported.entries() if exported else {})}
     cfg = _config_in(state, path) if config is None else load_cfg(str(config), checks=())
     if problems := find_problems(cfg):
         raise ValueError("\n  ".join([f"{path}:", *problems]))
@@ -83,6 +85,8 @@ def load(
         precision=precision,
         class_names=class_names,
         ema=cfg.TEST.EMA if ema is None else ema,
+        exported=exported,
+        has_own_config=config is None,
     )
 
 
@@ -95,6 +99,8 @@ def _build_classifier(
     precision: str | None,
     class_names: Sequence[str] | str | Path | None,
     ema: bool,
+    exported: Exported | None,
+    has_own_config: bool,
 ) -> Classifier:
     names = _find_class_names(state, path, given=class_names, num_classes=cfg.MODEL.NUM_CLASSES)
     uses_ema = ema and "ema_state" in state
@@ -103,6 +109,15 @@ def _build_classifier(
 
     model, _ = build_filled_model(cfg, state, path=path)
     settings = build_clip_settings(cfg)
+    if exported and has_own_config:
+        check_clips(path, exported.clips, settings)
+    origin = build_origin(
+        cfg,
+        state if has_own_config else {},
+        path=path,
+        ema=uses_ema,
+        exported=exported if has_own_config else None,
+    )
     return Classifier(
         model.to(device),
         ViewReader(build_clip_reader(cfg, "test"), settings),
@@ -112,6 +127,7 @@ def _build_classifier(
         precision=precision or cfg.TRAIN.AMP,
         temperature=_find_temperature(path, ema=uses_ema),
         config=build_exported_settings(cfg),
+        origin=origin,
     )
 
 
@@ -130,14 +146,12 @@ def find_file(source: str, *, best: bool = False) -> str:
         OSError: If a download fails.
         ValueError: If an exported folder is damaged.
     """
-    if source.startswith(HUB_PREFIX):
-        return read_exported(_download(source.removeprefix(HUB_PREFIX))).weights
     path = os.path.expanduser(source)
-    if not isdir(path):
-        return find_weights(path, key="the source")
-    if Path(path, CONFIG_NAME).exists():
-        return read_exported(path).weights
-    return _find_in_run(path, best=best)
+    if isdir(path):
+        if not Path(path, CONFIG_NAME).exists():
+            return _find_in_run(path, best=best)
+        path = read_exported(path).weights
+    return find_weights(path, key="the source")
 
 
 def find_config(source: str, *, best: bool = False) -> CfgNode:
@@ -148,7 +162,8 @@ def find_config(source: str, *, best: bool = False) -> CfgNode:
         ValueError: If there is no config, or it is of another version.
     """
     path = find_file(source, best=best)
-    return _config_in({**read_header(path), **_exported_entries(path)}, path)
+    exported = exported_at(path)
+    return _config_in({**read_header(path), **(exported.entries() if exported else {})}, path)
 
 
 def _find_in_run(folder: str, *, best: bool) -> str:
@@ -161,40 +176,13 @@ def _find_in_run(folder: str, *, best: bool) -> str:
     return str(checkpoint_to_test(folder, best=best))
 
 
-def _download(repository: str) -> str:
-    """Return the local folder with the files of a repository on the Hugging Face Hub."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError
-
-    name, _, revision = repository.partition("@")
-    try:
-        config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None))
-        commit = config.parent.name
-        weights = Path(hf_hub_download(name, WEIGHTS_NAME, revision=commit))
-    except HFValidationError as error:
-        raise ValueError(f"hf:{repository}: is not org/name or org/name@revision") from error
-    except OSError as error:  # also the errors of the hub
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"hf:{repository}: cannot be downloaded: {reason}") from error
-    return str(weights.parent)
-
-
 # ---- What belongs to the weights -------------------------------------------------------------
-
-
-def _exported_entries(path: str) -> dict[str, Any]:
-    """Return the entries of a checkpoint that an exported folder has beside its weights."""
-    folder = Path(path).parent
-    if Path(path).name != WEIGHTS_NAME or not (folder / CONFIG_NAME).is_file():
-        return {}
-    exported = read_exported(str(folder))
-    return {"class_names": exported.class_names, "cfg": exported.settings}
 
 
 def _config_in(state: dict[str, Any], path: str) -> CfgNode:
     """Return the config in the content of a file of weights, or that of the published file."""
     if isinstance(text := state.get("cfg"), str):
-        return _parse(text, path)
+        return _parse(text, path, version=str(state.get("version", "")))
 
     entry = find_published(path)
     if entry is None:
@@ -210,13 +198,16 @@ def _config_in(state: dict[str, Any], path: str) -> CfgNode:
     return parse_cfg(json.dumps(recipe), origin=path)  # JSON is YAML
 
 
-def _parse(text: str, path: str) -> CfgNode:
+def _parse(text: str, path: str, *, version: str) -> CfgNode:
     try:
         return parse_cfg(text, origin=path)
     except ValueError as error:
+        remedy = "Import the package that adds its keys"
+        if version not in ("", __version__):
+            remedy = f"It is of version {version}, and this is {__version__}: upgrade. Or: {remedy}"
         raise ValueError(
-            f"{error}\nThe config in these weights does not suit this version. Import the package "
-            f"that adds its keys. Or: {_CONFIG_REMEDY}"
+            f"{error}\nThe config in these weights does not suit this version. {remedy}. Or: "
+            f"{_CONFIG_REMEDY}"
         ) from error
 
 

@@ -20,6 +20,11 @@ from slowfast.config import CfgNode, load_cfg
 from slowfast.distributed import collectives
 from slowfast.preparation.encode import write_video
 from slowfast.preparation.motion import make_motion
+from tests.hub_server import Hub, running_hub
+
+# No test reads the network or the cache of the user. `huggingface_hub` reads these once.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": os.devnull, "HF_TOKEN_PATH": os.devnull}
+os.environ.pop("HF_TOKEN", None)
 
 REPOSITORY = Path(__file__).parents[1]
 QUICKSTART = REPOSITORY / "exp/quickstart/config.yaml"
@@ -78,6 +83,29 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     monkeypatch.setattr(collectives, "_on_gpu", True)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, for this process and those that it starts. It has no token yet."""
+    from huggingface_hub import constants
+
+    cache = tmp_path / "huggingface"
+    with running_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_HOME", str(cache))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        # The library reads its environment once, when it is imported.
+        template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HOME", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield hub
+        assert not hub.unknown
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "doctor": Command("doctor", "check this machine and what is missing"),
     "make-motion": Command("make_motion", "write the small dataset of the quickstart"),
     "prepare-data": Command("prepare_data", "make lists, splits and small copies of videos"),
     "check-data": Command("check_data", "read all videos of an experiment once"),

@@ -26,7 +26,7 @@ from slowfast.distributed.heartbeat import (
 )
 from slowfast.distributed.launchers import RankInfo
 from slowfast.distributed.signals import FAILED_STATUS
-from slowfast.distributed.store import open_store
+from slowfast.distributed.store import connect_again, open_store
 from slowfast.utils import terminal
 from slowfast.utils.provenance import host_name
 from slowfast.utils.text import count, some
@@ -79,7 +79,7 @@ class Rendezvous:
         self._exit_lock = threading.Lock()  # The one thread that takes it ends this process.
         self._is_interrupted = False
         self._has_left = threading.Event()
-        self._watchdog_store = self.store.clone()  # The other connection may be busy.
+        self._watchdog_store = connect_again(self.store, ranks, timeout=timeout)
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._watchdog.start()
 

@@ -53,6 +53,22 @@ def open_store(ranks: RankInfo, *, timeout: float) -> dist.Store:
         ) from error
 
 
+def connect_again(store: dist.Store, ranks: RankInfo, *, timeout: float) -> dist.Store:
+    """Return a connection of its own to the store of the job. The other one may be busy.
+
+    Args:
+        store: Result of `open_store`.
+        ranks: Rank of this process and the address of the store.
+        timeout: Seconds to keep trying.
+    """
+    if hasattr(store, "clone"):  # newer than torch 2.6
+        return store.clone()
+    if isinstance(store, dist.TCPStore):
+        return dist.TCPStore(store.host, store.port, is_master=False, wait_for_workers=False)
+    as_client = ranks._replace(rank=max(ranks.rank, 1))
+    return open_store(as_client, timeout=timeout)
+
+
 def candidate_ports(name: str) -> list[int]:
     """Return the ports that a job tries, in order. All of its processes get the same ones."""
     return random.Random(name).sample(_PORTS, _NUM_PORTS)

@@ -19,18 +19,21 @@ class StartWeights(NamedTuple):
     name: str  # Path, address or published name. Empty for random weights.
     key: str  # Config key that holds the name, for messages.
 
-    def find_file(self, *, folder: str) -> str:
+    def find_file(self, *, folder: str, may_download: bool = True) -> str:
         """Return the path or address of the file, empty for random weights.
 
         Args:
             folder: MODEL.WEIGHTS_DIR, the folder with published files.
+            may_download: Whether to download a file from the Hugging Face Hub.
 
         Raises:
             FileNotFoundError: If the file does not exist.
             OSError: If its server does not answer.
             ValueError: If it is not a file, or not the published one.
         """
-        return find_weights(self.name, key=self.key, folder=folder) if self.name else ""
+        if not self.name:
+            return ""
+        return find_weights(self.name, key=self.key, folder=folder, may_download=may_download)
 
 
 def choose_start_weights(
@@ -70,7 +73,11 @@ def find_test_weights(checkpoint_path: str, *, folder: str, output_dir: str, bes
 
 
 def find_problems(cfg: "CfgNode") -> list[str]:
-    """Return one sentence for each file of weights that the run needs and cannot use."""
+    """Return one sentence for each file of weights that the run needs and cannot use.
+
+    A file that only the Hugging Face Hub has is downloaded here, once per machine, before the
+    processes of a job start. They find it in the cache.
+    """
     problems = []
 
     if cfg.TRAIN.ENABLE and not is_resumable(cfg.OUTPUT_DIR, auto_resume=cfg.TRAIN.AUTO_RESUME):

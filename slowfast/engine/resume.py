@@ -191,7 +191,7 @@ def _build_weights_and_identity(
         model_name=cfg.MODEL.MODEL_NAME,
     )
     try:
-        path = weights.find_file(folder=cfg.MODEL.WEIGHTS_DIR)
+        path = weights.find_file(folder=cfg.MODEL.WEIGHTS_DIR, may_download=found.state is None)
         sha256 = sha256_of(pathmgr.get_local_path(path)) if path else ""
     except OSError as error:
         path, sha256 = "", found.identity.get("start_weights_sha256", "")

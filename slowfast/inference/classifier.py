@@ -16,7 +16,7 @@ from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import DecodeError, Interval
 from slowfast.datasets.view_groups import ViewGroups
 from slowfast.inference.clip_settings import ClipSettings
-from slowfast.inference.exported import write_exported
+from slowfast.inference.exported import FoundMetrics, Origin, write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
 from slowfast.inference.predictions import Features, Prediction, Unreadable, make_prediction
@@ -51,6 +51,7 @@ class Classifier:
         precision: Autocast of the forward pass: off | bf16 | fp16 | auto, see TRAIN.AMP.
         temperature: Number that divides the logits of calibrated probabilities. None if unknown.
         config: Config keys and values that the scores depend on, for an export.
+        origin: What the config does not tell about the model, for an export.
 
     Attributes:
         model: The model.
@@ -70,12 +71,15 @@ class Classifier:
         precision: str = "off",
         temperature: float | None = None,
         config: dict[str, object] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.model = model.eval()
         self.class_names = list(class_names)
         self.settings = settings
         self.temperature = temperature
         self.config = config or {}
+        unknown = FoundMetrics(None, "it is not known whether the weights were tested")
+        self.origin = origin or Origin(type(model).__name__, None, lambda model: unknown)
         self.reader = reader
         self._passes = ForwardPasses(
             normalize, device=next(model.parameters()).device, precision=precision
@@ -108,20 +112,17 @@ class Classifier:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write the model to a folder that `slowfast.load` opens, here or elsewhere.
+        """Write the model to a new folder that `slowfast.load` opens, here or elsewhere.
 
-        The folder has `config.json` and `model.safetensors`, and nothing about this machine.
+        The folder has `config.json`, `model.safetensors` and a model card, `README.md`, and nothing
+        about this machine. If the run of the weights has a test result of them, it is in the card.
 
         Raises:
-            FileExistsError: If the folder holds an exported model.
+            FileExistsError: If there is anything at the path of the folder.
             OSError: If a file cannot be written.
+            ValueError: If a config key that you added holds a path of this machine.
         """
-        write_exported(
-            Path(folder),
-            self.model.state_dict(),
-            settings=self.config,
-            class_names=self.class_names,
-        )
+        write_exported(Path(folder), self)
 
     # ---- Predictions ------------------------------------------------------------------------
 

@@ -103,6 +103,7 @@ def build_exported_settings(cfg: CfgNode) -> dict[str, object]:
     """Return the settings that rebuild the model of a config and its test, by key."""
     settings = build_scoring_settings(cfg)
     del settings["MODEL.ALLOWED_MISMATCH"]  # the exported weights are whole
+    del settings["DATA.VIDEO_TEMPLATE"]  # a path, for lists alone
     return settings | {
         "TRAIN.AMP": cfg.TRAIN.AMP,
         "TEST.NUM_ENSEMBLE_VIEWS": cfg.TEST.NUM_ENSEMBLE_VIEWS,
@@ -110,4 +111,21 @@ def build_exported_settings(cfg: CfgNode) -> dict[str, object]:
         "DATA.ENSEMBLE_METHOD": cfg.DATA.ENSEMBLE_METHOD,
         "DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE,  # MViT is built for it
         "DATA.MAX_FRAME_PIXELS": cfg.DATA.MAX_FRAME_PIXELS,
+    }
+
+
+def build_training_settings(cfg: CfgNode) -> dict[str, object]:
+    """Return the settings that say how weights were trained, by key, without paths."""
+    settings = {
+        key: value
+        for key, value in cfg.identity_settings().items()
+        if key.split(".")[0] in _TRAINING_SECTIONS
+        or key in _TRAINING_KEYS
+        or key.startswith(("DATA.TRAIN_", "UNIFORMER.DROP"))
+    }
+    return settings | {
+        "TRAIN.BATCH_SIZE": cfg.TRAIN.BATCH_SIZE,
+        "NUM_SHARDS": cfg.NUM_SHARDS,
+        "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR,
+        "SOLVER.BASE_LR_SCALE_NUM_SHARDS": cfg.SOLVER.BASE_LR_SCALE_NUM_SHARDS,
     }

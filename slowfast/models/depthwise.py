@@ -103,9 +103,14 @@ def find_triton_problems() -> list[str]:
     return [*find_gpu_problems(), *_find_cache_problems()]
 
 
-def _find_cache_problems() -> list[str]:
+def triton_cache() -> Path:
+    """Return the folder of the kernels that Triton has compiled. It may not exist yet."""
     home = os.environ.get("TRITON_HOME") or Path.home()
-    folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+    return Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+
+
+def _find_cache_problems() -> list[str]:
+    folder = triton_cache()
     candidates = (folder.absolute(), *folder.absolute().parents)
     existing = next(path for path in candidates if path.exists())
     if os.access(existing, os.W_OK | os.X_OK):

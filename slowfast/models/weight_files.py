@@ -16,9 +16,22 @@ from slowfast.utils.text import count
 MAX_WEIGHT = 1e8
 
 # Keys that hold the tensors in published files, the most specific first.
-_WRAPPERS = ("model_state", "model", "state_dict", "module", "net", "network", "weights", "params")
+_WRAPPERS = (
+    "model_state",
+    "model",
+    "state_dict",
+    "module",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "model_ema",
+    "state_dict_ema",
+)
 # Prefixes that names get when one model is saved inside another.
 _PREFIX = re.compile(r"(?:module|model|net|network|backbone|encoder|_orig_mod)\.")
+# Last layer in the names of mmaction2, and its name in UniFormer.
+_MMACTION_HEAD, _HEAD = "cls_head.fc_cls.", "head."
 _VARIANCE = "running_var"  # Suffix of the name in BatchNorm.
 # Names in the models of this package.
 _LAST_LAYERS = (
@@ -54,10 +67,14 @@ def tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> dict[str, Tensor]:
     """Return weights without the prefixes that keep most of their names from being known.
 
+    The last layer of a model of mmaction2 gets its name in UniFormer, if that is known.
+
     Args:
         weights: Tensors by name.
         known: Names of the weights of the model.
     """
+    if f"{_HEAD}weight" in known:
+        weights = {_rename_head(name): tensor for name, tensor in weights.items()}
     best = weights
     while any(_PREFIX.match(name) for name in weights):
         stripped = {}
@@ -69,6 +86,11 @@ def strip_prefixes(weights: dict[str, Tensor], *, known: Collection[str]) -> dic
         if not is_collision and len(weights.keys() & known) > len(best.keys() & known):
             best = weights
     return dict(best)
+
+
+def _rename_head(name: str) -> str:
+    prefix, is_head, parameter = name.partition(_MMACTION_HEAD)
+    return f"{prefix}{_HEAD}{parameter}" if is_head else name
 
 
 class FileShape(NamedTuple):
@@ -87,7 +109,9 @@ class FileShape(NamedTuple):
 
 def shape_of_file(state: Mapping[str, Any]) -> FileShape:
     """Return what the weights of a file say about the models of this package."""
-    sizes = {_bare(name): tuple(tensor.shape) for name, tensor in tensors_in(state).items()}
+    sizes = {
+        _bare(_rename_head(name)): tuple(tensor.shape) for name, tensor in tensors_in(state).items()
+    }
     num_classes = next((sizes[name][0] for name in _LAST_LAYERS if name in sizes), 0)
     stems = (sizes[name] for name in _FIRST_CONVOLUTIONS if name in sizes)
     stem = next((size for size in stems if len(size) > 1), (0, 0))

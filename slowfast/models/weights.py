@@ -110,8 +110,11 @@ def read_weights(path: str, *, use_ema: bool = True) -> dict[str, Any]:
     # Filling a model from memory must not require the libraries that read files.
     from slowfast.models.zoo import published_class_names
     from slowfast.utils.checkpoint import load_checkpoint
+    from slowfast.utils.exported_folder import exported_at
 
     state = load_checkpoint(path)
+    if exported := exported_at(path):
+        state |= exported.entries()
     if use_ema and "ema_state" in state:
         logger.info("%s: loading the EMA weights", path)
         state["model_state"] = state["ema_state"]

@@ -14,6 +14,7 @@ checkpoint with `model_state` and `class_names`.
 import errno
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         raise named from error
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], *, class_names: list[str]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Tensor], *, class_names: list[str]) -> None:
     """Write weights alone to a new file, and its checksum beside it.
 
     Args:
@@ -82,20 +83,38 @@ def save_weights(path: Path, weights: dict[str, Tensor], *, class_names: list[st
         OSError: If a file cannot be written. An older file at this path stays as it was, without
             its checksum.
     """
+    if path.suffix == ".safetensors":
+        content = as_safetensors(weights, class_names=class_names)
+    else:
+        buffer = io.BytesIO()
+        torch.save({MODEL_STATE: _copies(weights), CLASS_NAMES: class_names}, buffer)
+        content = buffer.getvalue()
+    write_with_sha256(path, content)
+
+
+def as_safetensors(weights: Mapping[str, Tensor], *, class_names: list[str]) -> bytes:
+    """Return the content of a .safetensors file with weights by name and the class names.
+
+    Equal weights and names give equal bytes.
+    """
+    metadata = {"format": "pt", CLASS_NAMES: json.dumps(class_names)}
+    content = to_safetensors(_copies(weights), metadata=metadata)
+
+    # The library writes the metadata in any order. The header is 8 bytes with the length of the
+    # JSON text that follows, which is padded to a multiple of 8.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    text = json.dumps({**header, "__metadata__": metadata}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _copies(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # A view would bring its whole base into the file, and two names may share one tensor.
-    copies = {
+    return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in weights.items()
     }
-
-    if path.suffix == ".safetensors":
-        metadata = {"format": "pt", CLASS_NAMES: json.dumps(class_names)}
-        content = to_safetensors(copies, metadata=metadata)
-    else:
-        buffer = io.BytesIO()
-        torch.save({MODEL_STATE: copies, CLASS_NAMES: class_names}, buffer)
-        content = buffer.getvalue()
-    write_with_sha256(path, content)
 
 
 class _CountingFile(io.RawIOBase):

@@ -31,6 +31,7 @@ _MAGICS = {
 }
 _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _WEB_PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|script|title)\b", re.IGNORECASE)
+_VIRUS_WARNING = re.compile(r"<title>\s*Google Drive - Virus scan warning", re.IGNORECASE)
 _JSON = re.compile(r"[\[{]\s*(?:[\"\[{\]}]|$)")
 _MIN_TEXT_BYTES = 8  # fewer bytes of a truncated binary file may be letters by chance
 _MAX_CHARACTERS = 60  # length of a quoted text in a message
@@ -55,7 +56,7 @@ def foreign_type(head: bytes) -> FileType | None:
         return FileType("a tar archive", _UNPACK)
 
     if is_web_page(head):
-        return FileType("a web page (a log-in, a download or an error)", _AGAIN)
+        return page_type(head)
     text = _decode(head)
     if text is None or len(head) < _MIN_TEXT_BYTES:
         return None
@@ -68,6 +69,18 @@ def foreign_type(head: bytes) -> FileType | None:
     if _JSON.match(text):
         return FileType(f"a JSON document, such as a server error: {start}", _AGAIN)
     return FileType(f"a text file: {start}", "Name the file of weights instead")
+
+
+def page_type(head: bytes) -> FileType:
+    """Return the type of a web page, with its origin if it is Google Drive's virus warning.
+
+    Args:
+        head: The first HEAD_BYTES of the page.
+    """
+    if _VIRUS_WARNING.search(_decode(head) or head.decode("latin-1")):
+        name = "the web page with which Google Drive warns that it cannot scan a file for viruses"
+        return FileType(name, "Open the address in a browser, and choose to download anyway")
+    return FileType("a web page (a log-in, a download or an error)", _AGAIN)
 
 
 def is_web_page(head: bytes) -> bool:

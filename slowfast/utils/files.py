@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import IO, Any
 import simplejson
 
 from slowfast.utils.cleanup import cleaned_up
+from slowfast.utils.file_type import HEAD_BYTES, is_web_page, page_type
 
 UNFINISHED = ".unfinished"  # suffix of a file that is being written
 
@@ -124,8 +126,45 @@ def read_json(path: Path, *, remedy: str) -> Any:
     try:
         return simplejson.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        problem = "is empty" if path.stat().st_size == 0 else f"is not valid JSON ({error})"
+        problem = f"is not valid JSON ({error})"
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+        if not head:
+            problem = "is empty"
+        elif is_web_page(head):
+            page = page_type(head)
+            problem, remedy = f"is not JSON but {page.name}", page.remedy
         raise ValueError(f"{path}: {problem}. {remedy}") from error
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that takes its path when the block ends, whole or not at all.
+
+    Args:
+        path: Path of the new folder. Missing parents are created.
+
+    Yields:
+        The folder under another name. If the block raises an error, it is deleted.
+
+    Raises:
+        FileExistsError: If there is anything at the path.
+        OSError: If the folder cannot be created.
+    """
+    check_is_new(path)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    with cleaned_up(lambda: shutil.rmtree(unfinished, ignore_errors=True)):
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        check_is_new(path)
+        os.rename(unfinished, path)
+        _sync_folder(path.parent)
+
+
+def check_is_new(path: Path) -> None:
+    """Raise FileExistsError if there is anything at the path of a new file or folder."""
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path}: exists already. Delete it, or choose another name")
 
 
 def remove_unfinished(folder: Path) -> None:

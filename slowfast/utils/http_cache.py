@@ -47,7 +47,7 @@ def fetch(address: str, *, force: bool = False) -> str:
     """
     path = cache_path(address)
     if force or not _mark_used(path):
-        limit = _limit_bytes()
+        limit = limit_bytes()
         with open_address(address) as download:
             _keep(download, path, limit=limit)
     return path
@@ -91,7 +91,12 @@ def _folder() -> str:
     return join(get_cache_dir(), "http")
 
 
-def _limit_bytes() -> float:
+def limit_bytes() -> float:
+    """Return the limit of the cache in bytes.
+
+    Raises:
+        ValueError: If SLOWFAST_CACHE_GB is not a number above 0.
+    """
     text = os.environ.get(LIMIT_NAME, DEFAULT_LIMIT)
     try:
         gigabytes = float(text)

@@ -34,8 +34,8 @@ class _Discarded:
     def __setstate__(self, state: Any) -> None: ...
 
 
-# Published files hold more than tensors: command lines, paths, accuracies, configs. None of these
-# classes is called. Any other class is an error.
+# Published files hold more than tensors: command lines, paths, accuracies, configs, logs. None of
+# these classes is called. Any other class is an error.
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Discarded, "argparse.Namespace"),
     (_Discarded, "pathlib.PosixPath"),
@@ -45,6 +45,10 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Discarded, "numpy.dtype"),
     (_Discarded, "numpy.core.multiarray.scalar"),
     (_Discarded, "numpy._core.multiarray.scalar"),
+    (_Discarded, "numpy.core.multiarray._reconstruct"),
+    (_Discarded, "numpy._core.multiarray._reconstruct"),
+    (_Discarded, "numpy.ndarray"),
+    (_Discarded, "mmengine.logging.history_buffer.HistoryBuffer"),
     (OrderedDict, "yacs.config.CfgNode"),
     (OrderedDict, "fvcore.common.config.CfgNode"),
 ]

@@ -3,9 +3,7 @@
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +56,7 @@ def test_an_exported_folder_names_no_path_of_this_machine(new_run: Run, tmp_path
     content = json.loads(text)
     assert content["class_names"][0] == "left"
     assert load(tmp_path / "exported").settings.fusion == "max"
-    with pytest.raises(FileExistsError, match="holds an exported model already"):
+    with pytest.raises(FileExistsError, match="exported: exists already"):
         load(tmp_path / "exported").save(tmp_path / "exported")
 
 
@@ -168,9 +166,15 @@ def test_folders_and_files_without_a_model_are_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"library": "transformers"}, "was not exported by this framework"),
-        ({"format": 7}, "has format 7, but this version reads 1"),
+        ({"format": 7, "version": "9.1"}, r"has format 7, but .* reads 1. Upgrade .* version 9.1"),
+        ({"format": "?"}, r"has format '\?', but this version reads 1. Export the model again"),
         ({"class_names": "left"}, "lacks its class names or settings"),
-        ({"settings": {"MODEL.COLOR": "red"}}, "MODEL.COLOR is not a key"),
+        (
+            {"settings": {"MODEL.COLOR": "red"}, "version": "9.1"},
+            "(?s)MODEL.COLOR is not a key.*of version 9.1, and this is .*: upgrade",
+        ),
+        ({"channel_order": "BGR"}, "channel_order is 'BGR', but its settings give 'RGB'"),
+        ({"normalization": {"mean": [0.5]}}, r"mean is \[0.5\], but its settings give \[0.45, "),
     ],
 )
 def test_odd_exported_folders_are_refused(
@@ -207,84 +211,6 @@ def test_weights_of_images_classify_no_videos(
     save_checkpoint(tmp_path / "uniformer_small_in1k.pth", {"model": {}})
     with pytest.raises(ValueError, match="holds an image model, which classifies no videos"):
         load("uniformer_small_in1k")
-
-
-# ---- The Hub ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Folder of the files that a hub serves as the repository team/model."""
-    folder = tmp_path / "hub"
-    commit = "a" * 40
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-        def do_HEAD(self) -> None:
-            path = folder / self.path.rpartition("/")[2]
-            if self.path.startswith("/team/model/resolve/") and path.exists():
-                self.reply(path.read_bytes())
-            else:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        def do_GET(self) -> None:
-            self.do_HEAD()
-
-        def reply(self, content: bytes) -> None:
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", commit)
-            self.send_header("ETag", f'"{hash(content):x}"')
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    yield folder
-    server.shutdown()
-    server.server_close()
-
-
-LOAD = """
-import sys
-import numpy as np
-from slowfast import load
-np.save(sys.argv[2], load("hf:team/model").predict(np.load(sys.argv[1])).logits)
-for name in ("hf:team/other", "hf:a/b/c"):
-    try:
-        load(name)
-    except (OSError, ValueError) as error:
-        print(error)
-"""
-
-
-def test_a_repository_of_the_hub_is_downloaded_and_loaded(
-    hub: Path, new_run: Run, tmp_path: Path
-) -> None:
-    run = new_run()
-    load(run).save(hub)
-    (hub / "README.md").write_text("not needed")
-    np.save(tmp_path / "clip.npy", CLIP)
-
-    # The library reads its environment once per process.
-    arguments = [str(tmp_path / "clip.npy"), str(tmp_path / "logits.npy")]
-    result = subprocess.run(
-        [sys.executable, "-c", LOAD, *arguments], capture_output=True, text=True, check=True
-    )
-    assert np.array_equal(np.load(tmp_path / "logits.npy"), logits_of(run))
-    missing, malformed = result.stdout.splitlines()
-    assert missing.startswith("hf:team/other: cannot be downloaded: ")
-    assert malformed == "hf:a/b/c: is not org/name or org/name@revision"
 
 
 # ---- What loading imports --------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Depthwise convolution: Triton kernels, interpreted and compiled, and 2-D convolutions."""
 
 import importlib.util
+import inspect
 import json
 import logging
 import os
@@ -207,6 +208,8 @@ def test_the_kernel_compiles_to_wide_loads_without_a_gpu(capability: int) -> Non
     from slowfast.models.depthwise_kernels import correlation_kernel
     from slowfast.models.depthwise_triton import Tiling
 
+    if "constexprs" not in inspect.signature(ASTSource).parameters:
+        pytest.skip("Triton before 3.3 is asked for a compilation in another way")
     tiling = Tiling.choose(64, 56, 56, lanes=16)
     kernel: Any = correlation_kernel
     constants = {

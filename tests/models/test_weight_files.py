@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from fvcore.common.config import CfgNode
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from slowfast.api import create_model
 from slowfast.models.weights import load_weights
 from tests.models.tiny_uniformer import (
     NUM_WEIGHTS,
@@ -31,6 +35,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
         "optimizer_state": {"state": {}},
     },
     "state_dict": lambda weights: {"state_dict": weights, "loss": torch.zeros(3)},
+    "only model_ema": lambda weights: {"model_ema": weights, "epoch": 3, "model": None},
     "model in state_dict": lambda weights: {"state_dict": {"model": weights}},
     "a model that is a name": lambda weights: {"model": {"name": "x"}, "state_dict": weights},
 }
@@ -84,6 +89,57 @@ def test_a_command_line_beside_the_weights_is_not_called(tmp_path: Path, is_zip:
     state = {"model": source.state_dict(), **EXTRAS}
     torch.save(state, path, _use_new_zipfile_serialization=is_zip)
     assert counts(load_weights(target, str(path))) == (NUM_WEIGHTS, 0, 0, 0, 0)
+    assert are_equal(source.state_dict(), target.state_dict())
+
+
+# ---- mmaction2 -------------------------------------------------------------------------------
+
+
+def in_mmaction2(model: nn.Module) -> dict[str, Tensor]:
+    """Weights with the names that they have in a recognizer of mmaction2."""
+    names = {"head.weight": "cls_head.fc_cls.weight", "head.bias": "cls_head.fc_cls.bias"}
+    state = model.state_dict()
+    return {names.get(name, f"backbone.{name}"): tensor for name, tensor in state.items()}
+
+
+class HistoryBuffer:
+    """A log in the checkpoints of mmengine, in the class that they name."""
+
+    def __init__(self) -> None:
+        self.max_length = 1000000
+        self._log_history = np.array([0.5, 0.25])
+        self._count_history = np.array([1, 1])
+
+
+@pytest.fixture
+def mmengine_log(monkeypatch: pytest.MonkeyPatch) -> HistoryBuffer:
+    module = ModuleType("mmengine.logging.history_buffer")
+    vars(module)["HistoryBuffer"] = HistoryBuffer
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(HistoryBuffer, "__module__", module.__name__)
+    return HistoryBuffer()
+
+
+def test_weights_of_mmaction2_load_whole(tmp_path: Path, mmengine_log: HistoryBuffer) -> None:
+    source, target = tiny_uniformer(), tiny_uniformer()
+    state = {
+        "meta": {"epoch": 10, "dataset_meta": {"classes": ["a", "b", "c", "d", "e"]}},
+        "state_dict": in_mmaction2(source),
+        "message_hub": {"log_scalars": OrderedDict({"train/loss": mmengine_log})},
+    }
+    torch.save(state, tmp_path / "epoch_10.pth")
+    assert b"mmengine.logging.history_buffer" in (tmp_path / "epoch_10.pth").read_bytes()
+    assert counts(load_weights(target, str(tmp_path / "epoch_10.pth"))) == (NUM_WEIGHTS, 0, 0, 0, 0)
+    assert are_equal(source.state_dict(), target.state_dict())
+
+
+def test_a_model_is_created_from_weights_of_mmaction2(tmp_path: Path) -> None:
+    source = create_model("uniformer_small", num_classes=7)
+    torch.save({"state_dict": in_mmaction2(source)}, tmp_path / "x.pth")
+    target = create_model("uniformer_small", weights=tmp_path / "x.pth")
+    assert target.num_classes == 7
     assert are_equal(source.state_dict(), target.state_dict())
 
 

@@ -73,7 +73,9 @@ def test_a_missing_published_file_says_where_to_get_it(tmp_path: Path) -> None:
     assert str(no_folder.value) == (
         f"UNIFORMER.PRETRAIN_NAME is '{NAME}', but no folder of weights is set. "
         f"Download it from {page}, and set MODEL.WEIGHTS_DIR or the environment variable "
-        f"WEIGHTS_DIR to the folder that holds {NAME}.pth."
+        f"WEIGHTS_DIR to the folder that holds {NAME}.pth. The Hugging Face Hub does not give it "
+        "either: hf:Sense-X/uniformer_image: cannot be downloaded: it is not in the cache, and "
+        "HF_HUB_OFFLINE forbids to download it. Unset that, or download it before."
     )
     with pytest.raises(
         FileNotFoundError,

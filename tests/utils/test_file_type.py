@@ -44,6 +44,11 @@ AGAIN = "Download the file itself again"
 UNPACK = "Unpack it and name the file of weights inside"
 FILES: dict[str, tuple[bytes, str]] = {
     "page": (PAGE.encode(), f"a web page (a log-in, a download or an error). {AGAIN}"),
+    "virus warning": (
+        b"<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title><meta",
+        "the web page with which Google Drive warns that it cannot scan a file for viruses. Open "
+        "the address in a browser, and choose to download anyway",
+    ),
     "page after spaces": (
         b"\xef\xbb\xbf\n  <html lang=en>",
         f"a web page (a log-in, a download or an error). {AGAIN}",

@@ -1,0 +1,1 @@
+"""Sharing trained models: their model cards, and repositories on the Hugging Face Hub."""

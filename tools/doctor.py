@@ -1,0 +1,12 @@
+"""Check this machine, see `slowfast/commands/doctor.py`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unless told not to
+import _checkout  # noqa: F401  the package of this checkout
+
+from slowfast.commands.doctor import main
+
+if __name__ == "__main__":
+    sys.exit(main())
