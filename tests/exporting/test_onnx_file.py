@@ -1,6 +1,7 @@
 """ONNX files: scores equal to those of the model, metadata, and use without this package."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -181,3 +182,9 @@ def test_the_example_needs_numpy_av_and_onnxruntime_only(
     assert [name for name, _ in lines] == [score.label for score in prediction.top]
     for (_, probability), score in zip(lines, prediction.top, strict=True):
         assert float(probability) == pytest.approx(score.probability, abs=2e-3)  # rounded pixels
+
+
+def test_an_onnx_file_is_not_taken_for_a_checkpoint(onnx_file: Path) -> None:
+    message = "is not a checkpoint but an ONNX model. Name the checkpoint that it was exported from"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(onnx_file)
