@@ -6,6 +6,8 @@ from typing import NamedTuple
 HEAD_BYTES = 1024  # start of a file that is enough to tell its type
 ZIP_MAGIC = b"PK\x03\x04"
 
+EXPORTED_REMEDY = "Name the checkpoint that it was exported from"
+
 _AGAIN = "Download the file itself again"
 _COPY_AGAIN = "Copy or download it again"
 _UNPACK = "Unpack it and name the file of weights inside"
@@ -29,6 +31,8 @@ _MAGICS = {
     b"\x93NUMPY": FileType("a NumPy array", "Save a dict of tensors with torch.save instead"),
     b"%PDF": FileType("a PDF document", _AGAIN),
 }
+# An ONNX model starts with its version and the name of its producer.
+_ONNX = re.compile(rb"\x08[\x01-\x7f]\x12[\x01-\x7f][\w .-]{2}")
 _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _WEB_PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|script|title)\b", re.IGNORECASE)
 _VIRUS_WARNING = re.compile(r"<title>\s*Google Drive - Virus scan warning", re.IGNORECASE)
@@ -55,6 +59,8 @@ def foreign_type(head: bytes) -> FileType | None:
     if head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         return FileType("a tar archive", _UNPACK)
 
+    if _ONNX.match(head):
+        return FileType("an ONNX model", EXPORTED_REMEDY)
     if is_web_page(head):
         return page_type(head)
     text = _decode(head)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from slowfast.utils.file_type import HEAD_BYTES, ZIP_MAGIC, foreign_type
+from slowfast.utils.file_type import EXPORTED_REMEDY, HEAD_BYTES, ZIP_MAGIC, foreign_type
 from slowfast.utils.paths import forget, pathmgr
 
 
@@ -189,6 +189,8 @@ def _pickle_name(archive: zipfile.ZipFile) -> str:
     if any(name.endswith("/constants.pkl") for name in names):
         remedy = "Save its state_dict() instead"
         raise ValueError(f"it is a TorchScript program, which could run code. {remedy}")
+    if any(name.endswith("/archive_format") for name in names):
+        raise ValueError(f"it is a pt2 program of torch.export. {EXPORTED_REMEDY}")
 
     found = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if not found:

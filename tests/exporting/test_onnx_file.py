@@ -1,8 +1,11 @@
 """ONNX files: scores equal to those of the model, metadata, and use without this package."""
 
 import json
+import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,32 @@ import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from slowfast.config import CfgNode
 from slowfast.datasets.decode import VideoFile
+from slowfast.exporting.formats import export_model
 from slowfast.inference.classifier import Classifier
+from slowfast.models.build import MODELS, Model
+from slowfast.preparation.encode import write_video
+from slowfast.trained import load
+from tests.exporting.conftest import PIXELS
+from tests.inference.conftest import save_random_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "examples/classify_onnx.py"
 NAMES = ["left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking"]
+
+
+class Ramps(nn.Module):
+    """A model that sees each row, each column and each frame."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * (4 + 32 + 32), cfg.MODEL.NUM_CLASSES)
+
+    def forward(self, frames: Tensor) -> Any:
+        means = [frames.mean(dim=axes).flatten(1) for axes in ((3, 4), (2, 4), (2, 3))]
+        return 3 * self.fc(torch.cat(means, dim=1))
 
 
 def pixels_of(video: Path, *, batch: int) -> NDArray[np.uint8]:
@@ -89,6 +112,45 @@ def test_an_onnx_file_holds_no_path_of_this_machine(onnx_file: Path) -> None:
         assert text.encode() not in content
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_frames"),
+    [
+        ({"TEST__DATASET": "kinetics_sparse", "DATA__REVERSE_INPUT_CHANNEL": True}, 31),
+        ({"DATA__TEST_SHORT_SIDE": 40}, 31),
+        ({"DATA__SHORT_CLIP": "loop", "DATA__REVERSE_INPUT_CHANNEL": True}, 9),
+        ({}, 9),
+    ],
+    ids=["segments", "larger than the crop", "loop", "repeat"],
+)
+def test_the_example_takes_the_clip_of_the_classifier(
+    tiny_cfg: Callable[..., CfgNode],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    settings: dict[str, Any],
+    num_frames: int,
+) -> None:
+    monkeypatch.setitem(MODELS, "Ramps", Model(Ramps))
+    cfg = tiny_cfg(MODEL__MODEL_NAME="Ramps", **settings)
+    classifier = load(save_random_checkpoint(cfg, tmp_path / "ramps.pyth"))
+    (tmp_path / "ramps.onnx").write_bytes(export_model(classifier, "onnx", PIXELS))
+
+    # Red rises over time, green from left to right, and blue falls from top to bottom.
+    t, y, x = np.ogrid[:num_frames, :58, :74]
+    ramps = np.broadcast_arrays(40 + 6 * t, 3 * x, 200 - 3 * y)
+    write_video(tmp_path / "ramps.mp4", np.stack(ramps, axis=-1).astype(np.uint8))
+
+    paths = [str(tmp_path / name) for name in ("ramps.onnx", "ramps.mp4")]
+    monkeypatch.setattr(sys, "argv", ["classify_onnx.py", *paths])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+
+    prediction = classifier.predict(paths[1], clips=1, crops=1)
+    assert printed.keys() == {score.label for score in prediction.top}
+    for score in prediction.top:
+        assert float(printed[score.label]) == pytest.approx(score.probability, abs=4e-3)
+
+
 def test_the_example_needs_numpy_av_and_onnxruntime_only(
     onnx_file: Path, classifier: Classifier, motion_folder: Path, tmp_path: Path
 ) -> None:
@@ -120,3 +182,9 @@ def test_the_example_needs_numpy_av_and_onnxruntime_only(
     assert [name for name, _ in lines] == [score.label for score in prediction.top]
     for (_, probability), score in zip(lines, prediction.top, strict=True):
         assert float(probability) == pytest.approx(score.probability, abs=2e-3)  # rounded pixels
+
+
+def test_an_onnx_file_is_not_taken_for_a_checkpoint(onnx_file: Path) -> None:
+    message = "is not a checkpoint but an ONNX model. Name the checkpoint that it was exported from"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(onnx_file)

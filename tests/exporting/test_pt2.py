@@ -1,6 +1,7 @@
 """pt2 files: scores equal to those of the model, and metadata."""
 
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from slowfast.inference.classifier import Classifier
+from slowfast.trained import load
 
 
 def test_logits_are_those_of_the_model_for_any_batch_and_size(
@@ -44,3 +46,9 @@ def test_a_pt2_file_holds_neither_paths_nor_frames(pt2_file: Path) -> None:
     for text in (str(Path.home()), "site-packages", "uniformer.py", sys.prefix):
         assert [name for name, content in members.items() if text.encode() in content] == []
     assert not any(content for name, content in members.items() if "sample_inputs" in name)
+
+
+def test_a_pt2_file_is_not_taken_for_a_checkpoint(pt2_file: Path) -> None:
+    message = "it is a pt2 program of torch.export. Name the checkpoint that it was exported from"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(pt2_file)
