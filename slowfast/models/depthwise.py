@@ -35,7 +35,7 @@ class Depthwise(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, T, H, W) for (B, C, T, H, W)."""
-        if torch.compiler.is_exporting():
+        if _is_exporting():
             return super().forward(x)  # a plain convolution, which every runtime knows
         if x.device.type == "cuda":
             return self._forward_on_gpu(x)
@@ -58,6 +58,12 @@ class Depthwise(nn.Conv3d):
         if is_supported and can_use_triton():
             return convolve(x, self.weight, self.bias)
         return convolve_over_time(x, self.weight, self.bias)
+
+
+def _is_exporting() -> bool:
+    if hasattr(torch.compiler, "is_exporting"):  # newer than torch 2.6
+        return torch.compiler.is_exporting()
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
 # ---- Triton kernels --------------------------------------------------------------------------
