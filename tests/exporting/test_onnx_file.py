@@ -118,9 +118,8 @@ def test_an_onnx_file_holds_no_path_of_this_machine(onnx_file: Path) -> None:
         ({"TEST__DATASET": "kinetics_sparse", "DATA__REVERSE_INPUT_CHANNEL": True}, 31),
         ({"DATA__TEST_SHORT_SIDE": 40}, 31),
         ({"DATA__SHORT_CLIP": "loop", "DATA__REVERSE_INPUT_CHANNEL": True}, 9),
-        ({}, 9),
     ],
-    ids=["segments", "larger than the crop", "loop", "repeat"],
+    ids=["segments", "larger than the crop", "loop"],
 )
 def test_the_example_takes_the_clip_of_the_classifier(
     tiny_cfg: Callable[..., CfgNode],

@@ -5,19 +5,28 @@ import re
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.export import ExportedProgram
 
 from slowfast.inference.classifier import Classifier
 from slowfast.trained import load
 
 
+@pytest.fixture(scope="module")
+def opened(pt2_file: Path) -> tuple[ExportedProgram, dict[str, Any]]:
+    """The program of a pt2 file, and its extra files."""
+    extra_files = {"slowfast.json": ""}
+    return torch.export.load(pt2_file, extra_files=extra_files), extra_files
+
+
 def test_logits_are_those_of_the_model_for_any_batch_and_size(
-    pt2_file: Path, classifier: Classifier
+    opened: tuple[ExportedProgram, dict[str, Any]], classifier: Classifier
 ) -> None:
-    module = torch.export.load(pt2_file).module()
+    module = opened[0].module()
     rng = torch.Generator().manual_seed(1)
     for batch, height, width in [(1, 32, 32), (3, 32, 32), (8, 32, 32), (2, 64, 33), (1, 50, 96)]:
         frames = torch.randn(batch, 3, 4, height, width, generator=rng)
@@ -29,15 +38,24 @@ def test_logits_are_those_of_the_model_for_any_batch_and_size(
         module(torch.zeros(1, 3, 5, 32, 32))
 
 
-def test_a_pt2_file_holds_its_description(pt2_file: Path) -> None:
-    extra_files = {"slowfast.json": ""}
-    torch.export.load(pt2_file, extra_files=extra_files)
-    content = json.loads(extra_files["slowfast.json"])
+def test_a_pt2_file_holds_its_description(
+    opened: tuple[ExportedProgram, dict[str, Any]],
+) -> None:
+    content = json.loads(opened[1]["slowfast.json"])
     assert content["class_names"][:2] == ["left", "right"]
     assert content["input"]["dtype"] == "float32"
     assert content["input"]["shape"] == ["batch", 3, 4, "height", "width"]
     assert content["output"] == {"name": "logits", "shape": ["batch", 8]}
     assert content["clip"]["sampling_rate"] == 3
+
+
+def test_a_graph_holds_plain_operators_only(
+    opened: tuple[ExportedProgram, dict[str, Any]],
+) -> None:
+    nodes = [node for node in opened[0].graph.nodes if node.op == "call_function"]
+    namespaces = {getattr(node.target, "namespace", node.target.__module__) for node in nodes}
+    assert "aten" in namespaces
+    assert namespaces <= {"aten", "_operator", "math"}  # the others compute sizes
 
 
 def test_a_pt2_file_holds_neither_paths_nor_frames(pt2_file: Path) -> None:
