@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
@@ -50,12 +51,22 @@ FORMATS = {
 }
 
 
+# torch 2.6 exports through dynamo, which sees another model, and loses what belongs to a program.
+CAN_EXPORT = hasattr(torch.compiler, "is_exporting")
+
+
 def check_installed(file_format: str) -> None:
-    """Raise ValueError if a package that a format needs is missing.
+    """Raise ValueError if a package that a format needs is missing, or torch is too old.
 
     Args:
         file_format: Name of the format, a key of `FORMATS`.
     """
+    if not CAN_EXPORT:
+        raise ValueError(
+            f"an export needs torch 2.7 or newer, but {torch.__version__} is installed. Update "
+            "torch, or export in another environment"
+        )
+
     packages = FORMATS[file_format].packages
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
