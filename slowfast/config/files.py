@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterator
 import yaml
 from iopath.common.file_io import g_pathmgr
 
-from slowfast.config.shipped import find_config_file, find_shipped_file
+from slowfast.config.shipped import (
+    find_config_file,
+    find_shipped_file,
+    nearest_shipped_files,
+)
 from slowfast.config.values import as_list, quote_unprintable
 from slowfast.config.yaml_tree import DuplicateKeyError, Raw, Scalar, describe, parse
 
@@ -189,8 +193,8 @@ def _suggest_files(path: str) -> str:
     paths = [os.path.join(folder, name, *below.split("/")).rstrip("/") for name in close]
     existing = [found for found in paths if os.path.exists(found)]
 
-    if existing:
-        return f". The nearest is {' or '.join(existing)}"
+    if nearest := existing or nearest_shipped_files(path):
+        return f". The nearest is {' or '.join(nearest)}"
     if below:
         return f". There is no folder {os.path.join(folder, missing)}"
     return ""

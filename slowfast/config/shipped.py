@@ -1,5 +1,6 @@
 """The config files that come with this package: those of `configs/` and `exp/`."""
 
+import difflib
 import os
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def find_shipped_file(path: str) -> str | None:
     if "://" in path or os.path.normpath(path).split(os.sep)[0] not in FOLDERS:
         return None
     return _file_at(os.path.join(shipped_folder(), os.path.normpath(path)))
+
+
+def nearest_shipped_files(path: str) -> list[str]:
+    """Return the paths of shipped files and experiments that resemble a path, at most three."""
+    folder = shipped_folder()
+    experiments = [file.parent for file in folder.glob(f"exp/*/{EXPERIMENT_FILE}")]
+    files = [*experiments, *folder.glob("configs/**/*.yaml")]
+    names = sorted(str(file.relative_to(folder)) for file in files)
+    wanted = os.path.normpath(path).removesuffix(f"/{EXPERIMENT_FILE}")
+    return difflib.get_close_matches(wanted, names, n=3, cutoff=0.8)
 
 
 def _file_at(path: str) -> str | None:

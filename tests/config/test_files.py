@@ -313,6 +313,17 @@ def test_shipped_experiments_and_recipes_are_found_anywhere(
     assert load(own).UNIFORMER.DEPTH == [1, 1, 1, 1]
 
 
+def test_the_nearest_shipped_experiment_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("exp/quickstrat", "exp/quickstrat/config.yaml"):
+        with pytest.raises(
+            FileNotFoundError, match=r"no such file. The nearest is exp/quickstart$"
+        ):
+            load(path)
+
+
 @pytest.mark.parametrize("path", ["exp/none", "exp/../setup.py", "configs", "exp", "\0"])
 def test_nothing_else_is_found_among_the_shipped_files(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
