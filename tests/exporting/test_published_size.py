@@ -1,4 +1,4 @@
-"""Exports of models of the published size, and of all baselines, agree with eager on 50 clips."""
+"""Exports of models of the published size, and of baselines, agree with eager."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from slowfast.models.build import build_model
 from tests.models.test_uniformer import golden_state
 
 ROOT = Path(__file__).parents[2]
-BASELINES = ("mc3_18", "r2plus1d_18", "r3d_18", "s3d", "swin3d_t", "mvit_v1_b", "mvit_v2_s")
+BASELINES = ("r2plus1d_18", "s3d", "swin3d_t", "mvit_v1_b")
 
 pytestmark = pytest.mark.soak
 
@@ -63,16 +63,15 @@ def videos(motion_folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "num_clips"),
+    ("recipe", "file_format", "num_clips"),
     [
-        ("exp/uniformer_s8x8_k400/config.yaml", 50),
-        ("exp/uniformer_b8x8_k400/config.yaml", 12),
-        ("exp/uniformer_s16_sthv1_prek400/config.yaml", 12),
+        ("exp/uniformer_s8x8_k400/config.yaml", "onnx", 50),
+        ("exp/uniformer_s8x8_k400/config.yaml", "pt2", 12),
+        ("exp/uniformer_b8x8_k400/config.yaml", "onnx", 12),
     ],
 )
-@pytest.mark.parametrize("file_format", FORMATS)
 def test_published_models_agree_with_eager(
-    recipe: str, num_clips: int, file_format: str, videos: list[str]
+    recipe: str, file_format: str, num_clips: int, videos: list[str]
 ) -> None:
     torch.set_num_threads(2)
     parity = parity_of(
@@ -96,7 +95,8 @@ def test_a_quickstart_agrees_at_any_size(options: tuple[bool, ...], videos: list
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_agree_with_eager(name: str, videos: list[str]) -> None:
     torch.set_num_threads(2)
-    classifier = random_classifier(f"configs/models/{name}.yaml", "DATA.NUM_FRAMES", "16")
+    overrides = ["DATA.NUM_FRAMES", "16", "DATA.TEST_CROP_SIZE", "112"]
+    classifier = random_classifier(f"configs/models/{name}.yaml", *overrides)
     parity = parity_of(classifier, "onnx", ExportOptions(), videos=videos, num_clips=12)
     assert parity.max_difference < 1e-4
     assert parity.batch_sizes == (1, 3, 8)
