@@ -131,7 +131,7 @@ def _build_classifier(
         class_names=names,
         settings=settings,
         precision=precision or cfg.TRAIN.AMP,
-        temperature=_find_temperature(path, ema=uses_ema),
+        temperature=_find_temperature(path, ema=uses_ema, exported=exported),
         config=build_exported_settings(cfg),
         origin=origin,
     )
@@ -245,15 +245,18 @@ def _find_class_names(
     return names
 
 
-def _find_temperature(weights: str, *, ema: bool) -> float | None:
-    """Return the temperature that is stored beside the weights, None if there is none."""
+def _find_temperature(weights: str, *, ema: bool, exported: Exported | None) -> float | None:
+    """Return the temperature that belongs to the weights, None if it is unknown.
+
+    One that is stored beside the weights is newer than the one in an exported folder.
+    """
     if "://" in weights:
         return None
 
     from slowfast.evaluation.stored_temperature import read_temperature, temperature_path
 
     if not temperature_path(weights).exists():
-        return None
+        return exported.temperature if exported else None
     try:
         return read_temperature(weights, weights_sha256=sha256_of(weights), ema=ema)
     except ValueError as error:

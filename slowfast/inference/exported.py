@@ -120,6 +120,7 @@ def _make_content(
         "class_names": classifier.class_names,
         "training": origin.training and {**origin.training, "settings": _portable(origin.training)},
         "metrics": metrics,
+        "temperature": classifier.temperature,
         "weights": {"file": WEIGHTS_NAME, "sha256": sha256},
         "settings": dict(classifier.config),
     }

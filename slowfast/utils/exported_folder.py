@@ -4,6 +4,7 @@ A folder has `config.json`, `model.safetensors` and a model card, `README.md`.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class Exported(NamedTuple):
     model: str  # name of the model
     training: dict[str, Any] | None  # how the weights were trained
     metrics: dict[str, Any] | None  # of the test of the weights
+    temperature: float | None  # divides the logits of calibrated probabilities, None if unknown
 
     def entries(self) -> dict[str, Any]:
         """Return the entries of a checkpoint that the folder has beside its weights."""
@@ -113,7 +115,17 @@ def read_exported(folder: str) -> Exported:
         model=str(_entry(content, "model").get("name", "")),
         training=_whole_entry(content, "training", fields=TRAINING_FIELDS),
         metrics=_whole_entry(content, "metrics", fields=METRICS_FIELDS),
+        temperature=_temperature(path, content),
     )
+
+
+def _temperature(path: Path, content: Mapping[str, Any]) -> float | None:
+    value = content.get("temperature")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{path}: temperature is {value!r}, not a positive number. {_REMEDY}")
+    return float(value)
 
 
 def _is_ours(content: Any) -> bool:

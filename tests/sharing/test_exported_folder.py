@@ -106,6 +106,19 @@ def test_only_metrics_of_these_weights_are_in_the_card(
         assert "No test result belongs to these weights" in card_of(tmp_path / name)
 
 
+def test_the_temperature_travels_with_the_weights(new_run: Run, tmp_path: Path) -> None:
+    classifier = load(new_run())
+    classifier.temperature = 1.25
+    classifier.save(tmp_path / "out")
+    assert load(tmp_path / "out").temperature == 1.25
+
+    config = tmp_path / "out/config.json"
+    for wrong in (0, -1, True, "hot", [1]):
+        config.write_text(json.dumps(content_of(tmp_path / "out") | {"temperature": wrong}))
+        with pytest.raises(ValueError, match=r"config\.json: temperature is .*, not a positive"):
+            load(tmp_path / "out")
+
+
 def test_a_run_without_a_test_has_no_accuracy(
     new_run: Run, export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
