@@ -155,7 +155,7 @@ def hub_errors(problem: str) -> Iterator[None]:
 
 
 def without_token(text: str) -> str:
-    """Return a text with `***` in the place of every token of the Hub."""
+    """Return a text with `***` instead of every token of the Hub."""
     from huggingface_hub import get_token
 
     with suppress(OSError, ValueError):
