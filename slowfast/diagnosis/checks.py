@@ -56,6 +56,7 @@ def _system_checks(output_dir: Path) -> list[Check]:
             extra="export",
             modules=("onnx", "onnxscript", "onnxruntime"),
             feature="export to ONNX",
+            least_torch="2.7",
         ),
         _check("numba", "software", "check_numba", seconds=_IMPORT_SECONDS),
         _check("PyAV", "video_codecs", "check_pyav"),

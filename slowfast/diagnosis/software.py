@@ -106,14 +106,24 @@ def check_libraries() -> Finding:
     return ok(f"all {len(REQUIRED)} required ones are installed", **versions)
 
 
-def check_extra(extra: str, modules: Sequence[str], *, feature: str) -> Finding:
+def check_extra(
+    extra: str, modules: Sequence[str], *, feature: str, least_torch: str = ""
+) -> Finding:
     """Check the libraries of an extra.
 
     Args:
         extra: Name of the extra in setup.py.
         modules: Modules that it installs.
         feature: What does not work without them.
+        least_torch: Version of torch that the feature needs. "" for the one of this package.
     """
+    torch = _version_of("torch")
+    if _is_older(torch, least_torch):
+        return warning(
+            f"{feature} does not work: it needs torch {least_torch} or newer, not {torch}",
+            f"pip install 'torch>={least_torch}'",
+        )
+
     versions = {name: _version_of(name) for name in modules}
     missing = [name for name in modules if not _is_installed(name)]
     if missing:
