@@ -141,7 +141,9 @@ class LiveStream:
         self._first_arrival = 0.0
         self._run_start = 0.0  # time of the first frame after the latest gap
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True, name="stream")
+        # No daemon: Python waits for it at the end of the process, at most READ_SECONDS. If Python
+        # ended while FFmpeg waits for data, the process would crash.
+        self._thread = threading.Thread(target=self._read, name="stream")
 
     def __enter__(self) -> "LiveStream":
         compile_resize()  # the first frames would wait for it
@@ -155,7 +157,7 @@ class LiveStream:
         trace: TracebackType | None,
     ) -> None:
         self._stopped.set()
-        self._thread.join(timeout=1.0)  # it may wait for data, and ends with the process
+        self._thread.join(timeout=1.0)  # it may wait for data
 
     def __iter__(self) -> Iterator[LiveViews]:
         """Iterate over the windows as they are complete.
@@ -264,14 +266,14 @@ class LiveStream:
 
     def _read_connections(self) -> None:
         attempt = 0
-        while not self._stopped.is_set():
+        while not self._is_over():
             num_before = self._num_frames
             try:
                 self._read_connection()
                 problem = "the connection was closed"
             except (av.FFmpegError, OSError, ValueError) as error:
                 problem = describe_error(error)
-            if self._stopped.is_set():
+            if self._is_over():
                 return
 
             attempt = 0 if self._num_frames > num_before else attempt
@@ -287,6 +289,10 @@ class LiveStream:
             self._stopped.wait(delay)
             attempt += 1
 
+    def _is_over(self) -> bool:
+        """Return whether nobody wants more frames: the stream is closed, or the program ends."""
+        return self._stopped.is_set() or not threading.main_thread().is_alive()
+
     def _read_connection(self) -> None:
         """Read frames until the connection ends."""
         with _open(self._address) as container:
@@ -301,7 +307,7 @@ class LiveStream:
             clock = _StreamClock(stream.time_base)
             converter: FrameConverter | None = None
             for frame, arrival in _decode(container, stream):
-                if self._stopped.is_set():
+                if self._is_over():
                     return
                 if converter is None:
                     size = (frame.width, frame.height)

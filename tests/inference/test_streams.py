@@ -109,7 +109,7 @@ def test_a_slow_model_drops_the_oldest_frames(
     classifier: Classifier, serve: Serve, video: Path
 ) -> None:
     windows = classifier.predict_stream(
-        serve("fast", "200", "stall=60"), window=WINDOW, report=lambda text: None
+        serve("fast", "200", "stall=60"), window=WINDOW, report=print
     )
     first = next(windows)
     time.sleep(1.0)  # the other frames arrive
@@ -127,9 +127,7 @@ def test_overlapping_windows_share_the_ring(
     classifier: Classifier, serve: Serve, video: Path
 ) -> None:
     found = collect(
-        classifier.predict_stream(
-            serve("50"), window=WINDOW, stride=0.2, retries=0, report=lambda text: None
-        )
+        classifier.predict_stream(serve("50"), window=WINDOW, stride=0.2, retries=0, report=print)
     )
     starts = [window.start for window in found]
     assert len(starts) >= 5
@@ -175,3 +173,18 @@ def test_an_address_without_an_answer_is_an_error(classifier: Classifier) -> Non
     address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(StreamLostError, match=rf"{address}: connection refused"):
         next(classifier.predict_stream(address, retries=0))
+
+
+@pytest.mark.parametrize("plan", [("200",), ("40", "stall=3")])
+def test_a_program_that_leaves_a_stream_open_ends(
+    plan: tuple[str, ...], serve: Serve, new_run: Run
+) -> None:
+    program = (
+        "import sys, slowfast\n"
+        "windows = slowfast.load(sys.argv[1]).predict_stream(sys.argv[2], window=0.48)\n"
+        "print(next(windows).prediction.label)\n"
+    )
+    command = [sys.executable, "-c", program, str(new_run()), serve(*plan)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
