@@ -326,7 +326,7 @@ def test_a_stopped_stream_keeps_its_file(
     video = write_painted(tmp_path / "video.mp4", 40, g="10", bf="0")
     out = tmp_path / "live.csv"
     script = REPOSITORY / "tests/inference/stream_server.py"
-    serve = [sys.executable, str(script), str(video), "40", "stall=4"]
+    serve = [sys.executable, str(script), str(video), "40", "stall=60"]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
