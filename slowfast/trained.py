@@ -80,7 +80,10 @@ def load(
     path = find_file(str(source), best=best)
     exported = exported_at(path)
     state = {**load_checkpoint(path), **(exported.entries() if exported else {})}
-    cfg = _config_in(state, path) if config is None else load_cfg(str(config), checks=())
+    if config is None:
+        cfg = _config_in(state, path, origin=_origin_of_config(path, exported))
+    else:
+        cfg = load_cfg(str(config), checks=())
     if problems := find_problems(cfg):
         raise ValueError("\n  ".join([f"{path}:", *problems]))
     return _build_classifier(
@@ -169,7 +172,8 @@ def find_config(source: str, *, best: bool = False) -> CfgNode:
     """
     path = find_file(source, best=best)
     exported = exported_at(path)
-    return _config_in({**read_header(path), **(exported.entries() if exported else {})}, path)
+    state = {**read_header(path), **(exported.entries() if exported else {})}
+    return _config_in(state, path, origin=_origin_of_config(path, exported))
 
 
 def _find_in_run(folder: str, *, best: bool) -> str:
@@ -190,10 +194,15 @@ def _find_in_run(folder: str, *, best: bool) -> str:
 # ---- What belongs to the weights -------------------------------------------------------------
 
 
-def _config_in(state: dict[str, Any], path: str) -> CfgNode:
+def _origin_of_config(path: str, exported: Exported | None) -> str:
+    """Return the file that a config comes from, for messages."""
+    return str(Path(path).with_name(CONFIG_NAME)) if exported else path
+
+
+def _config_in(state: dict[str, Any], path: str, *, origin: str) -> CfgNode:
     """Return the config in the content of a file of weights, or that of the published file."""
     if isinstance(text := state.get("cfg"), str):
-        return _parse(text, path, version=str(state.get("version", "")))
+        return _parse(text, origin, version=str(state.get("version", "")))
 
     entry = find_published(path)
     if entry is None:
@@ -209,9 +218,9 @@ def _config_in(state: dict[str, Any], path: str) -> CfgNode:
     return parse_cfg(json.dumps(recipe), origin=path)  # JSON is YAML
 
 
-def _parse(text: str, path: str, *, version: str) -> CfgNode:
+def _parse(text: str, origin: str, *, version: str) -> CfgNode:
     try:
-        return parse_cfg(text, origin=path)
+        return parse_cfg(text, origin=origin)
     except ValueError as error:
         remedy = "Import the package that adds its keys"
         if version not in ("", __version__):

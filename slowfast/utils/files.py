@@ -125,7 +125,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
     """
     try:
         return simplejson.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problem = f"is not valid JSON ({error})"
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)

@@ -41,7 +41,8 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("", "is empty"), ("{", "is not valid JSON"), ("\x00" * 9, "is not")]
+    ("text", "problem"),
+    [("", "is empty"), ("{", "is not valid JSON"), ("\x00" * 9, "is not"), ("[" * 99999, "is not")],
 )
 def test_a_damaged_json_file_is_named_with_the_remedy(
     tmp_path: Path, text: str, problem: str
