@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 if not __package__:  # started by its path: import the package that this file belongs to
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    _package = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _package]
+    sys.path.insert(0, str(_package.parent))
 
 from slowfast.commands.main import main
 

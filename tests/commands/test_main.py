@@ -68,9 +68,15 @@ def test_the_package_can_be_started_by_name_and_by_path(tmp_path: Path) -> None:
     package = Path(slowfast.__file__).parent
     (tmp_path / "slowfast").mkdir()
     (tmp_path / "slowfast/__init__.py").write_text("raise SystemExit('another package')")
-    by_path = run(package / "__main__.py", "--version", cwd=tmp_path)
-    by_name = run("-m", "slowfast", "--version", cwd=package.parent)
-    assert by_path.stdout == by_name.stdout == f"slowfast {slowfast.__version__}\n"
+    (tmp_path / "link").symlink_to(package)
+    ways: list[tuple[str | Path, ...]] = [
+        (package / "__main__.py",),
+        ("-P", package / "__main__.py"),  # Python adds no folder of the script
+        (tmp_path / "link/__main__.py",),
+    ]
+    printed = {run(*way, "--version", cwd=tmp_path).stdout for way in ways}
+    printed.add(run("-m", "slowfast", "--version", cwd=package.parent).stdout)
+    assert printed == {f"slowfast {slowfast.__version__}\n"}
 
 
 def test_commands_are_modules_with_a_main() -> None:
