@@ -8,6 +8,7 @@ import yaml
 from iopath.common.file_io import g_pathmgr
 
 from slowfast.config.shipped import (
+    file_at,
     find_config_file,
     find_shipped_file,
     nearest_shipped_files,
@@ -100,9 +101,9 @@ def _resolve_base(base: str, path: str) -> str:
     if base.startswith(("/", "https://", "http://")):
         return base
     beside = os.path.join(os.path.dirname(path), base)
-    if os.path.exists(beside):
-        return beside
-    return find_shipped_file(base) or beside
+    if not os.path.exists(beside):
+        return find_shipped_file(base) or beside
+    return file_at(beside) or beside
 
 
 def _flatten(tree: dict[str, Raw], *, role: str) -> dict[str, Raw]:

@@ -28,7 +28,7 @@ def find_config_file(path: str) -> str:
     Returns:
         The path of a file if one is found, otherwise the path as it is.
     """
-    return _file_at(path) or find_shipped_file(path) or path
+    return file_at(path) or find_shipped_file(path) or path
 
 
 def shipped_file(path: str) -> str:
@@ -44,7 +44,7 @@ def find_shipped_file(path: str) -> str | None:
     """
     if "://" in path or os.path.normpath(path).split(os.sep)[0] not in FOLDERS:
         return None
-    return _file_at(os.path.join(shipped_folder(), os.path.normpath(path)))
+    return file_at(os.path.join(shipped_folder(), os.path.normpath(path)))
 
 
 def nearest_shipped_files(path: str) -> list[str]:
@@ -57,6 +57,7 @@ def nearest_shipped_files(path: str) -> list[str]:
     return difflib.get_close_matches(wanted, names, n=3, cutoff=0.8)
 
 
-def _file_at(path: str) -> str | None:
+def file_at(path: str) -> str | None:
+    """Return the config file at a path: the path itself, or `config.yaml` in that folder."""
     inside = os.path.join(path, EXPERIMENT_FILE)
     return next((file for file in (path, inside) if os.path.isfile(file)), None)

@@ -306,11 +306,16 @@ def test_shipped_experiments_and_recipes_are_found_anywhere(
     own = write("own/own.yaml", "_BASE_: configs/models/uniformer_s.yaml\nRNG_SEED: 5\n")
     assert load(own).UNIFORMER.DEPTH == [3, 4, 8, 3]
 
+    from_folder = write("own/from_folder.yaml", "_BASE_: exp/quickstart/\n")
+    assert load(from_folder).MODEL.NUM_CLASSES == 8
+
     # A file of your own comes first.
     write("exp/quickstart/config.yaml", "MODEL: {NUM_CLASSES: 3}")
     write("own/configs/models/uniformer_s.yaml", "UNIFORMER: {DEPTH: [1, 1, 1, 1]}")
     assert load("exp/quickstart").MODEL.NUM_CLASSES == 3
     assert load(own).UNIFORMER.DEPTH == [1, 1, 1, 1]
+    write("own/exp/quickstart/config.yaml", "MODEL: {NUM_CLASSES: 4}")
+    assert load(from_folder).MODEL.NUM_CLASSES == 4
 
 
 def test_the_nearest_shipped_experiment_is_named(
