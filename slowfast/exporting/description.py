@@ -11,6 +11,8 @@ from slowfast import __version__
 from slowfast.datasets.sampling import DenseClips
 from slowfast.exporting.capture import FRAMES, ExportOptions
 from slowfast.inference.classifier import Classifier
+from slowfast.inference.exported import describe_clips
+from slowfast.utils.exported_folder import LIBRARY
 
 METADATA_KEY = "slowfast"  # key of the description in the metadata of a file
 
@@ -31,7 +33,7 @@ def describe(classifier: Classifier, options: ExportOptions) -> dict[str, Any]:
         shape[axis] = name
 
     return {
-        "library": "slowfast-uniformer",
+        "library": LIBRARY,
         "format": _FORMAT,
         "version": __version__,
         "torch": str(torch.__version__),
@@ -52,18 +54,10 @@ def describe(classifier: Classifier, options: ExportOptions) -> dict[str, Any]:
 
 
 def _describe_clips(classifier: Classifier) -> dict[str, Any]:
-    settings, clips = classifier.settings, classifier.reader.clip_reader.clips
+    clips = classifier.reader.clip_reader.clips
     dense = clips if isinstance(clips, DenseClips) else None
     return {
-        "num_frames": settings.num_frames,
-        "sampling_rate": settings.sampling_rate,
-        "sampling": settings.sampling,
+        **describe_clips(classifier.settings)["clip"],
         "use_offset": dense.use_offset if dense else None,
         "loop": dense.loop if dense else None,
-        "target_fps": settings.target_fps,
-        "short_side": settings.short_side,
-        "crop_size": settings.crop_size,
-        "num_clips": settings.num_clips,
-        "num_crops": settings.num_crops,
-        "fusion": settings.fusion,
     }

@@ -51,7 +51,7 @@ FORMATS = {
 }
 
 
-# torch 2.6 exports through dynamo, which sees another model, and loses what belongs to a program.
+# The models ask torch.compiler.is_exporting, and programs are saved without example inputs.
 CAN_EXPORT = hasattr(torch.compiler, "is_exporting")
 
 
