@@ -25,6 +25,7 @@ INTERRUPTED = 130  # exit status: Ctrl-C
 _RESULT_HELP = "OUTPUT_DIR of a test, or its folder test"
 
 Number = TypeVar("Number", int, float)
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 class UsageError(ValueError):
@@ -105,6 +106,19 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="number of processes (default: one per core)",
+    )
+
+
+def add_model_options(parser: Parser) -> None:
+    """Add the options of a command that loads a trained model with `slowfast.load`."""
+    parser.add_argument(
+        "--best", action="store_true", help="best.pyth of a run (default: its newest checkpoint)"
+    )
+    parser.add_argument(
+        "--cfg", metavar="FILE", help="YAML file of the experiment, for weights without a config"
+    )
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="names of the classes, for weights without them"
     )
 
 

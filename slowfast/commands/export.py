@@ -92,9 +92,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
 
     model = parser.add_argument_group("model")
-    model.add_argument("--best", action="store_true", help="use best.pyth of the run")
-    model.add_argument("--cfg", metavar="FILE", help="YAML file, for weights without a config")
-    model.add_argument("--class-names", metavar="FILE", help="names, for weights without names")
+    cli.add_model_options(model)
     plugins.add_argument(parser)
     return parser
 

@@ -46,19 +46,11 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="new folder, or a new .safetensors or .pth file",
     )
-    parser.add_argument(
-        "--best", action="store_true", help="best.pyth of a run (default: its newest checkpoint)"
-    )
+    cli.add_model_options(parser)
     parser.add_argument(
         "--trained",
         action="store_true",
         help="export the trained weights (default: the EMA weights, if the checkpoint has them)",
-    )
-    parser.add_argument(
-        "--cfg", metavar="FILE", help="YAML file of the experiment, for weights without a config"
-    )
-    parser.add_argument(
-        "--class-names", metavar="FILE", help="names of the classes, for weights without them"
     )
     parser.add_argument("--license", default="", metavar="ID", help="license, such as apache-2.0")
     parser.add_argument(

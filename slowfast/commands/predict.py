@@ -84,12 +84,10 @@ def _make_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--precision", choices=("off", "bf16", "fp16", "auto"), help="(default: as its test)"
     )
-    model.add_argument("--best", action="store_true", help="use best.pyth of the run")
+    cli.add_model_options(model)
     model.add_argument(
         "--calibrated", action="store_true", help="use the temperature of the weights"
     )
-    model.add_argument("--cfg", metavar="FILE", help="YAML file, for weights without a config")
-    model.add_argument("--class-names", metavar="FILE", help="names, for weights without names")
     plugins.add_argument(parser)
     _add_windows(parser)
     return parser
