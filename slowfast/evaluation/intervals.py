@@ -62,12 +62,12 @@ def metric_intervals(counts: MetricCounts, *, num_resamples: int, seed: int) -> 
     ece = resampled(counts.confidence_counts, _calibration_errors_of(counts))
 
     return {
-        "top1": _proportion_interval(accuracies[:, 0], num_videos=num_scored),
-        "top5": _proportion_interval(top5, num_videos=num_scored)
+        "top1": _accuracy_interval(accuracies[:, 0], num_videos=num_scored),
+        "top5": _accuracy_interval(top5, num_videos=num_scored)
         if len(counts.confusion) > 5
         else Interval(100.0, 100.0),  # every label is among five classes or fewer
-        "mean_class_accuracy": _interval(100 * accuracies[:, 1]),
-        "macro_f1": _interval(100 * accuracies[:, 2]),
+        "mean_class_accuracy": _accuracy_interval(accuracies[:, 1], num_videos=num_scored),
+        "macro_f1": _accuracy_interval(accuracies[:, 2], num_videos=num_scored),
         "nll": _interval(nll),
         "ece": _interval(100 * ece),
     }
@@ -150,26 +150,30 @@ def _interval(values: NDArray) -> Interval:
     return Interval(low, high)
 
 
-def _proportion_interval(values: NDArray, *, num_videos: int) -> Interval:
-    """Return the interval of a share of the videos, in percent.
+def _accuracy_interval(values: NDArray, *, num_videos: int) -> Interval:
+    """Return the interval of an accuracy in percent.
 
     If all videos or none are right, so are those of every resample, and the bootstrap says nothing
-    about other videos. Then the interval is the exact one of a binomial proportion.
+    about other videos. Then the interval is the exact one of the share of right videos.
 
     Args:
-        values: Shares of resamples, shape (R,).
+        values: Accuracies of resamples, from 0 to 1, shape (R,).
         num_videos: Number of videos of the test.
+    """
+    if values.min() == 1:
+        return Interval(100 - _margin(num_videos), 100.0)
+    if values.max() == 0:
+        return Interval(0.0, _margin(num_videos))
+    return _interval(100 * values)
+
+
+def _margin(num_videos: int) -> float:
+    """Return how many percent of all videos may be unlike those of a test, which are all alike.
 
     Source: Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of
     the binomial, Biometrika 26, 1934.
     """
-    smallest, largest = values.min(), values.max()
-    margin = 1 - ((1 - LEVEL) / 2) ** (1 / num_videos)
-    if smallest == 1:
-        return Interval(100 * (1 - margin), 100.0)
-    if largest == 0:
-        return Interval(0.0, 100 * margin)
-    return _interval(100 * values)
+    return 100 * (1 - ((1 - LEVEL) / 2) ** (1 / num_videos))
 
 
 def difference_interval(
@@ -201,6 +205,12 @@ def difference_interval(
         raise ValueError("there are no videos to compare")
 
     signs = np.array([1, -1, 0])[cells > 0]
+    if len(signs) == 1:  # all videos are alike, and so is every resample
+        margin = _margin(int(cells.sum()))
+        center = 100.0 * int(signs[0])
+        margin *= 2 if center else 1  # A may lose what B wins
+        return Interval(max(center - margin, -100.0), min(center + margin, 100.0))
+
     differences = _resample(
         cells,
         lambda draws: draws @ signs / cells.sum(),

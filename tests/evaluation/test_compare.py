@@ -102,7 +102,9 @@ def test_three_results_are_compared_with_the_first(first: Result, tmp_path: Path
     same = write_test(tmp_path / "same", one_hot(FIRST, 3), LABELS)
     right = write_test(tmp_path / "right", one_hot(LABELS, 3), LABELS)
     second, third = compare([first, same, right]).differences
-    assert (second.letter, len(second.videos), second.interval) == ("B", 0, (0, 0))
+    assert (second.letter, len(second.videos)) == ("B", 0)
+    margin = 100 - 100 * 0.025 ** (1 / len(LABELS))  # no difference in so few videos
+    assert second.interval == pytest.approx((-margin, margin))
     assert (third.letter, third.after, len(third.videos)) == ("C", 100, 4)
 
 

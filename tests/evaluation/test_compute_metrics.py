@@ -130,7 +130,7 @@ def test_all_wrong_predictions_have_zero_accuracy() -> None:
     assert (metrics.top1, metrics.mean_class_accuracy, metrics.macro_f1) == (0, 0, 0)
     assert metrics.ece == pytest.approx(90, abs=1e-6)
     assert [entry.f1 for entry in metrics.classes] == [0, 0]
-    assert metrics.intervals["macro_f1"] == [0, 0]
+    assert metrics.intervals["macro_f1"] == pytest.approx([0, 100 - 100 * 0.025**0.5])
 
 
 def test_one_video_has_metrics() -> None:

@@ -80,9 +80,10 @@ def test_all_right_or_all_wrong_is_no_certainty(num_right: int, num_videos: int)
     logits = np.zeros((num_videos, 8))
     logits[:, 0 if num_right else 1] = 5.0
     counts = counts_of(log_softmax(logits), labels)
-    interval = metric_intervals(counts, num_resamples=100, seed=0)["top1"]
+    intervals = metric_intervals(counts, num_resamples=100, seed=0)
     expected = binomtest(num_right, num_videos).proportion_ci(0.95, method="exact")
-    assert interval == pytest.approx((100 * expected.low, 100 * expected.high))
+    for name in ("top1", "mean_class_accuracy", "macro_f1"):
+        assert intervals[name] == pytest.approx((100 * expected.low, 100 * expected.high))
 
 
 def test_an_interval_narrows_with_the_root_of_the_videos() -> None:
@@ -128,9 +129,15 @@ def test_the_paired_difference_agrees_with_scipy() -> None:
 
 
 def test_differences_without_spread_by_hand() -> None:
-    assert difference_interval(both=5, only_a=0, only_b=0, neither=3) == (0, 0)
-    assert difference_interval(both=0, only_a=4, only_b=0, neither=0) == (100, 100)
-    assert difference_interval(both=0, only_a=0, only_b=4, neither=0) == (-100, -100)
+    margin = 100 * (1 - 0.025 ** (1 / 8))  # of a share of 0 in 8 videos
+    cells = {"both": 0, "only_a": 0, "only_b": 0, "neither": 0}
+    equal = difference_interval(both=5, only_a=0, only_b=0, neither=3)
+    assert equal == pytest.approx((-margin, margin))
+    better = difference_interval(**{**cells, "only_a": 8})
+    assert better == pytest.approx((100 - 2 * margin, 100))
+    worse = difference_interval(**{**cells, "only_b": 8})
+    assert worse == pytest.approx((-100, 2 * margin - 100))
+    assert difference_interval(**{**cells, "only_a": 1}) == pytest.approx((-95, 100))
     with pytest.raises(ValueError, match="there are no videos to compare"):
         difference_interval(both=0, only_a=0, only_b=0, neither=0)
 
