@@ -38,7 +38,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     cmdclass={"build_py": BuildWithRecipes},
-    entry_points={"console_scripts": ["slowfast = slowfast.commands.main:main"]},
+    entry_points={"console_scripts": ["slowfast = slowfast.commands.main:run"]},
     packages=find_packages(include=["slowfast", "slowfast.*"]),
     package_data={
         "slowfast.utils": ["class_tables/*.txt"],

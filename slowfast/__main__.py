@@ -9,6 +9,7 @@ if not __package__:  # started by its path: import the package that this file be
     sys.path.insert(0, str(_package.parent))
 
 from slowfast.commands.main import main
+from slowfast.utils.threads import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

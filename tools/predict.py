@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # as Python does, unle
 import _checkout  # noqa: F401  the package of this checkout
 
 from slowfast.commands.predict import main
+from slowfast.utils.threads import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -5,10 +5,11 @@ import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from slowfast import __version__
 from slowfast.commands import cli
+from slowfast.utils.threads import leave
 
 
 class Command(NamedTuple):
@@ -53,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module = import_module(f"slowfast.commands.{command.module}")
     status: int = module.main([*command.arguments, *rest])
     return status
+
+
+def run() -> NoReturn:
+    """Run the installed command `slowfast`."""
+    leave(main())
 
 
 def _suggest(name: str) -> str:

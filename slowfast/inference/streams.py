@@ -29,6 +29,7 @@ from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.frame_ring import FrameRing
 from slowfast.inference.predictions import Prediction
 from slowfast.inference.windows import clip_seconds
+from slowfast.utils.threads import WaitingThread
 
 OPEN_SECONDS = 10.0  # time limit of a connection
 READ_SECONDS = 10.0  # time without data after which a connection counts as lost
@@ -141,9 +142,7 @@ class LiveStream:
         self._first_arrival = 0.0
         self._run_start = 0.0  # time of the first frame after the latest gap
         self._stopped = threading.Event()
-        # No daemon: Python waits for it at the end of the process, at most READ_SECONDS. If Python
-        # ended while FFmpeg waits for data, the process would crash.
-        self._thread = threading.Thread(target=self._read, name="stream")
+        self._thread = WaitingThread(target=self._read, name="stream")  # at most READ_SECONDS
 
     def __enter__(self) -> "LiveStream":
         compile_resize()  # the first frames would wait for it
