@@ -246,9 +246,8 @@ def _explain(error: BaseException) -> str:
         return "HF_HUB_OFFLINE forbids requests. Unset it"
     if isinstance(error, UnicodeEncodeError):
         return f"the token has a character that no token has. {LOG_IN}"
-    if isinstance(error, errors.HTTPError) or hasattr(
-        error, "request"
-    ):  # requests, in old versions
+    is_of_requests = hasattr(error, "request")  # the library of older versions
+    if isinstance(error, errors.HTTPError) or is_of_requests:
         return f"no answer from {server_address()} ({_shorten(_root_of(error))}). Check the network"
     return _shorten(error)
 
