@@ -6,13 +6,14 @@ again. Here, each output pixel is computed once.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast.datasets.boxes import Box, Planes
+from slowfast.utils.numba_cache import compile_cached
 
 
 class Placement(NamedTuple):
@@ -102,7 +103,7 @@ def compile_resize() -> Callable[..., None]:
     The first call in a process imports numba and compiles the kernel, or reads it from numba's
     cache on disk. Call it before you fork workers, so that they inherit the result.
     """
-    from numba import njit, types
+    from numba import types
 
     indices, neighbors = types.int64[::1], types.uint32[::1]
     floats = types.float32[::1]
@@ -114,11 +115,7 @@ def compile_resize() -> Callable[..., None]:
         out = element[:, :, :, :]
         signatures.append(types.void(planes, indices, indices, *axis, *axis, floats, floats, out))
 
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(signatures, cache=True, **options)(_resize)
-    except RuntimeError:  # neither the package nor the user's cache directory is writable
-        return njit(signatures, **options)(_resize)
+    return compile_cached(_resize, signatures)
 
 
 def _resize(
