@@ -1,16 +1,23 @@
-"""Depthwise 3-D convolution: Triton kernels on a GPU, or 2-D convolutions frame by frame."""
+"""Depthwise 3-D convolution with gradients of our own, since those of torch dominate a step.
+
+On a GPU, Triton kernels compute all of it, or 2-D convolutions frame by frame where Triton cannot
+run. On a CPU, torch computes the forward pass, and `depthwise_cpu` the gradients.
+"""
 
 import importlib.util
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast.models import depthwise_cpu
 from slowfast.utils.compilers import find_gpu_problems
 
 logger = logging.getLogger(__name__)
@@ -26,8 +33,9 @@ class Depthwise(nn.Conv3d):
     """A depthwise 3-D convolution that keeps the size in time and space.
 
     On a CPU it runs in float32 even under autocast, because the bfloat16 weight gradients of oneDNN
-    sometimes contain uninitialized memory. On a GPU it avoids cuDNN, whose depthwise 3-D kernels
-    take up to a hundred times as long as necessary.
+    sometimes contain uninitialized memory. Where no gradient is needed, it is torch's convolution.
+    On a GPU it avoids cuDNN, whose depthwise 3-D kernels take up to a hundred times as long as
+    necessary.
     """
 
     def __init__(self, dim: int, size: int) -> None:
@@ -35,14 +43,25 @@ class Depthwise(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, T, H, W) for (B, C, T, H, W)."""
-        if _is_exporting():
-            return super().forward(x)  # a plain convolution, which every runtime knows
+        if _is_exporting() or torch.jit.is_tracing():
+            return super().forward(x)  # a plain convolution, which every tool knows
         if x.device.type == "cuda":
             return self._forward_on_gpu(x)
         if x.device.type != "cpu":
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            return self._forward_on_cpu(x.to(self.weight.dtype))
+
+    def _forward_on_cpu(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        leaves = (x, self.weight, self.bias)
+        builds_graph = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+        is_supported = (
+            self.kernel_size[0] in depthwise_cpu.KERNEL_SIZES
+            and x.dtype == torch.float32
+            and depthwise_cpu.has_numba()
+        )
+        return convolve(*leaves) if builds_graph and is_supported else super().forward(x)
 
     def _forward_on_gpu(self, x: Tensor) -> Tensor:
         assert self.bias is not None
@@ -127,34 +146,40 @@ def _find_cache_problems() -> list[str]:
     ]
 
 
+# ---- Operators -------------------------------------------------------------------------------
+
+
+def _implementation(x: Tensor) -> ModuleType:
+    """Return the module that computes on the device of x. It is imported only where it runs."""
+    if x.device.type == "cpu":
+        return depthwise_cpu
+    from slowfast.models import depthwise_triton
+
+    return depthwise_triton
+
+
 @torch.library.custom_op("slowfast::depthwise", mutates_args=())
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the convolution of x by the Triton kernels, channels-last and in the dtype of x.
+    """Return the convolution of x, channels-last and in the dtype of x.
 
-    Products and sums are in float32. The weights may have another dtype than x.
+    Products and sums are in float32. On a GPU, the weights may have another dtype than x.
 
     Args:
-        x: Shape (B, C, T, H, W), with a dtype in `KERNEL_DTYPES`.
+        x: Shape (B, C, T, H, W), with a dtype in `KERNEL_DTYPES`, on a CPU float32.
         weight: Shape (C, 1, size, size, size), with `size` in `KERNEL_SIZES`.
         bias: Shape (C,).
     """
-    from slowfast.models import depthwise_triton
-
-    return depthwise_triton.convolve(x, weight, bias)
+    return _implementation(x).convolve(x, weight, bias)
 
 
 @torch.library.custom_op("slowfast::depthwise_input_gradient", mutates_args=())
 def _input_gradient(dy: Tensor, weight: Tensor) -> Tensor:
-    from slowfast.models import depthwise_triton
-
-    return depthwise_triton.input_gradient(dy, weight)
+    return _implementation(dy).input_gradient(dy, weight)
 
 
 @torch.library.custom_op("slowfast::depthwise_weight_gradient", mutates_args=())
 def _weight_gradient(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    from slowfast.models import depthwise_triton
-
-    return depthwise_triton.weight_gradient(dy, x, size=size)
+    return _implementation(x).weight_gradient(dy, x, size=size)
 
 
 @convolve.register_fake
@@ -184,11 +209,34 @@ def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     needs_x, *needs_weights = ctx.needs_input_grad
+    if torch.is_grad_enabled():  # for second derivatives, which our kernels do not have
+        return _differentiable_gradients(dy, x, weight, needs=ctx.needs_input_grad)
     dx = _input_gradient(dy, weight) if needs_x else None
     if not any(needs_weights):
         return dx, None, None
     dweight, dbias = _weight_gradient(dy, x, weight.shape[-1])
     return dx, dweight.to(weight.dtype), dbias.to(ctx.bias_dtype)
+
+
+def _differentiable_gradients(
+    dy: Tensor, x: Tensor | None, weight: Tensor, *, needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, weight and bias by operators of torch."""
+    dim, size = len(weight), weight.shape[-1]
+    padding = size // 2
+    dx = None
+    if needs[0]:
+        mirrored = weight.flip(2, 3, 4).to(dy.dtype)
+        dx = F.conv3d(dy, mirrored, padding=padding, groups=dim)
+    if x is None:
+        return dx, None, None
+
+    # As a grouped correlation of the input with the gradient: each channel of each clip is a group.
+    clips = F.pad(x, [padding] * 6).flatten(0, 1).unsqueeze(0)  # (1, B*C, T, H, W)
+    kernels = dy.to(x.dtype).flatten(0, 1).unsqueeze(1)  # (B*C, 1, T, H, W)
+    taps = F.conv3d(clips, kernels, groups=len(kernels))  # (1, B*C, size, size, size)
+    dweight = taps.view(len(x), dim, 1, size, size, size).sum(dim=0)
+    return dx, dweight.to(weight.dtype), dy.sum(dim=(0, 2, 3, 4)).to(weight.dtype)
 
 
 convolve.register_autograd(_backward, setup_context=_save_for_backward)

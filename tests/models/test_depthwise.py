@@ -7,12 +7,16 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from slowfast.models import depthwise
 from slowfast.models.depthwise import Depthwise, convolve_over_time, find_triton_problems
@@ -66,6 +70,203 @@ def test_bfloat16_gradients_on_a_cpu_are_deterministic() -> None:
         gradients.append(torch.autograd.grad(loss, convolution.weight)[0])
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
     assert gradients[0].isfinite().all()
+
+
+def _on_a_cpu(shape: tuple[int, ...], size: int) -> tuple[list[Tensor], Tensor]:
+    """Return x, weight and bias of a convolution, and a gradient of its output."""
+    dim = shape[1]
+    shapes = (shape, (dim, 1, size, size, size), (dim,), shape)
+    *leaves, dy = (torch.randn(one, generator=torch.Generator().manual_seed(3)) for one in shapes)
+    return [leaf.requires_grad_() for leaf in leaves], dy
+
+
+def _by_torch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+
+def _assert_gradients_equal_float64(
+    leaves: list[Tensor], dy: Tensor, y: Tensor, wanted: list[Tensor]
+) -> None:
+    gradients = torch.autograd.grad(y, wanted, dy)
+    exact = _by_torch(*(leaf.double() for leaf in leaves))
+    expected = torch.autograd.grad(exact, wanted, dy.double())
+    for gradient, other in zip(gradients, expected, strict=True):
+        assert (gradient - other).norm() <= 2e-6 * other.norm()
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 64, 4, 9, 11),
+        (1, 32, 1, 7, 7),  # one clip of one frame
+        (3, 16, 2, 1, 5),
+        (1, 48, 3, 6, 1),  # shorter than the kernel along W
+        (2, 13, 3, 4, 3),  # channels that fill no vector
+        (1, 1, 1, 1, 1),
+        (2, 80, 8, 14, 14),
+    ],
+)
+def test_gradients_on_a_cpu_equal_float64(shape: tuple[int, ...], size: int) -> None:
+    leaves, dy = _on_a_cpu(shape, size)
+    _assert_gradients_equal_float64(leaves, dy, depthwise.convolve(*leaves), leaves)
+
+
+@pytest.mark.parametrize("wanted", [[0], [1], [2], [0, 1], [1, 2]])
+def test_each_gradient_can_be_had_alone(wanted: list[int]) -> None:
+    leaves, dy = _on_a_cpu((2, 24, 3, 5, 4), 3)
+    for index, leaf in enumerate(leaves):
+        leaf.requires_grad_(index in wanted)
+    y = depthwise.convolve(*leaves)
+    _assert_gradients_equal_float64(leaves, dy, y, [leaves[index] for index in wanted])
+
+
+def test_any_strides_give_the_same_gradients() -> None:
+    leaves, dy = _on_a_cpu((2, 32, 3, 5, 4), 3)
+    y = depthwise.convolve(*leaves)
+    expected = torch.autograd.grad(y, leaves, dy)
+
+    x = leaves[0].detach()
+    wide = torch.randn(2, 32, 3, 5, 8)
+    wide[..., ::2] = x
+    for other in (x.to(memory_format=torch.channels_last_3d), wide[..., ::2]):
+        leaves[0] = other.requires_grad_()
+        for gradient_order in (torch.contiguous_format, torch.channels_last_3d):
+            y = depthwise.convolve(*leaves)
+            gradients = torch.autograd.grad(y, leaves, dy.to(memory_format=gradient_order))
+            for gradient, exact in zip(gradients, expected, strict=True):
+                assert torch.equal(gradient, exact)
+
+    y = depthwise.convolve(*leaves)
+    ones = torch.autograd.grad(y.sum(), leaves)  # whose gradient has strides of 0
+    y = depthwise.convolve(*leaves)
+    torch.testing.assert_close(torch.autograd.grad(y, leaves, torch.ones_like(y)), ones)
+
+
+def test_second_derivatives_are_those_of_torch() -> None:
+    leaves, dy = _on_a_cpu((2, 4, 3, 4, 5), 3)
+    dy.requires_grad_()
+
+    def derive_twice(convolve: Callable[..., Tensor]) -> list[Tensor]:
+        first = torch.autograd.grad(convolve(*leaves), leaves, dy, create_graph=True)
+        loss = sum((gradient.sin() * gradient).sum() for gradient in first)
+        assert isinstance(loss, Tensor)
+        return [*first, *torch.autograd.grad(loss, [leaves[0], leaves[1], dy])]
+
+    for one, other in zip(derive_twice(depthwise.convolve), derive_twice(_by_torch), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+
+
+THREADS = """
+import os, threading
+import torch
+from slowfast.models.depthwise import convolve
+
+torch.manual_seed(0)
+x, dy = (torch.randn(2, 80, 6, 17, 19) for _ in range(2))
+leaves = [x.requires_grad_(), torch.randn(80, 1, 5, 5, 5).requires_grad_(), torch.randn(80)]
+leaves[2].requires_grad_()
+
+def gradients():
+    return torch.autograd.grad(convolve(*leaves), leaves, dy)
+
+def equal(results):
+    return all(torch.equal(one, other) for one, other in zip(results, expected, strict=True))
+
+expected = gradients()
+for number in (1, 2, 3, 7):
+    torch.set_num_threads(number)
+    print(number, equal(gradients()))
+
+torch.set_num_threads(2)
+results = {}
+def compute(name):
+    results[name] = [equal(gradients()) for _ in range(5)]
+threads = [threading.Thread(target=compute, args=(name,)) for name in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("in threads", sorted(results) == [0, 1, 2, 3] and all(map(all, results.values())))
+
+torch.set_num_threads(1)  # torch's own threads do not survive a fork
+process = os.fork()
+if process == 0:
+    from slowfast.models import depthwise_cpu
+    depthwise_cpu.torch.get_num_threads = lambda: 3
+    os._exit(0 if equal(gradients()) else 1)
+print("after a fork", os.waitpid(process, 0)[1] == 0)
+"""
+
+
+def test_threads_and_forks_give_the_same_bits() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines == [
+        *(f"{number} True" for number in (1, 2, 3, 7)),
+        "in threads True",
+        "after a fork True",
+    ]
+
+
+def test_only_graphs_with_gradients_contain_our_operator() -> None:
+    convolution = Depthwise(4, 3)
+    x = torch.randn(2, 4, 2, 3, 3)
+    assert "slowfast" in str(convolution(x).grad_fn)
+    with torch.no_grad():
+        expected = F.conv3d(x, convolution.weight, convolution.bias, padding=1, groups=4)
+        assert torch.equal(convolution(x), expected)
+
+    convolution.requires_grad_(False)
+    assert convolution(x).grad_fn is None
+    with_float64 = Depthwise(4, 3).double()
+    assert "Convolution" in str(with_float64(x).grad_fn)
+
+
+def test_it_trains_without_numba() -> None:
+    script = """
+import sys
+sys.modules["numba"] = None
+import torch
+from slowfast.models.depthwise import Depthwise
+convolution = Depthwise(4, 3)
+convolution(torch.randn(2, 4, 2, 3, 3)).sum().backward()
+print(convolution(torch.ones(2, 4, 2, 3, 3)).grad_fn, convolution.bias.grad.tolist())
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout.startswith("<ConvolutionBackward0"), process.stderr
+    assert process.stdout.endswith("[36.0, 36.0, 36.0, 36.0]\n")
+
+
+@pytest.mark.parametrize("way", ["compiled", "recomputed", "autocast"])
+def test_other_ways_to_run_it_have_the_same_gradients(way: str) -> None:
+    torch.manual_seed(0)
+    convolution = Depthwise(16, 3)
+    x = torch.randn(2, 16, 3, 4, 5, requires_grad=True)
+    leaves = [x, *convolution.parameters()]
+
+    def compute() -> Tensor:
+        return convolution(x).float().square().sum()
+
+    expected = torch.autograd.grad(compute(), leaves)
+    if way == "compiled":
+        run = torch.compile(compute, backend="aot_eager", fullgraph=True)
+    elif way == "recomputed":
+        run = partial(checkpoint, compute, use_reentrant=False)
+    else:
+        run = torch.autocast("cpu", torch.bfloat16)(compute)
+    for one, other in zip(torch.autograd.grad(run(), leaves), expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 # ---- Choice ----------------------------------------------------------------------------------
@@ -136,7 +337,9 @@ from torch.utils.checkpoint import checkpoint
 torch.set_num_threads(1)
 import slowfast.models
 report = {"imported": "slowfast.models.depthwise_triton" in sys.modules}
+from slowfast.models import depthwise, depthwise_triton
 from slowfast.models.depthwise import convolve
+depthwise._implementation = lambda x: depthwise_triton  # on a CPU, by the interpreter
 
 def error(one, other):
     return ((one.double() - other).norm() / other.norm()).item()
