@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast.models.linear import Linear, linear
+
 
 def to_tokens(x: Tensor) -> Tensor:
     """Return (B, C, T, H, W) as tokens (B, T*H*W, C), a view if x is channels-last."""
@@ -80,7 +82,7 @@ class Pointwise(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, dim, T, H, W) for (B, in_dim, T, H, W), channels-last."""
         x = x.permute(0, 2, 3, 4, 1)  # (B, C, T, H, W) -> (B, T, H, W, C)
-        x = F.linear(x, self.weight.flatten(1), self.bias)
+        x = linear(x, self.weight.flatten(1), self.bias)
         return x.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
 
 
@@ -123,8 +125,8 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.scale = qkv_scale
         self.attention_dropout = attention_dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +146,7 @@ class Mlp(nn.Module):
     Args:
         dim: Number of input and output channels.
         hidden_dim: Number of channels between the layers.
-        layer: Class of both layers, nn.Linear for tokens or Pointwise for volumes.
+        layer: Class of both layers, Linear for tokens or Pointwise for volumes.
         dropout: Dropout rate after each layer.
     """
 

@@ -32,6 +32,7 @@ from slowfast.models.layers import (
     to_tokens,
     to_volume,
 )
+from slowfast.models.linear import Linear
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -83,7 +84,7 @@ class SABlock(nn.Module):
         self.attn = attention(dim)
         self.drop_path = DropPath(drop_path)
         self.norm2 = BlockNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=nn.Linear, dropout=dropout)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), layer=Linear, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, T, H, W) for (B, C, T, H, W)."""
