@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.gpu_rows.plain_uniformer import (
+from benchmarks.plain_uniformer import (
     PlainUniFormer,
     attend_fused,
     attend_materialized,
