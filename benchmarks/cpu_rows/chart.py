@@ -57,8 +57,9 @@ def _draw_groups(axes: Axes, groups: Sequence[tuple[str, list[Line]]], *, limit:
             _draw_bar(axes, line, position)
             ticks[position] = line.variant
             position += 1
+        ends = (position - len(lines) - 0.5, position - 0.5)
+        axes.vlines(1.0, *ends, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
 
-    axes.axvline(1.0, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
     axes.set_xlim(0, limit)
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=TEXT)

@@ -2,9 +2,10 @@
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.cpu_rows.workload import (
-    COMPILED,
     Row,
     Sizes,
     TrainingStep,
@@ -60,8 +60,6 @@ def measure_memory(variant: str, row: Row, sizes: Sizes) -> Memory:
     torch.set_num_threads(row.num_threads)
     start = resident_bytes()
     work = make_work(variant, row, sizes)
-    if variant == COMPILED:
-        work()  # The memory of the compiler does not count.
     return measure_growth(work, start=start)
 
 
@@ -132,6 +130,21 @@ def kept_bytes(model: nn.Module, *, shape: tuple[int, ...], amp: torch.dtype | N
         shape: Shape (B, C, T, H, W) of the frames.
         amp: Autocast dtype, or None for float32.
     """
+    return sum(kept_by_module(model, (), shape=shape, amp=amp))
+
+
+def kept_by_module(
+    model: nn.Module, starts: Sequence[str], *, shape: tuple[int, ...], amp: torch.dtype | None
+) -> list[int]:
+    """Return the bytes that parts of a forward pass keep, without computing it.
+
+    Args:
+        model: Model on the CPU.
+        starts: Names of the modules with which a part begins, in order. The first part begins with
+            the forward pass.
+        shape: Shape (B, C, T, H, W) of the frames.
+        amp: Autocast dtype, or None for float32.
+    """
     model.train()
     with FakeTensorMode() as fake:
         state: dict[str, Tensor] = {
@@ -139,17 +152,23 @@ def kept_bytes(model: nn.Module, *, shape: tuple[int, ...], amp: torch.dtype | N
             for name, tensor in model.state_dict(keep_vars=True).items()
         }
         with kept_tensors() as kept, torch.autocast("cpu", amp, enabled=amp is not None):
+            ends: list[int] = []
+            hooks = [
+                model.get_submodule(name).register_forward_pre_hook(
+                    lambda *_: ends.append(len(kept))
+                )
+                for name in starts[1:]
+            ]
             torch.func.functional_call(model, state, torch.empty(shape))
-    own = {tensor.untyped_storage()._cdata for tensor in state.values()}
-    return storage_bytes(kept, without=own)
+    for hook in hooks:
+        hook.remove()
 
-
-def storage_bytes(tensors: list[Tensor], *, without: set[int]) -> int:
-    """Return the bytes of the storages of tensors, each counted once.
-
-    Args:
-        tensors: Tensors, some of which may share a storage.
-        without: Identifiers of storages that do not count.
-    """
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
-    return sum(storage.nbytes() for key, storage in storages.items() if key not in without)
+    seen = {tensor.untyped_storage()._cdata for tensor in state.values()}
+    parts = []
+    for start, end in pairwise([0, *ends, len(kept)]):
+        storages = {
+            tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in kept[start:end]
+        }
+        parts.append(sum(storages[key].nbytes() for key in storages.keys() - seen))
+        seen |= storages.keys()
+    return parts

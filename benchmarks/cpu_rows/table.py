@@ -1,6 +1,7 @@
 """The Markdown table of benchmarks/model.py, rewritten after each line."""
 
 import math
+import os
 import platform
 import sys
 import time
@@ -78,7 +79,7 @@ def describe_machine() -> str:
     """Return the CPU and the version of torch, as the heading of a table."""
     bf16 = " and ".join(bf16_instructions()) or "none"
     return (
-        f"{_cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, kernels for "
+        f"{_cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}, kernels for "
         f"{torch.backends.cpu.get_cpu_capability()}, instructions for bf16: {bf16}."
     )
 

@@ -1,4 +1,4 @@
-"""Times of variants that take turns, beside the peak of a matrix product."""
+"""Times of variants that take turns, and the peak of a matrix product."""
 
 import gc
 import statistics
@@ -39,15 +39,14 @@ class Times(NamedTuple):
 
 
 def take_turns(works: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Times]:
-    """Return the times of each piece of work by name, after a warm-up.
+    """Return the times of each piece of work by name.
+
+    There is no warm-up, because the fastest call of each counts.
 
     Args:
         works: Functions by name.
         rounds: Number of calls of each function.
     """
-    for work in works.values():
-        work()
-
     times = {name: Times([], []) for name in works}
     gc.collect()
     gc.disable()  # A collection would count against the variant in whose turn it falls.

@@ -51,7 +51,7 @@ SMALL = Sizes(
         "B": {"dims": (8, 16, 32, 64), "depths": (1, 1, 2, 1), "head_dim": 16},
     },
     num_frames={8: 2, 16: 4, 32: 8},
-    side=32,
+    side=64,
     peak_side=128,
 )
 
@@ -84,7 +84,6 @@ class Row:
     def name(self) -> str:
         """Name in the table."""
         clips = "clip" if self.num_clips == 1 else "clips"
-        threads = "thread" if self.num_threads == 1 else "threads"
         dtype = "fp32" if self.amp is None else "bf16"
         work = f"{self.letter} {self.work}"
         if COMPILED in self.variants:
@@ -93,7 +92,7 @@ class Row:
             work += " and torchvision"
         return (
             f"{work}, {self.num_clips} {clips} of {self.num_frames} frames, {dtype}, "
-            f"{self.num_threads} {threads}"
+            f"{describe_threads(self.num_threads)}"
         )
 
 
@@ -140,6 +139,11 @@ def bf16_instructions() -> list[str]:
     """Return the names of the instructions of this CPU for products in bf16."""
     checks = {"avx512_bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
     return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
+
+
+def describe_threads(num_threads: int) -> str:
+    """Return a number of threads in words."""
+    return "1 thread" if num_threads == 1 else f"{num_threads} threads"
 
 
 def shape_of(row: Row, sizes: Sizes) -> tuple[int, int, int, int, int]:
@@ -223,7 +227,9 @@ def make_work(variant: str, row: Row, sizes: Sizes) -> Callable[[], None]:
     if variant != COMPILED:
         return evaluation
     model.compile()
-    return _with_constant_weights(evaluation)
+    compiled = _with_constant_weights(evaluation)
+    compiled()  # The first call compiles.
+    return compiled
 
 
 def _with_constant_weights(work: Callable[[], None]) -> Callable[[], None]:
