@@ -181,12 +181,14 @@ def _estimate(
     recomputed: tuple[int, ...],
     *,
     amp: torch.dtype | None,
+    num_clips: int = 1,
 ) -> int:
-    """Return the bytes that MODEL.CHECKPOINT_AUTO expects of the activations of one clip.
+    """Return the bytes that MODEL.CHECKPOINT_AUTO expects of the activations of clips.
 
     While a block is recomputed, its own activations are in memory again.
     """
-    measure = partial(activation_bytes, model, shape=setting.shape, amp=amp)
+    shape = (num_clips, *setting.shape[1:])
+    measure = partial(activation_bytes, model, shape=shape, amp=amp)
     none, again = measure((0, 0, 0, 0)), 0
     for stage, count in enumerate(recomputed):
         if count:
@@ -209,9 +211,12 @@ def tabulate_fit(settings: Sequence[Setting]) -> MemoryTable:
         model = setting.build()
         for name, amp in DTYPES.items():
             for title, num_stages in (("none", 0), ("all blocks", 4)):
-                recomputed = _leading(model, num_stages)
-                clip_bytes = _estimate(setting, model, recomputed, amp=amp)
-                clips = [_count_clips(setting, model, clip_bytes, gib) for gib in CARDS_GIB]
+                estimate = partial(_estimate, setting, model, _leading(model, num_stages), amp=amp)
+                one_clip, two_clips = estimate(num_clips=1), estimate(num_clips=2)
+                clip_bytes = two_clips - one_clip
+                # Autocast keeps copies of the weights, whatever the number of clips.
+                count = partial(_count_clips, setting, model, clip_bytes, one_clip - clip_bytes)
+                clips = [count(card_gib=gib) for gib in CARDS_GIB]
                 subject = f"{setting.letter}, {setting.num_frames} frames, {name}"
                 rows.append([subject, title, f"{clip_bytes / MIB:.0f} MiB", *map(str, clips)])
 
@@ -226,10 +231,21 @@ def tabulate_fit(settings: Sequence[Setting]) -> MemoryTable:
     return MemoryTable(title, columns, rows)
 
 
-def _count_clips(setting: Setting, model: UniFormer, clip_bytes: int, card_gib: int) -> int:
-    """Return the largest number of clips whose activations fit the budget of a card."""
+def _count_clips(
+    setting: Setting, model: UniFormer, clip_bytes: int, fixed_bytes: int, *, card_gib: int
+) -> int:
+    """Return the largest number of clips whose activations fit the budget of a card.
+
+    Args:
+        setting: Model and clips.
+        model: The model.
+        clip_bytes: Activations of each clip.
+        fixed_bytes: Activations whatever the number of clips.
+        card_gib: Memory of the card in GiB.
+    """
     weights = sum(parameter.nbytes for parameter in model.parameters())
     ema = sum(tensor.nbytes for tensor in model.state_dict().values())
     free = card_gib * GIB - CONTEXT_BYTES - NUM_WEIGHT_COPIES * weights - ema
     frames = (STEPS_ON_GPU + 1) * 4 * math.prod(setting.shape)
-    return max(int((1 - MARGIN) * free / (clip_bytes + (1 - MARGIN) * frames)), 0)
+    num_clips = ((1 - MARGIN) * free - fixed_bytes) / (clip_bytes + (1 - MARGIN) * frames)
+    return max(int(num_clips), 0)

@@ -206,7 +206,11 @@ def test_clips_that_fit_by_hand() -> None:
     assert (subject, recomputed) == ("S, 8 frames, fp32", "none")
 
     model = setting.build()
-    clip_bytes = activation_bytes(model, (0, 0, 0, 0), shape=setting.shape, amp=None)
+    one_clip, two_clips = (
+        activation_bytes(model, (0, 0, 0, 0), shape=(count, *setting.shape[1:]), amp=None)
+        for count in (1, 2)
+    )
+    clip_bytes = two_clips - one_clip
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     frames = (3 + 1) * 4 * math.prod(setting.shape)
     for gib, count in zip((16, 24, 40, 80), map(int, clips), strict=True):
