@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.gpu_rows.plain_uniformer import (
+from benchmarks.gpu_rows.relative_error import flatten, relative_error
+from benchmarks.gpu_rows.report import Result, verdict
+from benchmarks.gpu_rows.workload import NUM_CLASSES, Workload
+from benchmarks.plain_uniformer import (
     PlainUniFormer,
     attend_fused,
     attend_materialized,
 )
-from benchmarks.gpu_rows.relative_error import flatten, relative_error
-from benchmarks.gpu_rows.report import Result, verdict
-from benchmarks.gpu_rows.workload import NUM_CLASSES, Workload
 
 LIMITS = {  # Largest relative errors of logits and of gradients.
     "fp32": (1e-4, 1e-3),

@@ -17,11 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu_rows.depthwise import Convolve, runnable_variants, use_variant
 from benchmarks.gpu_rows.gpu_trace import record
-from benchmarks.gpu_rows.plain_uniformer import PlainUniFormer, attend_fused, attend_materialized
 from benchmarks.gpu_rows.report import Result, verdict
 from benchmarks.gpu_rows.synthetic_training import Training, batch
 from benchmarks.gpu_rows.timing import format_times, median_seconds
 from benchmarks.gpu_rows.workload import NUM_CLASSES, Workload
+from benchmarks.plain_uniformer import PlainUniFormer, attend_fused, attend_materialized
 from slowfast.datasets.records import Batch
 from slowfast.engine.compile import compile_blocks
 from slowfast.engine.recompute import activation_bytes

@@ -143,7 +143,7 @@ class PlainUniFormer(nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
-        rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
+        rates = torch.linspace(0, drop_path, sum(depths), device="cpu").split(list(depths))
         local_block = PlainLocalBlock
         global_block = partial(PlainGlobalBlock, head_dim=head_dim, attend=attend)
 

@@ -1,0 +1,1 @@
+"""Parts of benchmarks/model.py and benchmarks/memory.py by subject."""
