@@ -46,6 +46,23 @@ def quickstart(repository: Path, tiny_settings: Callable[..., list[str]]) -> Qui
     ]
 
 
+SLOW_IMPORTS = """
+import sys
+from slowfast.commands.run_net import main
+assert main(sys.argv[1:]) == 0
+slow = {"torch._dynamo", "sympy", "torchvision", "timm", "tensorboard", "matplotlib", "onnx"}
+print("slow imports:", *sorted(slow & set(sys.modules)))
+"""
+
+
+def test_a_training_imports_no_compiler_and_no_extras(quickstart: Quickstart) -> None:
+    arguments = quickstart(TRAIN__REHEARSE=True, SOLVER__MAX_EPOCH=1, DATA_LOADER__NUM_WORKERS=1)
+    command = [sys.executable, "-c", SLOW_IMPORTS, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "slow imports:"
+
+
 def test_training_and_testing_in_one_command_with_two_processes(
     quickstart: Quickstart, repository: Path, tmp_path: Path
 ) -> None:
