@@ -56,7 +56,8 @@ print("slow imports:", *sorted(slow & set(sys.modules)))
 
 
 def test_a_training_imports_no_compiler_and_no_extras(quickstart: Quickstart) -> None:
-    arguments = quickstart(TRAIN__REHEARSE=True, SOLVER__MAX_EPOCH=1, DATA_LOADER__NUM_WORKERS=1)
+    settings = {"TRAIN__REHEARSE": True, "AUG__ENABLE": True, "DATA_LOADER__NUM_WORKERS": 1}
+    arguments = quickstart(**settings, SOLVER__MAX_EPOCH=1)
     command = [sys.executable, "-c", SLOW_IMPORTS, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -67,7 +68,6 @@ def test_training_and_testing_in_one_command_with_two_processes(
     quickstart: Quickstart, repository: Path, tmp_path: Path
 ) -> None:
     settings = {"NUM_GPUS": 2, "DIST_BACKEND": "gloo", "DATA_LOADER__NUM_WORKERS": 1}
-    settings["AUG__ENABLE"] = False  # three processes would import timm
     arguments = quickstart(**settings, TEST__REPORT=True)
     command = [sys.executable, str(repository / "tools/run_net.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
