@@ -52,12 +52,12 @@ import torch
 imported_by_torch = set(sys.modules)
 from slowfast.commands.run_net import main
 assert main(sys.argv[1:]) == 0
-slow = {"torchvision", "timm", "tensorboard", "matplotlib", "onnx"}
+slow = {"torch._dynamo", "sympy", "torchvision", "timm", "tensorboard", "matplotlib", "onnx"}
 print("slow imports:", *sorted(slow & set(sys.modules) - imported_by_torch))
 """
 
 
-def test_a_training_imports_no_extras(quickstart: Quickstart) -> None:
+def test_a_training_imports_no_compiler_and_no_extras(quickstart: Quickstart) -> None:
     settings = {"TRAIN__REHEARSE": True, "AUG__ENABLE": True, "DATA_LOADER__NUM_WORKERS": 1}
     arguments = quickstart(**settings, SOLVER__MAX_EPOCH=1)
     command = [sys.executable, "-c", SLOW_IMPORTS, *arguments]
