@@ -11,6 +11,7 @@ from slowfast.config import CfgNode, find_problems, load_cfg
 from slowfast.distributed import signals
 from slowfast.distributed.signals import INTERRUPTED_STATUS
 from slowfast.utils import plugins
+from slowfast.utils.garbage import postponed_collection
 from slowfast.utils.provenance import describe, provenance
 
 UNSCORED_STATUS = 3  # exit status: the test is complete, but some videos have no scores
@@ -50,12 +51,13 @@ def _start(args: argparse.Namespace) -> int:
         print(load_cfg(args.cfg, overrides).dump(), end="")
         return 0
 
-    from slowfast.datasets import build as datasets
-    from slowfast.distributed import launch, launchers
-    from slowfast.engine import choose_weights
-    from slowfast.engine import compile as compilation
-    from slowfast.models import build as models
-    from slowfast.models import freezing
+    with postponed_collection():
+        from slowfast.datasets import build as datasets
+        from slowfast.distributed import launch, launchers
+        from slowfast.engine import choose_weights
+        from slowfast.engine import compile as compilation
+        from slowfast.models import build as models
+        from slowfast.models import freezing
 
     def _find_machine_problems(cfg: CfgNode) -> list[str]:
         return launch.find_problems(
@@ -106,11 +108,12 @@ def _find_output_problems(cfg: CfgNode) -> list[str]:
 
 def run(cfg: CfgNode) -> int:
     """Train, test, or both, in each process of the job, and return the exit status."""
-    from slowfast.distributed.collectives import is_main
-    from slowfast.distributed.network_test import check_network
-    from slowfast.engine.evaluate import evaluate
-    from slowfast.engine.train import train
-    from slowfast.utils.progress import start_logging
+    with postponed_collection():
+        from slowfast.distributed.collectives import is_main
+        from slowfast.distributed.network_test import check_network
+        from slowfast.engine.evaluate import evaluate
+        from slowfast.engine.train import train
+        from slowfast.utils.progress import start_logging
 
     start_logging(is_main=is_main())
     if is_main():

@@ -100,7 +100,7 @@ class VideoLoader(DataLoader[Batch]):
                 raise
 
     def steps(self) -> Iterator[tuple[Batch, ...]]:
-        """Iterate over the rest of a training epoch, one tuple of micro-batches per step.
+        """Iterate over the steps of a pass over training data, one tuple of micro-batches per step.
 
         Raises:
             LoaderError: If a worker dies or hangs, or shared memory is too small.
@@ -110,9 +110,12 @@ class VideoLoader(DataLoader[Batch]):
         while micro_batches := tuple(islice(batches, num_micro_batches)):
             yield micro_batches
 
-    def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
-        """Set the 0-based epoch of the next pass over training data, and its first step."""
-        self._train_sampler.set_epoch(epoch, first_step=first_step)
+    def set_epoch(self, epoch: int, *, first_step: int = 0, end_step: int | None = None) -> None:
+        """Set the epoch and the steps of the next pass, see `TrainSampler.set_epoch`.
+
+        The workers read ahead, but not beyond `end_step`. Set it for a pass over a few steps.
+        """
+        self._train_sampler.set_epoch(epoch, first_step=first_step, end_step=end_step)
 
     @property
     def num_steps(self) -> int:

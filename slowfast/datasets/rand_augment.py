@@ -5,6 +5,10 @@ Each operation computes only the region of the frame that the final crop depends
 
 import random
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +18,26 @@ from slowfast.datasets.affine_effects import KERNELS, MATRICES, Warp
 from slowfast.datasets.boxes import Box, Planes, cut_out
 from slowfast.datasets.color_effects import COLOR_EFFECTS
 from slowfast.datasets.effects import Effect, EffectStep
+
+
+@cache
+def _timm_policies() -> ModuleType:
+    """Return the module `timm.data.auto_augment`, without importing timm.
+
+    Its packages would import all models of timm, torchvision and torch's compiler, which takes a
+    second in each process, while this module needs none of them.
+    """
+    timm = find_spec("timm")
+    if timm is None or timm.origin is None:
+        raise ModuleNotFoundError("No module named 'timm'", name="timm")
+
+    path = Path(timm.origin).parent / "data" / "auto_augment.py"
+    spec = spec_from_file_location("timm.data.auto_augment", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Operation(NamedTuple):
@@ -43,14 +67,12 @@ class RandAugment:
     """
 
     def __init__(self, policy: str, *, interpolation: str) -> None:
-        from timm.data.auto_augment import rand_augment_transform
-
         if interpolation not in KERNELS:
             raise ValueError(
                 f"{interpolation!r} is not an interpolation. Choose from {', '.join(KERNELS)}"
             )
         try:
-            self._policy = rand_augment_transform(policy, {"interpolation": None})
+            self._policy = _timm_policies().rand_augment_transform(policy, {"interpolation": None})
         except (AssertionError, ValueError, TypeError) as error:
             raise ValueError(
                 f"{policy!r} is not a RandAugment policy such as rand-m7-n4-mstd0.5-inc1"

@@ -59,8 +59,7 @@ class TrainSampler(Sampler[list[Request]]):
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
-        self.epoch = 0
-        self.first_step = 0
+        self.set_epoch(0)
 
         if drop_last and order.num_videos < self.videos_per_step:
             raise ValueError(
@@ -71,10 +70,17 @@ class TrainSampler(Sampler[list[Request]]):
                 "TRAIN.DROP_LAST False"
             )
 
-    def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
-        """Set the 0-based epoch of the next iteration, and the step at which it starts."""
+    def set_epoch(self, epoch: int, *, first_step: int = 0, end_step: int | None = None) -> None:
+        """Set the 0-based epoch of the next iteration, and its steps.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            first_step: Step at which the iteration starts.
+            end_step: Step before which it ends. None for the whole epoch.
+        """
         self.epoch = epoch
         self.first_step = first_step
+        self.end_step = self.num_steps if end_step is None else min(end_step, self.num_steps)
 
     @property
     def videos_per_step(self) -> int:
@@ -93,13 +99,13 @@ class TrainSampler(Sampler[list[Request]]):
         return max(self.order.num_videos - self.num_steps * self.videos_per_step, 0)
 
     def __len__(self) -> int:
-        return (self.num_steps - self.first_step) * self.micro_batches_per_step
+        return (self.end_step - self.first_step) * self.micro_batches_per_step
 
     def __iter__(self) -> Iterator[list[Request]]:
         epoch_order = self.order(np.random.default_rng((self.seed, self.epoch)))
         first_index = self.rank * self.micro_batches_per_step
 
-        for step in range(self.first_step, self.num_steps):
+        for step in range(self.first_step, self.end_step):
             videos, repetitions = self._select_step(step, epoch_order)
             size = len(videos) // self._num_micro_batches
 

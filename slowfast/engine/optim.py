@@ -1,11 +1,32 @@
 """The optimizer, its parameter groups, and the update of the weights."""
 
 from collections.abc import Iterable, Mapping
+from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+_GUARDED_METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+
+
+def _without_guards(optimizer_class: type[Optimizer]) -> Any:
+    """Return an optimizer that does the same and that torch.compile must not trace.
+
+    torch guards some methods of its optimizers against being traced. The guards import torch's
+    whole compiler, even if nothing is compiled, and every training would wait for it.
+    """
+    methods = {name: unwrap(getattr(optimizer_class, name)) for name in _GUARDED_METHODS}
+    methods["step"] = torch.no_grad()(unwrap(optimizer_class.step))
+    return type(optimizer_class.__name__, (optimizer_class,), methods)
+
+
+OPTIMIZERS = {
+    "adamw": _without_guards(AdamW),
+    "adam": _without_guards(Adam),
+    "sgd": _without_guards(SGD),
+}
 
 
 def make_optimizer(
@@ -33,10 +54,11 @@ def make_optimizer(
         # Never fused: if the first step is skipped, torch's fused SGD continues from a momentum
         # buffer that was never set. Without momentum, torch refuses Nesterov's.
         nesterov = nesterov and momentum > 0
-        return SGD(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+        return OPTIMIZERS[method](
+            groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov
+        )
 
-    optimizer_class = {"adamw": AdamW, "adam": Adam}[method]
-    return optimizer_class(groups, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=fused)
+    return OPTIMIZERS[method](groups, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=fused)
 
 
 def parameter_groups(

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -120,8 +119,8 @@ def _rehearse_steps(training: Training, *, dumps: Path) -> None:
     if NUM_STEPS * training.estimate.clips_per_step > _affordable_clips(training):
         num_steps = 1
     state.model.train()
-    loader.set_epoch(0)
-    steps = islice(loader.steps(), num_steps)
+    loader.set_epoch(0, end_step=num_steps)  # The workers would read ahead for nothing.
+    steps = loader.steps()
 
     for micro_batches in on_device(steps, device()) if training.plan.prefetch else steps:
         result = training.train_step.run(micro_batches, lr=training.lr_schedule.lr_at(0))

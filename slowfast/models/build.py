@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from slowfast.models import torchvision_video, uniformer
 from slowfast.models.heads import HEADS
+from slowfast.models.multiply_adds import count_by_shapes, count_by_tracing, is_countable
 from slowfast.models.uniformer import build_uniformer
 from slowfast.models.weights import Report, allocate, fill_weights, fills
 
@@ -197,32 +197,16 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(build: Callable[[], nn.Module], *, num_frames: int, size: int) -> int:
     """Return the number of multiply-adds of one view as published tables count them.
 
-    A matrix product or convolution counts one per multiply-add. Like in fvcore, a LayerNorm counts
-    5 per value and a BatchNorm 2. The model is built on the meta device, so nothing is computed.
+    The model is built on the meta device, so nothing is computed. See
+    `slowfast.models.multiply_adds`.
 
     Args:
         build: Function that returns the model.
         num_frames: Number of frames in the view.
         size: Height and width of the view in pixels.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    norms = {
-        torch.ops.aten.native_layer_norm: _count_per_value(5),
-        torch.ops.aten.native_batch_norm: _count_per_value(2),
-        torch.ops.aten.cudnn_batch_norm: _count_per_value(2),
-        torch.ops.aten._native_batch_norm_legit_no_training: _count_per_value(2),
-    }
-    counter = FlopCounterMode(display=False, custom_mapping=norms)
     with torch.device("meta"), torch.no_grad():
         model = build().eval()
-        with counter:
-            model(torch.empty(1, 3, num_frames, size, size))
-    return counter.get_total_flops() // 2  # torch counts a multiply-add as two.
-
-
-def _count_per_value(multiply_adds: int) -> Callable[..., int]:
-    def flops(input_shape: torch.Size, *args: object, **kwargs: object) -> int:
-        return 2 * multiply_adds * prod(input_shape)
-
-    return flops
+        if is_countable(model):
+            return count_by_shapes(model, num_frames=num_frames, size=size)
+        return count_by_tracing(model, num_frames=num_frames, size=size)

@@ -158,7 +158,16 @@ def _implementation(x: Tensor) -> ModuleType:
     return depthwise_triton
 
 
-@torch.library.custom_op("slowfast::depthwise", mutates_args=())
+# `torch.library.custom_op` would import torch's compiler at the first call. These do not.
+_library = torch.library.Library("slowfast", "FRAGMENT")
+for _schema in (
+    "depthwise(Tensor x, Tensor weight, Tensor bias) -> Tensor",
+    "depthwise_input_gradient(Tensor dy, Tensor weight) -> Tensor",
+    "depthwise_weight_gradient(Tensor dy, Tensor x, SymInt size) -> (Tensor, Tensor)",
+):
+    _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return the convolution of x, channels-last and in the dtype of x.
 
@@ -169,30 +178,43 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: Shape (C, 1, size, size, size), with `size` in `KERNEL_SIZES`.
         bias: Shape (C,).
     """
+    return torch.ops.slowfast.depthwise(x, weight, bias)
+
+
+def _input_gradient(dy: Tensor, weight: Tensor) -> Tensor:
+    return torch.ops.slowfast.depthwise_input_gradient(dy, weight)
+
+
+def _weight_gradient(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    return torch.ops.slowfast.depthwise_weight_gradient(dy, x, size)
+
+
+@torch.library.impl(_library, "depthwise", "CompositeExplicitAutograd")
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _implementation(x).convolve(x, weight, bias)
 
 
-@torch.library.custom_op("slowfast::depthwise_input_gradient", mutates_args=())
-def _input_gradient(dy: Tensor, weight: Tensor) -> Tensor:
+@torch.library.impl(_library, "depthwise_input_gradient", "CompositeExplicitAutograd")
+def _(dy: Tensor, weight: Tensor) -> Tensor:
     return _implementation(dy).input_gradient(dy, weight)
 
 
-@torch.library.custom_op("slowfast::depthwise_weight_gradient", mutates_args=())
-def _weight_gradient(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+@torch.library.impl(_library, "depthwise_weight_gradient", "CompositeExplicitAutograd")
+def _(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return _implementation(x).weight_gradient(dy, x, size=size)
 
 
-@convolve.register_fake
+@torch.library.register_fake("slowfast::depthwise")
 def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last_3d)
 
 
-@_input_gradient.register_fake
+@torch.library.register_fake("slowfast::depthwise_input_gradient")
 def _(dy: Tensor, weight: Tensor) -> Tensor:
     return torch.empty_like(dy, memory_format=torch.channels_last_3d)
 
 
-@_weight_gradient.register_fake
+@torch.library.register_fake("slowfast::depthwise_weight_gradient")
 def _(dy: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     dim = x.shape[1]
     dweight = x.new_empty((dim, 1, size, size, size), dtype=torch.float32)
@@ -239,7 +261,7 @@ def _differentiable_gradients(
     return dx, dweight.to(weight.dtype), dy.sum(dim=(0, 2, 3, 4)).to(weight.dtype)
 
 
-convolve.register_autograd(_backward, setup_context=_save_for_backward)
+torch.library.register_autograd("slowfast::depthwise", _backward, setup_context=_save_for_backward)
 
 
 # ---- Frame by frame --------------------------------------------------------------------------

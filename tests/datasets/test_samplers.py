@@ -91,6 +91,23 @@ def test_dropping_the_last_step_draws_what_it_always_drew() -> None:
     assert sha256(text.encode()).hexdigest()[:16] == "6283f829a256b9be"
 
 
+def test_a_pass_may_end_before_the_epoch_does() -> None:
+    sampler = train_sampler(24, batch_size=2, micro_batches_per_step=2)
+    sampler.set_epoch(7)
+    whole = video_indices(sampler)
+    assert len(whole) == 12
+
+    sampler.set_epoch(7, first_step=1, end_step=3)
+    assert video_indices(sampler) == whole[2:6]
+    assert len(sampler) == 4
+    assert sampler.num_steps == 6
+
+    sampler.set_epoch(7, first_step=5, end_step=9)
+    assert video_indices(sampler) == whole[10:]
+    sampler.set_epoch(7)
+    assert video_indices(sampler) == whole
+
+
 def test_too_few_videos_for_a_step_are_an_error() -> None:
     message = (
         "3 videos cannot be shared by 8 processes with 1 video per step each. Use at least 8 "

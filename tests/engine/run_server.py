@@ -27,10 +27,8 @@ if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))  # before imports that take seconds
 
 # A run imports these when it needs them, which takes seconds in each process.
-import timm.data.auto_augment  # noqa: F401
 import torch._dynamo
 import torch.multiprocessing
-import torch.utils.flop_counter
 
 import slowfast.engine.evaluate
 import slowfast.engine.train

@@ -1,5 +1,6 @@
 """The optimizer and its parameter groups: weight decay and layer decay."""
 
+import copy
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from slowfast.config import CfgNode
 from slowfast.engine.build import build_optimizer
-from slowfast.engine.optim import parameter_groups, set_lr
+from slowfast.engine.optim import make_optimizer, parameter_groups, set_lr
 from slowfast.models.build import find_problems
 from slowfast.models.uniformer import UniFormer
 
@@ -53,9 +54,46 @@ def test_the_optimizer_has_its_name_and_takes_a_new_rate(
     cfg_with: CfgWith, method: str, kind: type
 ) -> None:
     optimizer = build_optimizer(cfg_with(SOLVER__OPTIMIZING_METHOD=method), nn.Linear(2, 2))
-    assert type(optimizer) is kind
+    assert type(optimizer).__bases__ == (kind,)
     set_lr(optimizer, 0.125)
     assert {group["lr"] for group in optimizer.param_groups} == {0.125}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
+)
+def test_updates_and_states_are_those_of_torch_to_the_bit(
+    method: str, kind: Callable[..., Any], fused: bool
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4))
+    expected = copy.deepcopy(model)
+    options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.05}
+    if method == "sgd":
+        options |= {"momentum": 0.9, "nesterov": True}
+    else:
+        options |= {"betas": (0.9, 0.999), "eps": 1e-8, "fused": fused}
+    optimizer = make_optimizer(
+        method, [{"params": [*model.parameters()], "weight_decay": 0.05}], lr=0.1, fused=fused
+    )
+    oracle = kind(expected.parameters(), **options)
+
+    for _ in range(3):
+        inputs = torch.randn(8, 5)
+        for each, updates in ((model, optimizer), (expected, oracle)):
+            updates.zero_grad()
+            each(inputs).square().mean().backward()
+            updates.step()
+        # Each continues from the state of the other one.
+        state = copy.deepcopy(optimizer.state_dict())
+        optimizer.load_state_dict(copy.deepcopy(oracle.state_dict()))
+        oracle.load_state_dict(state)
+
+    for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(found, wanted)
+        assert found.requires_grad
 
 
 def test_layer_decay_lowers_the_rate_layer_by_layer_by_hand(cfg_with: CfgWith) -> None:

@@ -46,11 +46,30 @@ def quickstart(repository: Path, tiny_settings: Callable[..., list[str]]) -> Qui
     ]
 
 
+SLOW_IMPORTS = """
+import sys
+import torch
+imported_by_torch = set(sys.modules)
+from slowfast.commands.run_net import main
+assert main(sys.argv[1:]) == 0
+slow = {"torch._dynamo", "sympy", "torchvision", "timm", "tensorboard", "matplotlib", "onnx"}
+print("slow imports:", *sorted(slow & set(sys.modules) - imported_by_torch))
+"""
+
+
+def test_a_training_imports_no_compiler_and_no_extras(quickstart: Quickstart) -> None:
+    settings = {"TRAIN__REHEARSE": True, "AUG__ENABLE": True, "DATA_LOADER__NUM_WORKERS": 1}
+    arguments = quickstart(**settings, SOLVER__MAX_EPOCH=1)
+    command = [sys.executable, "-c", SLOW_IMPORTS, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "slow imports:"
+
+
 def test_training_and_testing_in_one_command_with_two_processes(
     quickstart: Quickstart, repository: Path, tmp_path: Path
 ) -> None:
     settings = {"NUM_GPUS": 2, "DIST_BACKEND": "gloo", "DATA_LOADER__NUM_WORKERS": 1}
-    settings["AUG__ENABLE"] = False  # three processes would import timm
     arguments = quickstart(**settings, TEST__REPORT=True)
     command = [sys.executable, str(repository / "tools/run_net.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
