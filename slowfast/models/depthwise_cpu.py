@@ -8,19 +8,14 @@ numba compiles. All sums have the same order for any number of threads.
 """
 
 import importlib.util
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 KERNEL_SIZES = (3, 5)
-_MULTIPLY_ADDS_PER_CHUNK = 4e6  # Enough to make the costs of a thread small.
+_MIN_INPUTS_PER_SUM = 8  # Each chunk has sums of its own, and few inputs would not be worth it.
 _MAX_CHUNKS = 64
 
 
@@ -73,32 +68,17 @@ def weight_gradient(dy: Tensor, x: Tensor, *, size: int) -> tuple[Tensor, Tensor
 
     num_channels = x.shape[1]
     x, dy = _pad_channels(x, multiple=LANES), _pad_channels(dy, multiple=LANES)
-    B, T, H, W, C = x.shape
-    flat_x, flat_dy = x.reshape(-1).numpy(), dy.reshape(-1).numpy()
+    B, T, H, _, C = x.shape
 
     # The chunks depend on the shape alone, so that any number of threads gives the same bits.
-    num_rows = B * T * H
-    num_chunks = round(size**3 * x.numel() / _MULTIPLY_ADDS_PER_CHUNK)
-    num_chunks = max(1, min(num_chunks, num_rows, _MAX_CHUNKS))
-    sums = np.zeros((num_chunks, size**3 * C), np.float32)
-    biases = np.zeros((num_chunks, C), np.float32)
+    num_chunks = x.numel() // (_MIN_INPUTS_PER_SUM * size**3 * C)
+    num_chunks = max(1, min(num_chunks, B * T * H, _MAX_CHUNKS))
+    sums, biases = x.new_zeros(num_chunks, size**3 * C), x.new_zeros(num_chunks, C)
+    add_weight_gradient(sums, biases, x, dy, size=size, num_threads=torch.get_num_threads())
 
-    def add(chunk: int) -> None:
-        first, last = (num_rows * index // num_chunks for index in (chunk, chunk + 1))
-        add_weight_gradient(
-            sums[chunk],
-            biases[chunk],
-            flat_x,
-            flat_dy,
-            shape=(B, T, H, W, C),
-            size=size,
-            rows=range(first, last),
-        )
-
-    run_in_threads(add, range(num_chunks), num_threads=torch.get_num_threads())
-    weight = torch.from_numpy(sums.sum(axis=0)).view(size, size, size, C)[..., :num_channels]
+    weight = sums.sum(dim=0).view(size, size, size, C)[..., :num_channels]
     weight = weight.permute(3, 0, 1, 2).unsqueeze(1)  # (taps, C) -> (C, 1, taps)
-    return weight.contiguous(), torch.from_numpy(biases.sum(axis=0)[:num_channels])
+    return weight.contiguous(), biases.sum(dim=0)[:num_channels].contiguous()
 
 
 def _pad_channels(x: Tensor, *, multiple: int) -> Tensor:
@@ -106,45 +86,3 @@ def _pad_channels(x: Tensor, *, multiple: int) -> Tensor:
     x = x.permute(0, 2, 3, 4, 1)
     missing = -x.shape[-1] % multiple
     return F.pad(x, (0, missing)) if missing else x.contiguous()
-
-
-# ---- Threads ---------------------------------------------------------------------------------
-
-_pools: dict[int, ThreadPoolExecutor] = {}  # by process: a fork does not copy threads
-
-
-def run_in_threads(
-    function: Callable[[int], None], items: Sequence[int], *, num_threads: int
-) -> None:
-    """Call a function for each item, in this thread and in others of a pool.
-
-    Several threads may call it at the same time, and a forked process may as well. The function
-    must release the GIL to gain anything.
-
-    Args:
-        function: Function of one item. It must not call `run_in_threads`.
-        items: Items to divide among the threads in contiguous shares.
-        num_threads: Largest number of threads, this one included.
-    """
-    num_threads = max(1, min(num_threads, len(items)))
-    bounds = [len(items) * index // num_threads for index in range(num_threads + 1)]
-    own, *others = (items[first:last] for first, last in pairwise(bounds))
-
-    def run(share: Sequence[int]) -> None:
-        for item in share:
-            function(item)
-
-    futures = [_pool().submit(run, share) for share in others]
-    try:
-        run(own)
-    finally:
-        for future in futures:
-            future.result()
-
-
-def _pool() -> ThreadPoolExecutor:
-    """Return the pool of this process. It starts threads as they are needed."""
-    process = os.getpid()
-    if process not in _pools:
-        _pools[process] = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="depthwise")
-    return _pools[process]

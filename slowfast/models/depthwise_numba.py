@@ -9,16 +9,22 @@ runs along a row and keeps the sums of all taps of that row in vector registers.
 this by itself, so `_define_row_products` writes the loop in its intermediate language.
 """
 
+import ctypes
+import os
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
-from slowfast.utils.numba_cache import compile_cached
+from slowfast.utils.numba_cache import compile_callback
 
 LANES = 16  # The number of channels must be a multiple of it.
+NUM_FIELDS = 12
 
 
 def _define_row_products(taps: int, lanes: int) -> Callable[..., None]:
@@ -99,7 +105,9 @@ _add_3_taps_wide = _define_row_products(taps=3, lanes=32)
 _add_5_taps = _define_row_products(taps=5, lanes=16)
 
 
-def _add_weight_gradient(sums, bias, x, dy, shape, size, first, last):
+@njit(error_model="numpy")
+def _add_rows(sums, bias, x, dy, shape, size, first, last):
+    """Add what rows of the input, of the B * T * H there are, contribute to the gradients."""
     B, T, H, W, C = shape  # noqa: RUF059
     pad = size // 2
     length = W * C
@@ -135,35 +143,93 @@ def _add_weight_gradient(sums, bias, x, dy, shape, size, first, last):
                         _add_3_taps(sums, tap + c, padded, c, dy, out + c, W, C)
 
 
-_FLOATS = types.float32[::1]
-_INT = types.int64
-_SIGNATURE = types.void(
-    _FLOATS, _FLOATS, _FLOATS, _FLOATS, types.UniTuple(_INT, 5), _INT, _INT, _INT
-)
-_compiled = compile_cached(_add_weight_gradient, [_SIGNATURE])
+# ---- Threads ---------------------------------------------------------------------------------
+
+
+@intrinsic
+def _take_next(typing_context, counter):
+    """Return a counter in memory, and increase it, as one step for all threads."""
+
+    def generate(context, builder, signature, arguments):
+        one = ir.Constant(ir.IntType(64), 1)
+        counter = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", counter, one, "monotonic")
+
+    return types.int64(counter), generate
+
+
+@intrinsic
+def _as_pointer(typing_context, address):
+    """Return a pointer to an address."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+def _add_chunks(data):
+    """Add chunks of rows until none is left. Each thread runs it, with the same data.
+
+    The data are int64: the next chunk, the number of chunks, the addresses of sums, biases, input
+    and gradient, the sizes B, T, H, W and C, and the size of the kernel.
+    """
+    fields = carray(data, NUM_FIELDS, np.int64)
+    num_chunks, size = fields[1], fields[11]
+    B, T, H, W, C = fields[6], fields[7], fields[8], fields[9], fields[10]
+    num_rows, num_sums = B * T * H, size**3 * C
+    sums = carray(_as_pointer(fields[2]), (num_chunks, num_sums), np.float32)
+    biases = carray(_as_pointer(fields[3]), (num_chunks, C), np.float32)
+    x = carray(_as_pointer(fields[4]), num_rows * W * C, np.float32)
+    dy = carray(_as_pointer(fields[5]), num_rows * W * C, np.float32)
+
+    while True:
+        chunk = _take_next(data)
+        if chunk >= num_chunks:
+            break
+        first, last = num_rows * chunk // num_chunks, num_rows * (chunk + 1) // num_chunks
+        _add_rows(sums[chunk], biases[chunk], x, dy, (B, T, H, W, C), size, first, last)
+
+
+_compiled = compile_callback(_add_chunks, types.void(types.voidptr))
+_process = os.getpid()  # A forked process has none of the threads of its parent.
 
 
 def add_weight_gradient(
-    sums: np.ndarray,
-    bias: np.ndarray,
-    x: np.ndarray,
-    dy: np.ndarray,
-    *,
-    shape: tuple[int, int, int, int, int],
-    size: int,
-    rows: range,
+    sums: Tensor, biases: Tensor, x: Tensor, dy: Tensor, *, size: int, num_threads: int
 ) -> None:
-    """Add what some rows of the input contribute to the gradients of the weight and the bias.
+    """Add the gradients of the weight and the bias, chunk by chunk of the rows of the input.
 
-    It releases the GIL. All arrays are flat, contiguous and float32.
+    It runs in the threads of torch, which would otherwise wait actively for torch and take the
+    cores. Any number of them gives the same bits. All tensors are contiguous and float32.
 
     Args:
-        sums: Gradient of the weight, to add to, size**3 * C values in the order (taps, C).
-        bias: Gradient of the bias, to add to, C values.
-        x: Input of the convolution, in the order of `shape`.
-        dy: Gradient of its output, in the same order.
-        shape: Sizes (B, T, H, W, C), with C a multiple of `LANES`.
+        sums: Gradients of the weight by each chunk, to add to, shape (chunks, size**3 * C).
+        biases: Gradients of the bias by each chunk, to add to, shape (chunks, C).
+        x: Input of the convolution, shape (B, T, H, W, C), with C a multiple of `LANES`.
+        dy: Gradient of its output, in the same shape.
         size: Size of the kernel, 3 or 5.
-        rows: Range of rows of the input, of the B * T * H there are.
+        num_threads: Largest number of threads.
     """
-    _compiled(sums, bias, x, dy, shape, size, rows.start, rows.stop)
+    addresses = [tensor.data_ptr() for tensor in (sums, biases, x, dy)]
+    fields = np.array([0, len(sums), *addresses, *x.shape, size], np.int64)
+    parallel = find_openmp()
+    num_threads = min(num_threads, len(sums))
+    if num_threads > 1 and parallel is not None and os.getpid() == _process:
+        parallel(_compiled.address, fields.ctypes.data, num_threads, 0)
+    else:
+        _compiled.ctypes(fields.ctypes.data)
+
+
+@cache
+def find_openmp() -> Callable[[int, int, int, int], None] | None:
+    """Return GOMP_parallel of the OpenMP library that torch has loaded, None without one.
+
+    It calls a function of C in several threads: GNU's library has it, and Intel's and LLVM's have
+    it on Linux.
+    """
+    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    if parallel is not None:
+        parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        parallel.restype = None
+    return parallel

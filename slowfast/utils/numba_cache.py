@@ -1,6 +1,7 @@
 """Compilation by numba, with the result in numba's cache on disk where one can be written."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
@@ -16,8 +17,23 @@ def compile_cached(function: Callable[..., None], signatures: list[Any]) -> Call
     """
     from numba import njit
 
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    return _cached(partial(njit, signatures, nogil=True), function)
+
+
+def compile_callback(function: Callable[..., None], signature: Any) -> Any:
+    """Return a function compiled by numba that C can call, see `numba.cfunc`.
+
+    Args:
+        function: Function to compile.
+        signature: Its types, such as `numba.types.void(numba.types.voidptr)`.
+    """
+    from numba import cfunc
+
+    return _cached(partial(cfunc, signature), function)
+
+
+def _cached(compiler: Callable[..., Callable[..., Any]], function: Callable[..., None]) -> Any:
     try:
-        return njit(signatures, cache=True, **options)(function)
+        return compiler(cache=True, error_model="numpy")(function)
     except RuntimeError:  # no folder is writable
-        return njit(signatures, **options)(function)
+        return compiler(error_model="numpy")(function)
