@@ -32,13 +32,15 @@ def check_reserved_memory(workload: Workload) -> Iterator[Result]:
         training.settle()
         reserved.append(torch.cuda.memory_reserved(workload.device))
     growth = max(reserved[2:]) - reserved[1]
-    half_a_batch = workload.frames(num_clips).nbytes // 2
+    # The host may run ahead for the first time in any epoch, with the batches of two more steps. A
+    # leak of a batch per epoch would be three.
+    limit = workload.frames(num_clips).nbytes * 5 // 2
     measured = (
         f"MiB reserved after each epoch: {', '.join(str(size // MIB) for size in reserved)} "
-        f"(limit: half a batch, {half_a_batch // MIB} MiB, more than after the second)"
+        f"(limit: 2.5 batches, {limit // MIB} MiB, more than after the second)"
     )
     title = f"memory over {NUM_EPOCHS} epochs with prefetching"
-    yield Result(title, measured, verdict(growth <= half_a_batch))
+    yield Result(title, measured, verdict(growth <= limit))
 
 
 def check_synchronization(workload: Workload) -> Iterator[Result]:

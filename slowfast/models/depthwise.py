@@ -80,8 +80,7 @@ class Depthwise(nn.Conv3d):
 
 
 def _is_exporting() -> bool:
-    if hasattr(torch.compiler, "is_exporting"):  # newer than torch 2.6
-        return torch.compiler.is_exporting()
+    # Up to torch 2.11 or later, torch.compiler.is_exporting is True while torch.compile traces.
     return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
