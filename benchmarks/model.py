@@ -51,11 +51,12 @@ def make_rows(*, num_threads: int) -> list[Row]:
     pair, all_models = (PLAIN, OURS), (PLAIN, OURS, *PEERS)
     settings: list[tuple[str, str, int, tuple[str, ...], torch.dtype | None, int]] = []
     for work, num_frames in product((STEP, EVALUATION), NUM_CLIPS):
-        variants = all_models if num_frames == PEER_FRAMES else pair
+        variants: tuple[str, ...] = all_models if num_frames == PEER_FRAMES else pair
+        if (work, num_frames) == (EVALUATION, 8):
+            variants = (*pair, COMPILED)
         settings.append(("S", work, num_frames, variants, None, num_threads))
     num_default = len(settings)
 
-    settings.append(("S", EVALUATION, 8, (*pair, COMPILED), None, num_threads))
     for letter, work, num_frames in product("SB", (STEP, EVALUATION), NUM_CLIPS):
         settings.append((letter, work, num_frames, pair, BF16, num_threads))
         if letter == "B":

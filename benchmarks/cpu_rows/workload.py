@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import slowfast
 from benchmarks.plain_uniformer import PlainUniFormer, attend_materialized
+from slowfast.engine.compile import compile_for_inference
 from slowfast.engine.optim import make_optimizer, parameter_groups
 from slowfast.inference.precision import autocast
 from slowfast.models.uniformer import UniFormer
@@ -226,18 +227,7 @@ def make_work(variant: str, row: Row, sizes: Sizes) -> Callable[[], None]:
     evaluation = Evaluation(model, shape=shape, amp=row.amp)
     if variant != COMPILED:
         return evaluation
-    model.compile()
-    compiled = _with_constant_weights(evaluation)
-    compiled()  # The first call compiles.
-    return compiled
 
-
-def _with_constant_weights(work: Callable[[], None]) -> Callable[[], None]:
-    """Let torch.compile see the weights as constants, which it folds and repacks."""
-    from torch._inductor import config  # It imports torch's compiler, which takes seconds.
-
-    def run() -> None:
-        with config.patch(freezing=True):
-            work()
-
-    return run
+    compile_for_inference(model)
+    evaluation()  # The first call compiles.
+    return evaluation

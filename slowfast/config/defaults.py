@@ -122,6 +122,8 @@ _C.TEST.CHECKPOINT_FILE_PATH = free("", _TEST_ONLY, kind="path")
 _C.TEST.TEST_BEST = free(False, _TEST_ONLY)
 # Use the EMA weights, if there are any, for validation, best.pyth and the test.
 _C.TEST.EMA = free(True, _TEST_ONLY)
+# Compile the model of a test with torch.compile, which takes about a minute at the start.
+_C.TEST.COMPILE = free(False, _TEST_ONLY)
 # Divide the logits of a test by the temperature that tools/calibrate.py stored with the weights.
 _C.TEST.CALIBRATED = free(False, _TEST_ONLY)
 # Exit with status 0 although some videos are unreadable.

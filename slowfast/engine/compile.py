@@ -1,4 +1,4 @@
-"""Compilation of the blocks of a model with torch.compile."""
+"""Compilation with torch.compile: of the blocks of a model in training, or of a tested model."""
 
 from inspect import signature
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from slowfast.models.linear import make_weights_constant
 from slowfast.utils.compilers import find_cpu_problems, find_gpu_problems
 
 if TYPE_CHECKING:
@@ -13,14 +14,21 @@ if TYPE_CHECKING:
 
 
 def find_problems(cfg: "CfgNode") -> list[str]:
-    """Return the reasons why this machine cannot compile the blocks, if the config asks for it."""
-    if not (cfg.TRAIN.ENABLE and cfg.TRAIN.COMPILE):
+    """Return the reasons why this machine cannot compile a model, if the config asks for it."""
+    wanted = {
+        "TRAIN.COMPILE": cfg.TRAIN.ENABLE and cfg.TRAIN.COMPILE,
+        "TEST.COMPILE": cfg.TEST.ENABLE and cfg.TEST.COMPILE,
+    }
+    if not any(wanted.values()):
         return []
 
     is_for_gpu = cfg.NUM_GPUS > 0 and cfg.DIST_BACKEND == "nccl"
     problems = find_gpu_problems() if is_for_gpu else find_cpu_problems()
     return [
-        f"TRAIN.COMPILE is True, but {problem}, or set TRAIN.COMPILE False" for problem in problems
+        f"{key} is True, but {problem}, or set {key} False"
+        for key in wanted
+        if wanted[key]
+        for problem in problems
     ]
 
 
@@ -47,3 +55,18 @@ def compile_blocks(model: nn.Module) -> None:
         torch._dynamo.config.recompile_limit = 4 * len(blocks)
     for block in blocks:
         block.compile(**options)
+
+
+def compile_for_inference(model: nn.Module) -> None:
+    """Compile a model in place whose weights no longer change.
+
+    The weights become constants of its graph (freezing), so BatchNorms are folded into convolutions
+    and matrices are packed in advance. It compiles when it first runs without gradients, and anew
+    for other shapes of the frames.
+
+    Args:
+        model: Model in evaluation mode, on its device.
+    """
+    torch._inductor.config.freezing = True
+    make_weights_constant(model)
+    model.compile()

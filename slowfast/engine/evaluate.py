@@ -27,6 +27,7 @@ from slowfast.distributed.collectives import (
 from slowfast.distributed.job_lock import locked
 from slowfast.distributed.signals import phase
 from slowfast.engine.choose_weights import find_test_weights
+from slowfast.engine.compile import compile_for_inference
 from slowfast.engine.report_thumbnails import build_thumbnails
 from slowfast.engine.scoring_plan import ScoringPlan, build_result_record, plan_scoring
 from slowfast.engine.unreadable_videos import MAX_LOGGED, log_unscored
@@ -179,7 +180,10 @@ def _build_tested_model(cfg: CfgNode, record: ResultRecord) -> nn.Module:
         allowed=cfg.MODEL.ALLOWED_MISMATCH,
         class_names=build_known_class_names(cfg) if is_labeled else record.class_names,
     )
-    return model.to(device())
+    model = model.to(device()).eval()
+    if cfg.TEST.COMPILE:
+        compile_for_inference(model)
+    return model
 
 
 def _build_report(cfg: CfgNode, folder: Path, annotations: Annotations) -> None:

@@ -79,6 +79,8 @@ def build_result_record(cfg: CfgNode, loader: VideoLoader, *, weights: str) -> R
         "num_clips": sampler.num_clips,
         "num_crops": sampler.num_crops,
     }
+    if cfg.TEST.COMPILE:  # it changes the scores by rounding
+        identity["is_compiled"] = True
     return ResultRecord(
         identity=simplejson.loads(simplejson.dumps(identity)),  # as it is read from the record
         class_names=class_names,

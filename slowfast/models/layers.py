@@ -74,7 +74,12 @@ class Pointwise(nn.Conv3d):
     """A 1x1x1 convolution, computed as a matrix product over the channels.
 
     For small batches on one CPU thread, the convolution of torch returns channels-first order.
+
+    Attributes:
+        has_constant_weight: Whether the weight is a constant of a compiled graph.
     """
+
+    has_constant_weight = False
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__(in_dim, dim, kernel_size=1)
@@ -82,7 +87,8 @@ class Pointwise(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, dim, T, H, W) for (B, in_dim, T, H, W), channels-last."""
         x = x.permute(0, 2, 3, 4, 1)  # (B, C, T, H, W) -> (B, T, H, W, C)
-        x = linear(x, self.weight.flatten(1), self.bias)
+        weight = self.weight.flatten(1)
+        x = linear(x, weight, self.bias, is_constant=self.has_constant_weight)
         return x.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
 
 

@@ -14,28 +14,51 @@ _MIN_CHANNELS = 64
 
 
 class Linear(nn.Linear):
-    """A linear layer."""
+    """A linear layer.
+
+    Attributes:
+        has_constant_weight: Whether the weight is a constant of a compiled graph.
+    """
+
+    has_constant_weight = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features) for (..., in_features)."""
-        return linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias, is_constant=self.has_constant_weight)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def make_weights_constant(model: nn.Module) -> None:
+    """Tell the linear layers of a model that graphs may have their weights as constants.
+
+    torch.compile then multiplies by oneDNN as well, which takes no other weights.
+    """
+    if _find_product() is None:
+        return
+    for module in model.modules():
+        if hasattr(module, "has_constant_weight"):
+            vars(module)["has_constant_weight"] = True
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, is_constant: bool = False) -> Tensor:
     """Return `torch.nn.functional.linear`, by oneDNN for large float32 tensors on a CPU.
 
-    Graphs that are compiled, exported or traced have torch's operator, which every tool knows.
+    Other graphs that are compiled, exported or traced have torch's operator, which all tools know.
 
     Args:
         x: Shape (..., K).
         weight: Shape (N, K).
         bias: Shape (N,), or None.
+        is_constant: Whether weight and bias are constants if torch.compile traces the call.
 
     Returns:
         A tensor of shape (..., N).
     """
     is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if is_recorded or not _suits_onednn(x, weight):
+    if (is_recorded and not is_constant) or not _suits_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    if is_recorded:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    if _find_product() is None:
         return F.linear(x, weight, bias)
     return _OneDnnLinear.apply(x, weight, bias)
 
@@ -47,7 +70,6 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         and min(weight.shape) >= _MIN_CHANNELS
         and x.numel() >= _MIN_ROWS * weight.shape[1]
         and not torch.is_autocast_enabled("cpu")
-        and _find_product() is not None
     )
 
 

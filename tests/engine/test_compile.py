@@ -6,15 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config import CfgNode
-from slowfast.engine.compile import compile_blocks, find_problems
+from slowfast.engine.compile import compile_blocks, compile_for_inference, find_problems
+from slowfast.engine.evaluate import evaluate
+from slowfast.models.build import build_model
+from slowfast.models.linear import make_weights_constant
 from slowfast.models.uniformer import UniFormer
 from slowfast.utils import compilers
+from slowfast.utils.checkpoint import save_checkpoint
+from slowfast.utils.checkpoint_files import checkpoint_path
+from tests.engine.outputs import read_logits
 from tests.engine.small_step import TINY
 
 TinyCfg = Callable[..., CfgNode]
@@ -66,6 +73,61 @@ def test_ddp_does_not_cut_compiled_blocks(rank_0_of_1: None) -> None:
     assert len(graphs) == 1
 
 
+def operators_without_gradients(model: nn.Module, frames: torch.Tensor) -> set[str]:
+    """Return the names of the operators in the graphs of a model that is compiled for inference."""
+    found: set[str] = set()
+
+    def collect(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        found.update(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    with torch.compiler.set_stance(force_backend=collect), torch.no_grad():
+        model.compile()
+        model(frames)
+    torch._dynamo.reset()
+    return found
+
+
+def test_graphs_with_constant_weights_multiply_by_onednn() -> None:
+    frames = torch.randn(1, 3, 8, 128, 128)
+    plain, constant = (UniFormer(**{**TINY, "dims": (64,) * 4}).eval() for _ in range(2))
+    make_weights_constant(constant)
+    assert not any("mkldnn" in name for name in operators_without_gradients(plain, frames))
+    assert any(
+        "_linear_pointwise" in name for name in operators_without_gradients(constant, frames)
+    )
+
+
+@pytest.mark.soak
+def test_a_model_compiled_for_inference_keeps_its_logits() -> None:
+    torch.manual_seed(0)
+    model = UniFormer(**{**TINY, "dims": (64, 64, 128, 128)}).eval()
+    frames = torch.randn(2, 3, 8, 96, 96)
+    with torch.inference_mode():
+        expected = model(frames)
+        names = list(model.state_dict())
+        compile_for_inference(model)
+        torch.testing.assert_close(model(frames), expected, rtol=1e-5, atol=1e-5)
+        others = torch.randn(1, 3, 4, 64, 64)
+        torch.testing.assert_close(model(others), model.forward(others), rtol=1e-5, atol=1e-5)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.soak
+def test_a_compiled_test_has_the_scores_of_a_plain_one(tiny_cfg: TinyCfg) -> None:
+    plain, compiled = tiny_cfg(), tiny_cfg(TEST__COMPILE=True)
+    torch.manual_seed(3)
+    path = checkpoint_path(plain.OUTPUT_DIR, epoch=1)
+    save_checkpoint(path, {"model_state": build_model(plain).state_dict()})
+    evaluate(plain)
+    folder = Path(plain.OUTPUT_DIR)
+    expected = read_logits(folder)
+
+    evaluate(compiled)  # It is another test: it does not take the scores that are there.
+    assert len(list((folder / "previous_tests").iterdir())) == 1
+    np.testing.assert_allclose(read_logits(folder), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_missing_compiler_is_a_problem_of_the_config(
     tiny_cfg: TinyCfg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +135,8 @@ def test_a_missing_compiler_is_a_problem_of_the_config(
     assert find_problems(tiny_cfg(TRAIN__COMPILE=True)) == []
     monkeypatch.setenv("PATH", "")
     assert find_problems(tiny_cfg()) == []
+    [problem] = find_problems(tiny_cfg(TEST__COMPILE=True, TRAIN__ENABLE=False))
+    assert problem.endswith("or set TEST.COMPILE False")
     [problem] = find_problems(tiny_cfg(TRAIN__COMPILE=True))
     assert problem.startswith(
         "TRAIN.COMPILE is True, but there is no C++ compiler here (g++, clang++, c++). Install g++"
