@@ -13,7 +13,7 @@ from benchmarks.cpu_rows.peak_memory import (
     find_memory_problem,
     kept_by_module,
     measure_growth,
-    resident_bytes,
+    resident_bytes_with_kernels,
     run_alone,
 )
 from benchmarks.cpu_rows.timing import take_turns
@@ -166,7 +166,7 @@ def _measure_recomputation(setting: Setting, *, rounds: int) -> list[list[str]]:
 def measure_recomputed(setting: Setting, recomputed: tuple[int, ...]) -> Memory:
     """Return the memory of a step with recomputation. Call it in a new process."""
     torch.set_num_threads(setting.row.num_threads)
-    start = resident_bytes()
+    start = resident_bytes_with_kernels()
     step = TrainingStep(setting.build(recomputed), shape=setting.shape, amp=None)
     return measure_growth(step, start=start)
 
@@ -187,7 +187,7 @@ def _estimate(
 ) -> int:
     """Return the bytes that MODEL.CHECKPOINT_AUTO expects of the activations of clips.
 
-    While a block is recomputed, its own activations are in memory again.
+    It is calculated as `slowfast.engine.recompute.choose_recomputed` does.
     """
     shape = (num_clips, *setting.shape[1:])
     measure = partial(activation_bytes, model, shape=shape, amp=amp)
@@ -196,7 +196,8 @@ def _estimate(
         if count:
             one_block = tuple(int(index == stage) for index in range(4))
             again = max(again, none - measure(one_block))
-    return measure(recomputed) + again
+    inputs = measure(_leading(model, 4))
+    return max(measure(recomputed) + again, inputs + 2 * again)
 
 
 # ---- Cards -----------------------------------------------------------------------------------

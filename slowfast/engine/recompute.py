@@ -57,13 +57,21 @@ def choose_recomputed(
         index for index in sorted(range(4), key=lambda index: -saved[index]) for _ in stages[index]
     ]
 
+    inputs = activation_bytes(model, _counts(order), shape=shape, amp=amp)
+
     def bytes_with(num_blocks: int) -> int:
-        # While a block is recomputed, its own activations are in memory again.
-        again = max((saved[index] for index in order[:num_blocks]), default=0)
-        return activation_bytes(model, _counts(order[:num_blocks]), shape=shape, amp=amp) + again
+        if num_blocks == 0:
+            return with_none
+        # While a block is recomputed, its own activations are in memory again, and at the end about
+        # as many gradients of them. By then, only inputs of blocks are left of the others.
+        again = saved[order[0]]
+        kept = activation_bytes(model, _counts(order[:num_blocks]), shape=shape, amp=amp)
+        return max(kept + again, inputs + 2 * again)
 
     too_few, enough = -1, len(order)
-    if bytes_with(enough) > budget:
+    if with_none <= budget:
+        enough = 0
+    elif bytes_with(enough) > budget:
         raise ValueError(
             "MODEL.CHECKPOINT_AUTO: even with all blocks recomputed, the activations of "
             f"{shape[0]} clips take {_gib(bytes_with(enough))} of {_gib(budget)}. "
