@@ -108,11 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
             reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
             table.add(Line(row.name, "all", reason=reason, has_failed=True))
 
-    print(table.markdown())
-    if args.chart is not None:
-        from benchmarks.cpu_rows.chart import draw_chart  # It imports matplotlib.
+    from benchmarks.cpu_rows.chart import draw_chart  # It imports matplotlib.
 
-        draw_chart(table.lines, args.chart, heading=heading)
+    draw_chart(table.lines, args.chart, heading=heading)
+    print(f"{table.markdown()}\nchart: {args.chart}")
     return cli.FAILED if table.has_failed else 0
 
 
@@ -137,7 +136,13 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="file for the table, rewritten after each line"
     )
-    parser.add_argument("--chart", metavar="FILE", type=Path, help="PNG file for a bar chart")
+    parser.add_argument(
+        "--chart",
+        metavar="FILE",
+        type=Path,
+        default=Path("model_benchmark.png"),
+        help="PNG file for a bar chart (default: %(default)s)",
+    )
     return parser
 
 

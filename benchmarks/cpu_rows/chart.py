@@ -94,4 +94,5 @@ def _draw_bar(axes: Axes, line: Line, position: float) -> None:
         color=MUTED,
         va="center",
         zorder=4,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )

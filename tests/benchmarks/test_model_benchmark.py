@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -49,8 +50,10 @@ ROOT = Path(__file__).parents[2]
 
 def run_command(*arguments: str) -> str:
     """The output of a benchmark at small sizes."""
-    command = [sys.executable, *arguments, "--size", "small", "--rounds", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    script, *options = arguments
+    command = [sys.executable, str(ROOT / script), *options, "--size", "small", "--rounds", "2"]
+    with TemporaryDirectory() as folder:  # where a chart goes by default
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,7 +81,7 @@ def test_steps_are_compared_with_plain_and_torchvision(tmp_path: Path) -> None:
         assert float(cells[5]) == pytest.approx(fastest / plain, rel=2e-3), name
         assert 0 < fastest <= median
         assert cpu > 0
-        assert float(cells[8].removesuffix(" GiB")) > 0
+        assert float(cells[8].removesuffix(" GiB")) >= 0  # A small step fits into what was freed.
     height, width, _ = imread(chart).shape
     assert width > 1000
     assert height > 200
