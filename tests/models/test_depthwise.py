@@ -248,6 +248,17 @@ print(convolution(torch.ones(2, 4, 2, 3, 3)).grad_fn, convolution.bias.grad.toli
     assert process.stdout.endswith("[36.0, 36.0, 36.0, 36.0]\n")
 
 
+def test_compiled_graphs_contain_our_operator() -> None:
+    targets: list[str] = []
+
+    def collect(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch.compile(Depthwise(4, 3), backend=collect, fullgraph=True)(torch.randn(1, 4, 2, 3, 3))
+    assert any("slowfast.depthwise" in target for target in targets)
+
+
 @pytest.mark.parametrize("way", ["compiled", "recomputed", "autocast"])
 def test_other_ways_to_run_it_have_the_same_gradients(way: str) -> None:
     torch.manual_seed(0)
