@@ -22,7 +22,7 @@ def check_numba_cache() -> Finding:
     except RuntimeError:
         return warning(
             "neither the folder of the package nor that of the user is writable, so every "
-            "process compiles the resize kernel, which takes seconds",
+            "process compiles its kernels, which takes seconds",
             "Set NUMBA_CACHE_DIR to a writable folder",
         )
     return ok(f"writable: {cache.cache_path}", folder=str(cache.cache_path))
