@@ -22,9 +22,10 @@ from slowfast.utils.compilers import find_gpu_problems
 
 logger = logging.getLogger(__name__)
 
+KERNEL_SIZES = (3, 5)  # of our kernels, for GPUs and CPUs
+
 # The Triton kernels support these. The module with the kernels requires Triton, so it is imported
 # only where they run.
-KERNEL_SIZES = (3, 5)
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_FRAME_VALUES = 2**30  # Values in a frame, H * W * C: offsets within it are 32-bit.
 
@@ -57,7 +58,7 @@ class Depthwise(nn.Conv3d):
         leaves = (x, self.weight, self.bias)
         builds_graph = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
         is_supported = (
-            self.kernel_size[0] in depthwise_cpu.KERNEL_SIZES
+            self.kernel_size[0] in KERNEL_SIZES
             and x.dtype == torch.float32
             and depthwise_cpu.has_numba()
         )
@@ -80,7 +81,7 @@ class Depthwise(nn.Conv3d):
 
 
 def _is_exporting() -> bool:
-    # Up to torch 2.11 or later, torch.compiler.is_exporting is True while torch.compile traces.
+    # In torch 2.11, torch.compiler.is_exporting is True while torch.compile traces as well.
     return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KERNEL_SIZES = (3, 5)
 _MIN_INPUTS_PER_SUM = 8  # Each chunk has sums of its own, and few inputs would not be worth it.
 _MAX_CHUNKS = 64
 
@@ -62,7 +61,7 @@ def weight_gradient(dy: Tensor, x: Tensor, *, size: int) -> tuple[Tensor, Tensor
     Args:
         dy: Gradient of the output, shape (B, C, T, H, W), float32.
         x: Input, shape (B, C, T, H, W), float32.
-        size: Size of the kernel, in `KERNEL_SIZES`.
+        size: Size of the kernel, 3 or 5.
     """
     from slowfast.models.depthwise_numba import LANES, add_weight_gradient
 
