@@ -52,7 +52,9 @@ def compile_blocks(model: nn.Module) -> None:
     options = {"isolate_recompiles": True}
     if not options.keys() <= signature(torch.compile).parameters.keys():  # before torch 2.14
         options = {}
-        torch._dynamo.config.recompile_limit = 4 * len(blocks)
+        has_new_name = hasattr(torch._dynamo.config, "recompile_limit")  # newer than torch 2.6
+        limit = "recompile_limit" if has_new_name else "cache_size_limit"
+        setattr(torch._dynamo.config, limit, 4 * len(blocks))
     for block in blocks:
         block.compile(**options)
 
