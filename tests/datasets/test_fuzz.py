@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
 from slowfast.datasets import published_lists
@@ -56,6 +57,7 @@ class Decoded(NamedTuple):
     images: Images
     times: list[int | None]  # presentation times in the time base of the stream
     is_reported: bool  # whether FFmpeg reported anything
+    is_turned: bool  # whether the file asks players to rotate or mirror the frames
 
 
 def write_video(path: Path, codec: str, options: dict[str, str], *, seed: int) -> None:
@@ -81,7 +83,7 @@ def write_video(path: Path, codec: str, options: dict[str, str], *, seed: int) -
 def decode_plainly(path: Path) -> Decoded:
     images: Images = []
     times: list[int | None] = []
-    is_reported = False
+    is_reported = is_turned = False
 
     with av.logging.Capture() as log:
         try:
@@ -102,13 +104,14 @@ def decode_plainly(path: Path) -> Decoded:
                     for frame in frames:
                         width, height = width or frame.width, height or frame.height
                         is_reported |= frame.is_corrupt
+                        is_turned |= Type.DISPLAYMATRIX in frame.side_data
                         images.append(to_rgb(frame, width=width, height=height))
                         times.append(frame.pts)
         except (av.FFmpegError, IndexError, AttributeError):
             is_reported = True  # the file has no video, or FFmpeg has no decoder for it
 
     has_errors = any(level <= av.logging.ERROR for level, *_ in log)
-    return Decoded(images, times, is_reported or has_errors)
+    return Decoded(images, times, is_reported or has_errors, is_turned)
 
 
 def to_rgb(frame: av.VideoFrame, *, width: int, height: int) -> NDArray[Any]:
@@ -212,7 +215,18 @@ def check_video(seed: int, originals: list[Original], folder: Path) -> tuple[int
 def right_images(
     number: int, video: VideoFile, *, plain: Decoded, original: Original
 ) -> Iterator[NDArray[Any]]:
-    """Yield the images that a frame may show.
+    """Yield the images that a frame may show, in each orientation if damage turns the video."""
+    for image in upright_images(number, video, plain=plain, original=original):
+        yield image
+        if plain.is_turned:
+            turned = [np.rot90(image, quarters) for quarters in range(4)]
+            yield from (*turned, *map(np.fliplr, turned))
+
+
+def upright_images(
+    number: int, video: VideoFile, *, plain: Decoded, original: Original
+) -> Iterator[NDArray[Any]]:
+    """Yield the images that a frame may show, as they are encoded.
 
     They are the one of the plain decode and, if that reported damage, the original one. If the
     decoder lost frames, the plain decode shows the others at their times.
