@@ -1,7 +1,9 @@
 """Compilation with torch.compile: of the blocks of a model in training, or of a tested model."""
 
+from collections.abc import Callable
+from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -69,6 +71,14 @@ def compile_for_inference(model: nn.Module) -> None:
     Args:
         model: Model in evaluation mode, on its device.
     """
-    torch._inductor.config.freezing = True
     make_weights_constant(model)
     model.compile()
+    compiled = model._compiled_call_impl
+    assert compiled is not None
+    vars(model)["_compiled_call_impl"] = partial(_call_frozen, compiled)
+
+
+def _call_frozen(call: Callable[..., Any], *inputs: Any) -> Any:
+    # Only here: in a model that is still trained, constant weights would be those of the past.
+    with torch._inductor.config.patch(freezing=True):
+        return call(*inputs)

@@ -111,6 +111,7 @@ def test_a_model_compiled_for_inference_keeps_its_logits() -> None:
         others = torch.randn(1, 3, 4, 64, 64)
         torch.testing.assert_close(model(others), model.forward(others), rtol=1e-5, atol=1e-5)
     assert list(model.state_dict()) == names
+    assert not torch._inductor.config.freezing  # A training after it must not have constants.
 
 
 @pytest.mark.soak
