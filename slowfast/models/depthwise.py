@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast.models import depthwise_cpu
+from slowfast.models.other_tools import is_exported_or_traced, is_transformed
 from slowfast.utils.compilers import find_gpu_problems
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Depthwise(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, T, H, W) for (B, C, T, H, W)."""
-        if _is_exporting() or torch.jit.is_tracing():
+        if is_exported_or_traced():
             return super().forward(x)  # a plain convolution, which every tool knows
         if x.device.type == "cuda":
             return self._forward_on_gpu(x)
@@ -61,6 +62,7 @@ class Depthwise(nn.Conv3d):
             self.kernel_size[0] in KERNEL_SIZES
             and x.dtype == torch.float32
             and depthwise_cpu.has_numba()
+            and (torch.compiler.is_compiling() or not is_transformed())
         )
         return convolve(*leaves) if builds_graph and is_supported else super().forward(x)
 
@@ -78,11 +80,6 @@ class Depthwise(nn.Conv3d):
         if is_supported and can_use_triton():
             return convolve(x, self.weight, self.bias)
         return convolve_over_time(x, self.weight, self.bias)
-
-
-def _is_exporting() -> bool:
-    # In torch 2.11, torch.compiler.is_exporting is True while torch.compile traces as well.
-    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
 # ---- Triton kernels --------------------------------------------------------------------------

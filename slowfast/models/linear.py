@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast.models.other_tools import is_transformed
+
 # Below these sizes, the call itself takes longer than the product saves.
 _MIN_ROWS = 64
 _MIN_CHANNELS = 64
@@ -58,7 +60,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, is_constant: bool 
         return F.linear(x, weight, bias)
     if is_recorded:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    if _find_product() is None:
+    if _find_product() is None or is_transformed():
         return F.linear(x, weight, bias)
     return _OneDnnLinear.apply(x, weight, bias)
 

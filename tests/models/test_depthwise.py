@@ -16,6 +16,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from slowfast.models import depthwise
@@ -246,6 +248,23 @@ print(convolution(torch.ones(2, 4, 2, 3, 3)).grad_fn, convolution.bias.grad.toli
     )
     assert process.stdout.startswith("<ConvolutionBackward0"), process.stderr
     assert process.stdout.endswith("[36.0, 36.0, 36.0, 36.0]\n")
+
+
+def test_transforms_of_torch_func_run_it() -> None:
+    convolution = Depthwise(4, 3)
+    x = torch.randn(1, 4, 2, 3, 3)
+    expected = torch.autograd.grad(convolution(x).square().sum(), convolution.weight)[0]
+
+    def loss(weight: Tensor) -> Tensor:
+        return functional_call(convolution, {"weight": weight}, (x,)).square().sum()
+
+    weight = convolution.weight.detach()
+    torch.testing.assert_close(torch.func.grad(loss)(weight), expected)
+    change = torch.func.jvp(loss, (weight,), (torch.ones_like(weight),))[1]
+    torch.testing.assert_close(change, expected.sum())
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weight, torch.ones_like(weight))
+        torch.testing.assert_close(forward_ad.unpack_dual(loss(dual)).tangent, expected.sum())
 
 
 def test_compiled_graphs_contain_our_operator() -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from slowfast.engine.recompute import kept_tensors
 from slowfast.models.linear import Linear, linear
@@ -124,3 +125,19 @@ def test_shapes_without_content_suffice() -> None:
         y.sum().backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad.shape == (192, 64)
+
+
+def test_transforms_of_torch_func_run_it() -> None:
+    x, weight, bias = (leaf.detach() for leaf in draw((100, 64), 64))
+
+    def loss(weight: Tensor) -> Tensor:
+        return linear(x, weight, bias).square().mean()
+
+    expected = 2 * (x @ weight.t() + bias).t() @ x / 6400
+    torch.testing.assert_close(torch.func.grad(loss)(weight), expected)
+    change = torch.func.jvp(loss, (weight,), (torch.ones_like(weight),))[1]
+    torch.testing.assert_close(change, expected.sum(), rtol=1e-4, atol=1e-4)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weight, torch.ones_like(weight))
+        tangent = forward_ad.unpack_dual(loss(dual)).tangent
+    torch.testing.assert_close(tangent, expected.sum(), rtol=1e-4, atol=1e-4)
