@@ -11,6 +11,7 @@ from time import perf_counter
 
 import numpy as np
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from slowfast.datasets.annotations import Annotations
 from slowfast.datasets.build import VideoLoader, build_annotations, build_loader
@@ -22,6 +23,7 @@ from slowfast.distributed.collectives import (
     wait_for_all,
     world_size,
 )
+from slowfast.engine.compile import compile_for_inference
 from slowfast.engine.run_folder import REHEARSAL_NAME
 from slowfast.engine.skipped_steps import FOLDER_NAME
 from slowfast.engine.state import TrainingState
@@ -51,12 +53,14 @@ class RehearsalSplit:
         annotations: Annotations of the whole split.
         num_views: Number of views of each video.
         build_loader: Function from some of the annotations to their loader.
+        is_compiled: Whether a compiled model scores the split (TEST.COMPILE).
     """
 
     name: str
     annotations: Annotations
     num_views: int
     build_loader: Callable[[Annotations], VideoLoader]
+    is_compiled: bool = False
 
 
 def build_rehearsal_splits(cfg: CfgNode) -> list[RehearsalSplit]:
@@ -70,6 +74,7 @@ def build_rehearsal_splits(cfg: CfgNode) -> list[RehearsalSplit]:
             build_annotations(cfg, split),
             number,
             partial(_build_loader_of, cfg, split),
+            is_compiled=split == "test" and cfg.TEST.COMPILE,
         )
         for split, number in num_views.items()
     ]
@@ -152,13 +157,19 @@ def _rehearse_evaluation(training: Training, split: RehearsalSplit, *, folder: P
     affordable = int(_affordable_clips(training) * VIEWS_PER_CLIP / split.num_views)
     num_videos = min(max(affordable, world_size()), largest)
 
+    model = training.state.evaluated_model(use_ema=training.plan.use_ema)
+    if split.is_compiled:
+        model = copy.deepcopy(model)  # The weights of a compiled model must not change.
+        compile_for_inference(model)
+        _score(training, split, model, num_videos=num_videos, folder=folder / "compiling")
+
     started_at = perf_counter()
-    tally = _score(training, split, num_videos=num_videos, folder=folder / "few")
+    tally = _score(training, split, model, num_videos=num_videos, folder=folder / "few")
     seconds = perf_counter() - started_at
     training.estimate.set_view_seconds(seconds, num_views=num_videos * split.num_views)
     if not tally.counts.num_scored and num_videos < largest:
         # A few unreadable videos are no reason to stop.
-        tally = _score(training, split, num_videos=largest, folder=folder / "more")
+        tally = _score(training, split, model, num_videos=largest, folder=folder / "more")
 
     if tally.nonfinite:
         raise FloatingPointError(
@@ -168,7 +179,9 @@ def _rehearse_evaluation(training: Training, split: RehearsalSplit, *, folder: P
     tally.result()  # raises an error without any scores
 
 
-def _score(training: Training, split: RehearsalSplit, *, num_videos: int, folder: Path) -> Tally:
+def _score(
+    training: Training, split: RehearsalSplit, model: nn.Module, *, num_videos: int, folder: Path
+) -> Tally:
     """Score some videos of a split, spread over its list, and write the files of a test."""
     rows = np.linspace(0, len(split.annotations) - 1, num_videos).astype(np.int64)
     loader = split.build_loader(split.annotations.select(rows))
@@ -192,7 +205,6 @@ def _score(training: Training, split: RehearsalSplit, *, num_videos: int, folder
             writer.write(scores)
             tally.add(scores)
 
-        model = training.state.evaluated_model(use_ema=training.plan.use_ema)
         training.evaluator.score(model, loader, title=f"rehearse {split.name}", take=take)
 
     tally.combine()

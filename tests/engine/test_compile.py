@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from slowfast.config import CfgNode
 from slowfast.engine.compile import compile_blocks, compile_for_inference, find_problems
 from slowfast.engine.evaluate import evaluate
+from slowfast.engine.train import train
 from slowfast.models.build import build_model
 from slowfast.models.linear import make_weights_constant
 from slowfast.models.uniformer import UniFormer
@@ -127,6 +128,23 @@ def test_a_compiled_test_has_the_scores_of_a_plain_one(tiny_cfg: TinyCfg) -> Non
     evaluate(compiled)  # It is another test: it does not take the scores that are there.
     assert len(list((folder / "previous_tests").iterdir())) == 1
     np.testing.assert_allclose(read_logits(folder), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.soak
+def test_a_test_that_cannot_compile_fails_in_the_rehearsal(
+    tiny_cfg: TinyCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    cfg = tiny_cfg(TEST__COMPILE=True, TRAIN__REHEARSE=True)
+    with pytest.raises(Exception, match="compil"):
+        train(cfg)
+    assert "rehearse test" not in (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
+    assert not list(Path(cfg.OUTPUT_DIR).glob("checkpoints/*"))
 
 
 def test_a_missing_compiler_is_a_problem_of_the_config(
