@@ -5,6 +5,8 @@ Attribute names are part of the file format of published weights.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +45,13 @@ def init_linear(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which operators compute in the dtype of their inputs."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()  # An exported graph would hold the context.
+    return torch.autocast(device.type, enabled=False)
 
 
 class DropPath(nn.Module):
@@ -137,11 +146,21 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, N, C) for (B, N, C)."""
-        qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # Each (B, heads, N, head_dim)
+        return self.from_heads(self.attend(*self.to_heads(x)))
 
+    def to_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (B, heads, N, head_dim) of tokens (B, N, C)."""
+        qkv = self.qkv(x).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the values (B, heads, N, head_dim) that each query attends to."""
         dropout = self.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+
+    def from_heads(self, x: Tensor) -> Tensor:
+        """Return tokens (B, N, C), projected, of what `attend` returned."""
         x = x.transpose(1, 2).flatten(2)  # (B, heads, N, head_dim) -> (B, N, C)
         return self.proj_drop(self.proj(x))
 

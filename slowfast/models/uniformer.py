@@ -10,15 +10,13 @@ Source: Li et al., UniFormer: Unified Transformer for Efficient Spatiotemporal R
 Learning, arXiv:2201.04676.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from slowfast.models.depthwise import Depthwise
 from slowfast.models.heads import HEAD_MODULES, check_kind, make_classifier, make_pool
@@ -33,6 +31,7 @@ from slowfast.models.layers import (
     to_volume,
 )
 from slowfast.models.linear import Linear
+from slowfast.models.recomputation import run_block
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -40,6 +39,15 @@ if TYPE_CHECKING:
 # The published models use this eps in the attention blocks, but torch's in the patch embeddings.
 BlockNorm = partial(nn.LayerNorm, eps=1e-6)
 MIN_FRAME_SIDE = 32  # Pixels, one patch of the last stage.
+
+
+def check_frame_size(frames: Tensor) -> None:
+    """Raise ValueError if frames (B, C, T, H, W) are smaller than one patch of the last stage."""
+    if min(frames.shape[-2:]) < MIN_FRAME_SIDE:
+        raise ValueError(
+            f"UniFormer needs frames of at least {MIN_FRAME_SIDE}x{MIN_FRAME_SIDE} pixels, "
+            f"not {tuple(frames.shape[-2:])}"
+        )
 
 
 # ---- Blocks ----------------------------------------------------------------------------------
@@ -263,12 +271,7 @@ class UniFormer(nn.Module):
         Raises:
             ValueError: If the frames are smaller than one patch of the last stage.
         """
-        if min(frames.shape[-2:]) < MIN_FRAME_SIDE:
-            raise ValueError(
-                f"UniFormer needs frames of at least {MIN_FRAME_SIDE}x{MIN_FRAME_SIDE} pixels, "
-                f"not {tuple(frames.shape[-2:])}"
-            )
-
+        check_frame_size(frames)
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self.pos_drop(self.patch_embed1(x))
         x1 = self._run(self.blocks1, x, num_recomputed=self.recomputed[0])
@@ -291,11 +294,8 @@ class UniFormer(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, *, num_recomputed: int) -> Tensor:
         for index, block in enumerate(blocks):
-            if index < num_recomputed and self.training and _builds_graph(block, x):
-                contexts = partial(_update_statistics_once, block)
-                x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-            else:
-                x = block(x)
+            is_recomputed = self.training and index < num_recomputed
+            x = run_block(block, x, is_recomputed=is_recomputed)
         return x
 
     def _init_attention_over_time(self) -> None:
@@ -303,28 +303,6 @@ class UniFormer(nn.Module):
         for name, parameter in self.named_parameters():
             if ".t_attn." in name:
                 nn.init.constant_(parameter, 1.0 if name.endswith("t_attn.proj.weight") else 0.0)
-
-
-def _builds_graph(block: nn.Module, x: Tensor) -> bool:
-    """Whether a backward pass reaches a block. It stops above frozen blocks at the input."""
-    return x.requires_grad or any(parameter.requires_grad for parameter in block.parameters())
-
-
-def _update_statistics_once(
-    block: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return contexts in which only the first of two forward passes updates the BatchNorms."""
-    return nullcontext(), _restore_buffers(block)
-
-
-@contextmanager
-def _restore_buffers(module: nn.Module) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
