@@ -12,7 +12,6 @@ from torch import nn
 from slowfast.config import default_cfg, parse_cfg
 from slowfast.config.tree import value_at
 from slowfast.models.build import (
-    LIGHT_MODELS,
     MODELS,
     build_filled_model,
     build_model,
@@ -20,7 +19,13 @@ from slowfast.models.build import (
     require_method,
 )
 from slowfast.models.heads import HEADS
-from slowfast.models.recipes import ARCHITECTURE_KEYS, MODEL_RECIPES, weights_recipe
+from slowfast.models.recipes import (
+    ARCHITECTURE_KEYS,
+    MODEL_RECIPES,
+    same_weights,
+    weights_recipe,
+)
+from slowfast.models.uniformer_config import UNIFORMERS
 from slowfast.models.weight_files import FileShape, shape_of_file
 from slowfast.models.weights import read_weights
 from slowfast.models.zoo import find_published, find_weights, published, weights_folder
@@ -42,7 +47,7 @@ _KEYS = {
 def list_models() -> list[str]:
     """Return the names that `create_model` takes, those of models that you added at the end."""
     import_installed_plugins()
-    added = [name for name in MODELS if name not in MODEL_RECIPES and name != "Uniformer"]
+    added = [name for name in MODELS if name not in MODEL_RECIPES and name not in UNIFORMERS]
     return [*MODEL_RECIPES, *added]
 
 
@@ -62,7 +67,9 @@ def create_model(
     Its attributes and methods are those of timm's models:
 
     - `num_classes`, `num_features` (channels C of the last stage and of pooled features);
-    - `forward(frames)`: logits (B, num_classes) of float32 frames (B, in_chans, T, H, W);
+    - `forward(frames)`: logits (B, num_classes) of float32 frames (B, in_chans, T, H, W). In
+      training mode, the light models return the logits of two heads, see
+      `slowfast.models.uniformer_light.LightOutputs`;
     - `forward_features(frames)`: the last stage, (B, C, T', H', W');
     - `forward_head(x, pre_logits=False)`: logits, or pooled features (B, C), of the last stage;
     - `forward_stages(frames)`: the output of every stage, a list of volumes;
@@ -159,8 +166,6 @@ def _check_name(name: str) -> None:
     names = list_models()
     if name in names:
         return
-    if name in LIGHT_MODELS:
-        raise ValueError(f"{name} is a light model (UniFormer-XS, -XXS), which is not available")
     near = difflib.get_close_matches(str(name).lower().replace("-", "_"), names, 3, 0.5)
     nearest = f"The nearest names are {', '.join(near)}. " if near else ""
     raise ValueError(f"there is no model {name!r}. {nearest}slowfast.list_models() lists all")
@@ -212,7 +217,7 @@ def _build_cfg(name: str, source: _Source, *, arguments: Mapping[str, Any]) -> C
         cfg = parse_cfg(text, origin=source.path).clone()
         cfg.defrost()
         for key in recipe.keys() & {*ARCHITECTURE_KEYS}:
-            if value_at(cfg, key) != recipe[key]:
+            if not same_weights(value_at(cfg, key), recipe[key]):
                 raise ValueError(
                     f"{source.path}: was trained with {key} {value_at(cfg, key)}, but {name} has "
                     f"{recipe[key]}. slowfast.load opens it whatever its model"

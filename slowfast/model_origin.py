@@ -14,7 +14,8 @@ from slowfast.config.tree import value_at
 from slowfast.inference.clip_settings import build_exported_settings, build_training_settings
 from slowfast.inference.exported import FoundMetrics, Origin
 from slowfast.models.build import build_filled_model
-from slowfast.models.recipes import ARCHITECTURE_KEYS, MODEL_RECIPES
+from slowfast.models.recipes import ARCHITECTURE_KEYS, MODEL_RECIPES, same_weights
+from slowfast.models.uniformer_config import UNIFORMERS
 from slowfast.models.zoo import find_published
 from slowfast.utils.checkpoint import load_checkpoint
 from slowfast.utils.checksum import sha256_of
@@ -55,7 +56,7 @@ def build_training(cfg: CfgNode, state: Mapping[str, Any], *, ema: bool) -> dict
     if not state.get("run_id"):
         return None
     start = cfg.TRAIN.CHECKPOINT_FILE_PATH
-    if not start and cfg.MODEL.MODEL_NAME == "Uniformer":
+    if not start and cfg.MODEL.MODEL_NAME in UNIFORMERS:
         start = cfg.UNIFORMER.PRETRAIN_NAME
     entry = find_published(start) if start else None
 
@@ -74,7 +75,8 @@ def _build_model_name(cfg: CfgNode) -> str:
     """Return the name of a model for `slowfast.create_model`, or else MODEL.MODEL_NAME."""
     settings = {key: value_at(cfg, key) for key in ARCHITECTURE_KEYS}
     for name, recipe in MODEL_RECIPES.items():
-        if all(settings[key] == recipe[key] for key in ARCHITECTURE_KEYS if key in recipe):
+        keys = [key for key in ARCHITECTURE_KEYS if key in recipe]
+        if all(same_weights(settings[key], recipe[key]) for key in keys):
             return name
     model_name: str = cfg.MODEL.MODEL_NAME
     return model_name

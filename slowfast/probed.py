@@ -81,7 +81,8 @@ def _replace_head(model: nn.Module, head: Head, *, kind: str) -> None:
             raise ValueError(
                 f"{type(model).__name__} takes no {kind} head. Use a linear one, or Uniformer"
             )
-        weights = dict(zip(head_names(model), weights.values(), strict=True))
+        # A second classifier is for training alone.
+        weights = dict(zip(head_names(model), weights.values(), strict=False))
 
     target = model.state_dict()
     for name, weight in weights.items():  # A classifier may be a convolution of size 1.

@@ -293,6 +293,13 @@ _C.UNIFORMER.DROP_DEPTH_RATE = identity(0.1)
 _C.UNIFORMER.SPLIT = identity(False)
 # Let patch embeddings 2 to 4 overlap in time.
 _C.UNIFORMER.STD = identity(False)
+# Light models: fraction of the tokens that each block of each stage updates one by one. An empty
+# list means 1, for all of them. Stages 1 and 2 and the first block of stage 3 take no other.
+_C.UNIFORMER.PRUNE_RATIO = identity([[], [], [1, *[0.5] * 7], [0.5, 0.5, 0.5]])
+# Light models: share of the attention of each block in the scores by which tokens are kept.
+_C.UNIFORMER.TRADE_OFF = identity([[], [], [1, *[0.5] * 7], [0.5, 0.5, 0.5]])
+# Initial value of the layer scale of Uniformer_light_ls_fp32.
+_C.UNIFORMER.INIT_VALUE = identity(0.1)
 
 # ---- Optimization ----------------------------------------------------------------------------
 

@@ -11,11 +11,8 @@ RETIRED = {
     "MODEL.DROPOUT_RATE": "UNIFORMER.HEAD_DROPOUT_RATE is the dropout before the head",
     "TEST.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
     "TRAIN.CHECKPOINT_TYPE": "the type of a checkpoint is read from the file",
-    "UNIFORMER.INIT_VALUE": "only the light models have layer scale",
-    "UNIFORMER.PRUNE_RATIO": "UniFormer has no token pruning",
     "UNIFORMER.REPRESENTATION_SIZE": "no published model has a layer before its head",
     "UNIFORMER.STAGE_TYPE": "stages 1 and 2 are local, stages 3 and 4 are global",
-    "UNIFORMER.TRADE_OFF": "UniFormer has no token pruning",
 }
 
 # Retired keys of which another value would have to change what is trained: the one value that they

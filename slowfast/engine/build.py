@@ -29,9 +29,9 @@ from slowfast.engine.state import TrainingState
 from slowfast.engine.step import TrainStep
 from slowfast.engine.unreadable_videos import UnreadableVideos
 from slowfast.inference.precision import amp_dtype
-from slowfast.models.build import build_model, lr_scales
+from slowfast.models.build import MODELS, build_model, lr_scales
 from slowfast.models.freezing import find_pattern_problems, freeze
-from slowfast.models.uniformer import UniFormer
+from slowfast.models.uniformer_config import AnyUniFormer
 
 STEPS_ON_GPU = 3  # With prefetching: the unsettled step, the running one, and the next one.
 
@@ -57,7 +57,7 @@ def build_state(
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device())
     _build_frozen_parts(cfg, model)
-    if cfg.MODEL.CHECKPOINT_AUTO and isinstance(model, UniFormer):
+    if cfg.MODEL.CHECKPOINT_AUTO and isinstance(model, AnyUniFormer):
         _build_recomputation(cfg, model, num_micro_batches=num_micro_batches)
     if cfg.TRAIN.COMPILE:
         compile_blocks(model)
@@ -141,6 +141,7 @@ def build_train_step(
     forward = ForwardPass(
         loss_fn=LOSSES[cfg.MODEL.LOSS_FUNC],
         normalize=build_normalize(cfg),
+        training_loss=MODELS[cfg.MODEL.MODEL_NAME].training_loss,
         mix=build_mix(cfg),
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
         seed=cfg.RNG_SEED,
@@ -178,7 +179,7 @@ def build_ddp(cfg: CfgNode, model: nn.Module, *, num_micro_batches: int) -> nn.M
     )
 
 
-def _build_recomputation(cfg: CfgNode, model: UniFormer, *, num_micro_batches: int) -> None:
+def _build_recomputation(cfg: CfgNode, model: AnyUniFormer, *, num_micro_batches: int) -> None:
     """Let a model recompute as few blocks as fit into memory, see MODEL.CHECKPOINT_AUTO."""
     num_clips = -(-build_batch_sizes(cfg).clips_per_step // num_micro_batches)
     side = cfg.DATA.TRAIN_CROP_SIZE
@@ -189,6 +190,7 @@ def _build_recomputation(cfg: CfgNode, model: UniFormer, *, num_micro_batches: i
     choose_recomputed(
         model,
         shape=shape,
+        training_loss=MODELS[cfg.MODEL.MODEL_NAME].training_loss,
         amp=amp_dtype(cfg.TRAIN.AMP, device()),
         budget=budget,
         remedy=(

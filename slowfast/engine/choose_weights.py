@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from slowfast.evaluation.stored_temperature import check_temperature_file
+from slowfast.models.uniformer_config import UNIFORMERS
 from slowfast.models.zoo import find_weights
 from slowfast.runs.run_checkpoints import checkpoint_to_test, is_resumable
 from slowfast.utils.checkpoint_files import BEST_NAME
@@ -46,7 +47,7 @@ def choose_start_weights(
         pretrain_name: UNIFORMER.PRETRAIN_NAME, which other models ignore.
         model_name: MODEL.MODEL_NAME.
     """
-    if checkpoint_path or model_name != "Uniformer":
+    if checkpoint_path or model_name not in UNIFORMERS:
         return StartWeights(checkpoint_path, "TRAIN.CHECKPOINT_FILE_PATH")
     return StartWeights(pretrain_name, "UNIFORMER.PRETRAIN_NAME")
 

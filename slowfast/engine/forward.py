@@ -1,7 +1,5 @@
 """Forward pass of a training step: from one micro-batch to its loss."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import Batch
 from slowfast.distributed.collectives import device, rank
 from slowfast.inference.precision import autocast
+from slowfast.models.training_loss import LossFunction, TrainingLoss, loss_of_logits
 from slowfast.runs.position import Position
 from slowfast.utils.metrics import hits_at
 
@@ -25,6 +24,8 @@ class ForwardPass:
     Args:
         loss_fn: Function from logits (B, K) and labels to the mean loss of the batch.
         normalize: Function that turns the frames of a batch into the input of the model.
+        training_loss: Function from the outputs of the model, labels and `loss_fn` to the loss, see
+            `slowfast.models.training_loss`.
         mix: MixUp and CutMix, or None for neither.
         amp: Autocast dtype, or None for float32.
         seed: Seed of the run.
@@ -33,14 +34,16 @@ class ForwardPass:
     def __init__(
         self,
         *,
-        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        loss_fn: LossFunction,
         normalize: Normalize,
+        training_loss: TrainingLoss = loss_of_logits,
         mix: Mix | None = None,
         amp: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:
         self._loss_fn = loss_fn
         self._normalize = normalize
+        self._training_loss = training_loss
         self._mix = mix
         self._amp = amp
         self._seed = seed
@@ -74,6 +77,5 @@ class ForwardPass:
             frames, targets = self._mix(frames, labels, np.random.default_rng(seed))
 
         with autocast(self._amp, device()):
-            logits = model(frames)
-            loss = self._loss_fn(logits.float(), targets)
+            loss, logits = self._training_loss(model(frames), targets, self._loss_fn)
         return loss, hits_at(logits.detach(), labels, k=1).float().mean()

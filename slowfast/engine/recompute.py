@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from slowfast.distributed.collectives import device, from_main
 from slowfast.inference.precision import autocast
-from slowfast.models.uniformer import UniFormer
+from slowfast.models.training_loss import TrainingLoss, loss_of_logits
+from slowfast.models.uniformer_config import AnyUniFormer
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +20,10 @@ MARGIN = 0.2  # fraction of the free GPU memory that is left to the kernels them
 
 
 def choose_recomputed(
-    model: UniFormer,
+    model: AnyUniFormer,
     *,
     shape: tuple[int, ...],
+    training_loss: TrainingLoss = loss_of_logits,
     amp: torch.dtype | None,
     budget: float,
     remedy: str = "",
@@ -33,6 +36,7 @@ def choose_recomputed(
     Args:
         model: Model on its device. Its `recomputed` changes.
         shape: Shape (B, C, T, H, W) of the frames of one forward pass of this process.
+        training_loss: Function from the outputs of the model to its loss.
         amp: Autocast dtype, or None for float32.
         budget: Bytes that the activations may take.
         remedy: What to do if they do not fit, for the message.
@@ -41,12 +45,13 @@ def choose_recomputed(
         ValueError: If they do not fit even with all blocks recomputed.
     """
     stages = (model.blocks1, model.blocks2, model.blocks3, model.blocks4)
-    with_none = activation_bytes(model, (0, 0, 0, 0), shape=shape, amp=amp)
+    measure = partial(activation_bytes, model, shape=shape, training_loss=training_loss, amp=amp)
+    with_none = measure((0, 0, 0, 0))
 
     def bytes_with_first(num_blocks: int, *, stage: int) -> int:
         if num_blocks == 0:
             return with_none
-        return activation_bytes(model, _counts([stage] * num_blocks), shape=shape, amp=amp)
+        return measure(_counts([stage] * num_blocks))
 
     saved = [0, 0, 0, 0]  # largest number of bytes that one block of each stage saves
     for index, stage in enumerate(stages):
@@ -57,7 +62,7 @@ def choose_recomputed(
         index for index in sorted(range(4), key=lambda index: -saved[index]) for _ in stages[index]
     ]
 
-    inputs = activation_bytes(model, _counts(order), shape=shape, amp=amp)
+    inputs = measure(_counts(order))
 
     def bytes_with(num_blocks: int) -> int:
         if num_blocks == 0:
@@ -65,7 +70,7 @@ def choose_recomputed(
         # While a block is recomputed, its own activations are in memory again, and at the end about
         # as many gradients of them. By then, only inputs of blocks are left of the others.
         again = saved[order[0]]
-        kept = activation_bytes(model, _counts(order[:num_blocks]), shape=shape, amp=amp)
+        kept = measure(_counts(order[:num_blocks]))
         return max(kept + again, inputs + 2 * again)
 
     too_few, enough = -1, len(order)
@@ -112,10 +117,11 @@ def _gib(num_bytes: float) -> str:
 
 
 def activation_bytes(
-    model: UniFormer,
+    model: AnyUniFormer,
     recomputed: tuple[int, ...],
     *,
     shape: tuple[int, ...],
+    training_loss: TrainingLoss = loss_of_logits,
     amp: torch.dtype | None,
 ) -> int:
     """Return the bytes that a forward pass keeps for the backward pass, without computing it.
@@ -126,6 +132,7 @@ def activation_bytes(
         model: Model on its device.
         recomputed: Number of the first blocks of each stage that are recomputed.
         shape: Shape (B, C, T, H, W) of the frames.
+        training_loss: Function from the outputs of the model to its loss.
         amp: Autocast dtype, or None for float32.
     """
     before, was_training = model.recomputed, model.training
@@ -139,8 +146,8 @@ def activation_bytes(
             }
             frames = torch.empty(shape, device=device())
             with kept_tensors() as kept, autocast(amp, device()):
-                logits = torch.func.functional_call(model, state, frames)
-                logits.float().logsumexp(dim=1).mean()
+                outputs = torch.func.functional_call(model, state, frames)
+                training_loss(outputs, frames, lambda logits, _: logits.logsumexp(dim=1).mean())
     finally:
         model.recomputed = before
         model.train(was_training)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from slowfast.models import torchvision_video, uniformer
+from slowfast.models import torchvision_video, uniformer_config
 from slowfast.models.heads import HEADS
 from slowfast.models.multiply_adds import count_by_shapes, count_by_tracing, is_countable
-from slowfast.models.uniformer import build_uniformer
+from slowfast.models.training_loss import TrainingLoss, loss_of_logits
+from slowfast.models.uniformer import layer_numbers
+from slowfast.models.uniformer_config import build_uniformer, build_uniformer_light
+from slowfast.models.uniformer_light import light_loss
 from slowfast.models.weights import Report, allocate, fill_weights, fills
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ class Model(NamedTuple):
         layer_numbers: Function that returns the layer of each parameter by name, counted from the
             input. None if the model does not support SOLVER.LAYER_DECAY.
         heads: Kinds of head that the model has (MODEL.HEAD).
+        training_loss: Function from what the model returns in training mode, the labels and the
+            loss that MODEL.LOSS_FUNC names to the loss, see `slowfast.models.training_loss`. The
+            default takes logits. In evaluation mode, every model returns logits.
         is_fast_on_meta: Whether it costs next to nothing to build the model on torch's meta device,
             which saves the initialization if a file fills all weights.
     """
@@ -39,24 +45,26 @@ class Model(NamedTuple):
     find_problems: Callable[["CfgNode"], list[str]] = _find_no_problems
     layer_numbers: Callable[[nn.Module], dict[str, int]] | None = None
     heads: Sequence[str] = ("linear",)
+    training_loss: TrainingLoss = loss_of_logits
     is_fast_on_meta: bool = False
 
 
 _UNIFORMER = Model(
     build_uniformer,
-    uniformer.find_problems,
-    uniformer.layer_numbers,
+    uniformer_config.find_problems,
+    layer_numbers,
     heads=HEADS,
     is_fast_on_meta=True,
 )
+_LIGHT_UNIFORMER = _UNIFORMER._replace(
+    build=build_uniformer_light, heads=("linear",), training_loss=light_loss
+)
 _TORCHVISION = Model(torchvision_video.build_torchvision_model, torchvision_video.find_problems)
 MODELS = {
-    "Uniformer": _UNIFORMER,
+    **dict.fromkeys(uniformer_config.FULL_MODELS, _UNIFORMER),
+    **dict.fromkeys(uniformer_config.LIGHT_MODELS, _LIGHT_UNIFORMER),
     **dict.fromkeys(torchvision_video.NAMES, _TORCHVISION),
 }
-
-# UniFormer-XS and -XXS have another architecture.
-LIGHT_MODELS = ("Uniformer_light", "Uniformer_light_fp32", "Uniformer_light_ls_fp32")
 
 
 def add_model(name: str, model: Model) -> None:
@@ -74,9 +82,7 @@ def find_problems(cfg: "CfgNode") -> list[str]:
     """Return one sentence for each problem with the name or the keys of the model of a config."""
     name = cfg.MODEL.MODEL_NAME
     if name not in MODELS:
-        light = ", but the light models (UniFormer-XS, -XXS) are not available"
-        reason = light if name in LIGHT_MODELS else ""
-        return [f"MODEL.MODEL_NAME is {name!r}{reason}. Choose one of: {', '.join(MODELS)}."]
+        return [f"MODEL.MODEL_NAME is {name!r}. Choose one of: {', '.join(MODELS)}."]
 
     model = MODELS[name]
     problems = model.find_problems(cfg)
@@ -100,7 +106,8 @@ def find_problems(cfg: "CfgNode") -> list[str]:
 def build_model(cfg: "CfgNode", *, in_chans: int = 3) -> nn.Module:
     """Return the model of a config with random weights, on the default device.
 
-    Its forward pass takes float32 frames (B, C, T, H, W) to logits (B, MODEL.NUM_CLASSES).
+    Its forward pass takes float32 frames (B, C, T, H, W) to logits (B, MODEL.NUM_CLASSES). In
+    training mode, it may return more, see `Model`.
 
     Args:
         cfg: The config.

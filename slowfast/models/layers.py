@@ -49,8 +49,9 @@ def init_linear(module: nn.Module) -> None:
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context in which operators compute in the dtype of their inputs."""
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()  # An exported graph would hold the context.
+    is_known = torch.amp.is_autocast_available(device.type)  # not on the meta device
+    if not (is_known and torch.is_autocast_enabled(device.type)):
+        return nullcontext()  # An exported graph would hold the other context.
     return torch.autocast(device.type, enabled=False)
 
 

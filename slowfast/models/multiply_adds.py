@@ -13,13 +13,17 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slowfast.models.layers import Attention
+from slowfast.models.pruned_blocks import PrunedSABlock
 from slowfast.models.uniformer import SplitSABlock, UniFormer
+from slowfast.models.uniformer_config import AnyUniFormer
+from slowfast.models.uniformer_light import UniFormerLight
 
 LAYER_NORM_COST, BATCH_NORM_COST = 5, 2  # per value
 _COUNTED_LAYERS = (nn.Conv3d, nn.Linear, nn.LayerNorm, _BatchNorm)
+_FREE_WEIGHTS = ("cls_token", "gamma_1", "gamma_2")  # the class token, and layer scale
 
 
-def count_by_shapes(model: UniFormer, *, num_frames: int, size: int) -> int:
+def count_by_shapes(model: AnyUniFormer, *, num_frames: int, size: int) -> int:
     """Return the multiply-adds of one view of a UniFormer that `is_countable`.
 
     Args:
@@ -31,39 +35,66 @@ def count_by_shapes(model: UniFormer, *, num_frames: int, size: int) -> int:
     thw: Sequence[int] = (num_frames, size, size)
     for stage in range(1, 5):
         embed = model.get_submodule(f"patch_embed{stage}")
-        blocks = model.get_submodule(f"blocks{stage}")
-        thw = _output_size(embed.get_submodule("proj"), thw)
-        cost = _cost_of_layers(embed) + _cost_of_layers(blocks)
-        cost += sum(_cost_of_attention(block, thw) for block in blocks.children())
-        total += cost * prod(thw)
+        for layers in _by_convolution(embed):
+            thw = _output_size(layers[0], thw)
+            total += sum(map(_cost_of_layer, layers)) * prod(thw)
+        blocks = model.get_submodule(f"blocks{stage}").children()
+        total += sum(_cost_of_block(block, thw) for block in blocks)
 
-    total += _cost_of_layers(model.norm) * prod(thw)
-    return total + _cost_of_layers(model.head)
+    total += _cost_of_layers(model.norm) * prod(thw) + _cost_of_layers(model.head)
+    if isinstance(model, UniFormerLight):
+        total += _cost_of_layers(model.cls_upsample)
+    return total
 
 
-def is_countable(model: nn.Module) -> TypeGuard[UniFormer]:
+def is_countable(model: nn.Module) -> TypeGuard[AnyUniFormer]:
     """Whether a model is a UniFormer in which all weights belong to layers of known cost.
 
     An attentive head does not qualify.
     """
-    if type(model) is not UniFormer:
+    if type(model) not in (UniFormer, UniFormerLight):
         return False
     layers = [layer for layer in model.modules() if isinstance(layer, _COUNTED_LAYERS)]
-    num_weights = sum(len([*layer.parameters()]) for layer in layers)
-    return num_weights == len([*model.parameters()])
+    counted = {weight for layer in layers for weight in layer.parameters()}
+    others = [name for name, weight in model.named_parameters() if weight not in counted]
+    return all(name.rpartition(".")[2] in _FREE_WEIGHTS for name in others)
+
+
+def _by_convolution(embed: nn.Module) -> list[list[nn.Module]]:
+    """Return the layers of a patch embedding, each convolution with the norm of its output."""
+    layers = [layer for layer in embed.modules() if isinstance(layer, _COUNTED_LAYERS)]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv3d)]
+    norms = [layer for layer in layers if not isinstance(layer, nn.Conv3d)]
+    return [list(pair) for pair in zip(convolutions, norms, strict=True)]
 
 
 def _cost_of_layers(module: nn.Module) -> int:
     """Return the multiply-adds of all layers in a module for one position of their output."""
-    cost = 0
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d | nn.Linear):
-            cost += layer.weight.numel()
-        elif isinstance(layer, nn.LayerNorm):
-            cost += LAYER_NORM_COST * layer.weight.numel()
-        elif isinstance(layer, _BatchNorm):
-            cost += BATCH_NORM_COST * layer.num_features
-    return cost
+    return sum(map(_cost_of_layer, module.modules()))
+
+
+def _cost_of_layer(layer: nn.Module) -> int:
+    if isinstance(layer, nn.Conv3d | nn.Linear):
+        return layer.weight.numel()
+    if isinstance(layer, nn.LayerNorm):
+        return LAYER_NORM_COST * layer.weight.numel()
+    return BATCH_NORM_COST * layer.num_features if isinstance(layer, _BatchNorm) else 0
+
+
+def _cost_of_block(block: nn.Module, thw: Sequence[int]) -> int:
+    if isinstance(block, PrunedSABlock):
+        return _cost_of_pruned_block(block, prod(thw))
+    return (_cost_of_layers(block) + _cost_of_attention(block, thw)) * prod(thw)
+
+
+def _cost_of_pruned_block(block: PrunedSABlock, num_tokens: int) -> int:
+    num_updated = num_tokens + 1  # with the class token
+    if block.keep_ratio < 1:
+        num_updated = block.num_kept(num_tokens) + 2  # with the representative token as well
+    position = _cost_of_layers(block.pos_embed)
+    token = _cost_of_layers(block) - position + 2 * num_updated * block.attn.proj.in_features
+    scores = num_updated * block.attn.proj.in_features  # of the class token once more
+    return position * num_tokens + token * num_updated + scores
 
 
 def _cost_of_attention(block: nn.Module, thw: Sequence[int]) -> int:

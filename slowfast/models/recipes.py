@@ -13,6 +13,18 @@ _UNIFORMER = {
     "DATA.TRAIN_CROP_SIZE": 224,
     "DATA.TEST_CROP_SIZE": 224,
 }
+_LIGHT_UNIFORMER = {
+    "MODEL.MODEL_NAME": "Uniformer_light_fp32",
+    "UNIFORMER.EMBED_DIM": [56, 112, 224, 448],
+    "UNIFORMER.DEPTH": [2, 5, 8, 2],
+    "UNIFORMER.HEAD_DIM": 28,
+    "UNIFORMER.MLP_RATIO": 3.0,
+    "UNIFORMER.DROP_DEPTH_RATE": 0.05,
+    "DATA.TRAIN_CROP_SIZE": 128,
+    "DATA.TRAIN_JITTER_SCALES": [160, 192],
+    "DATA.TEST_CROP_SIZE": 128,
+}
+_XS_SHARES = [[], [], [1, *[0.5] * 8], [0.5, 0.5, 0.5]]
 _TORCHVISION = {
     "DATA.TARGET_FPS": 15.0,
     "DATA.NUM_FRAMES": 16,
@@ -49,6 +61,19 @@ _SWIN = {
 # Keys that make a model the one that its name says.
 ARCHITECTURE_KEYS = ("MODEL.MODEL_NAME", "UNIFORMER.EMBED_DIM", "UNIFORMER.DEPTH")
 
+
+def same_weights(value: Any, other: Any) -> bool:
+    """Return whether models with one of two values of an architecture key have the same weights.
+
+    Uniformer_light and Uniformer_light_fp32 differ only under autocast.
+    """
+    in_float32 = "Uniformer_light_fp32"
+    value, other = (
+        in_float32 if setting == "Uniformer_light" else setting for setting in (value, other)
+    )
+    return bool(value == other)
+
+
 # The model and the clips of each name. A test compares them with configs/models.
 MODEL_RECIPES: Mapping[str, Settings] = {
     "uniformer_small": {
@@ -60,6 +85,20 @@ MODEL_RECIPES: Mapping[str, Settings] = {
         **_UNIFORMER,
         "UNIFORMER.DEPTH": [5, 8, 20, 7],
         "UNIFORMER.DROP_DEPTH_RATE": 0.3,
+    },
+    "uniformer_xxs": _LIGHT_UNIFORMER,
+    "uniformer_xxs_ls": {**_LIGHT_UNIFORMER, "MODEL.MODEL_NAME": "Uniformer_light_ls_fp32"},
+    "uniformer_xs": {
+        **_LIGHT_UNIFORMER,
+        "UNIFORMER.EMBED_DIM": [64, 128, 256, 512],
+        "UNIFORMER.DEPTH": [3, 5, 9, 3],
+        "UNIFORMER.HEAD_DIM": 32,
+        "UNIFORMER.DROP_DEPTH_RATE": 0.1,
+        "UNIFORMER.PRUNE_RATIO": _XS_SHARES,
+        "UNIFORMER.TRADE_OFF": _XS_SHARES,
+        "DATA.TRAIN_CROP_SIZE": 192,
+        "DATA.TRAIN_JITTER_SCALES": [224, 288],
+        "DATA.TEST_CROP_SIZE": 192,
     },
     "mc3_18": {"MODEL.MODEL_NAME": "mc3_18", **_RESNET},
     "mvit_v1_b": {"MODEL.MODEL_NAME": "mvit_v1_b", **_MVIT},
@@ -88,6 +127,12 @@ _SEGMENTS = {
     "TEST.NUM_ENSEMBLE_VIEWS": 1,
     "TEST.NUM_SPATIAL_CROPS": 3,
     "DATA.SAMPLING_RATE": 4,  # as published, and ignored
+}
+_SPARSE = {
+    "TEST.DATASET": "kinetics_sparse",
+    "TEST.NUM_ENSEMBLE_VIEWS": 1,
+    "TEST.NUM_SPATIAL_CROPS": 1,
+    "DATA.USE_OFFSET_SAMPLING": True,
 }
 _SHORT = {**_DENSE, "TEST.NUM_ENSEMBLE_VIEWS": 5, "TEST.NUM_SPATIAL_CROPS": 3}
 _IMAGE_TEMPLATE = "img_{:05d}.jpg"
@@ -119,6 +164,11 @@ def weights_recipe(entry: Published) -> dict[str, Any]:
     settings: dict[str, Any] = {"MODEL.NUM_CLASSES": 400}
     if entry.model.startswith("uniformer"):
         settings |= _DATASET_RECIPES[entry.dataset]
+    if entry.dataset.startswith("Kinetics") and entry.num_frames and not entry.sampling_rate:
+        settings |= _SPARSE
+        settings["DATA.SAMPLING_RATE"] = 128 // entry.num_frames  # as published, and ignored
+    if entry.crop_size:
+        settings |= dict.fromkeys(("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"), entry.crop_size)
     if entry.num_frames:
         settings["DATA.NUM_FRAMES"] = entry.num_frames
     if entry.sampling_rate:

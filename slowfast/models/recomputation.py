@@ -3,26 +3,10 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-
-@runtime_checkable
-class Recomputable(Protocol):
-    """A model of four stages whose leading blocks can recompute their activations.
-
-    Attributes:
-        recomputed: Number of leading blocks in each stage that recompute their activations in the
-            backward pass.
-    """
-
-    recomputed: tuple[int, ...]
-    blocks1: nn.ModuleList
-    blocks2: nn.ModuleList
-    blocks3: nn.ModuleList
-    blocks4: nn.ModuleList
 
 
 def run_block(block: nn.Module, *inputs: Tensor, is_recomputed: bool) -> Any:

@@ -12,8 +12,7 @@ Learning, arXiv:2201.04676.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +31,6 @@ from slowfast.models.layers import (
 )
 from slowfast.models.linear import Linear
 from slowfast.models.recomputation import run_block
-
-if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
 
 # The published models use this eps in the attention blocks, but torch's in the patch embeddings.
 BlockNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -305,11 +301,16 @@ class UniFormer(nn.Module):
                 nn.init.constant_(parameter, 1.0 if name.endswith("t_attn.proj.weight") else 0.0)
 
 
-def layer_numbers(model: nn.Module) -> dict[str, int]:
-    """Return the layer of each parameter of a UniFormer by name.
+# Parts of a light model before the blocks of a stage, beside the patch embeddings.
+_BEFORE_STAGE = {"cls_token": 3, "cls_upsample": 4}
 
-    Layer 0 is the first patch embedding. Each block is a layer, and a later patch embedding belongs
-    to the first block of its stage. With n blocks, the last norm and the head are layer n + 1.
+
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """Return the layer of each parameter of a UniFormer or light UniFormer by name.
+
+    Layer 0 is the first patch embedding. Each block is a layer, and what comes before the blocks of
+    a later stage belongs to the first of them. With n blocks, the last norms and the heads are
+    layer n + 1.
     """
     first_layers, num_layers = [], 1
     for stage in range(1, 5):
@@ -323,84 +324,10 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
             layers[name] = 0
         elif module.startswith("patch_embed"):
             layers[name] = first_layers[int(module[-1]) - 1]
+        elif module in _BEFORE_STAGE:
+            layers[name] = first_layers[_BEFORE_STAGE[module] - 1]
         elif module.startswith("blocks"):
             layers[name] = first_layers[int(module[-1]) - 1] + int(rest.split(".")[0])
         else:
             layers[name] = num_layers
     return layers
-
-
-# ---- Config ----------------------------------------------------------------------------------
-
-
-class _Setting(NamedTuple):
-    """A config key that only UniFormer reads."""
-
-    key: str
-    value: Any
-    argument: str = ""  # Argument of UniFormer that takes the value. Empty for none.
-    default: Any = None  # Default of the key, unless `argument` has one.
-
-
-def _build_settings(cfg: "CfgNode") -> list[_Setting]:
-    return [
-        _Setting("UNIFORMER.EMBED_DIM", cfg.UNIFORMER.EMBED_DIM, "dims"),
-        _Setting("UNIFORMER.DEPTH", cfg.UNIFORMER.DEPTH, "depths"),
-        _Setting("UNIFORMER.HEAD_DIM", cfg.UNIFORMER.HEAD_DIM, "head_dim"),
-        _Setting("UNIFORMER.MLP_RATIO", cfg.UNIFORMER.MLP_RATIO, "mlp_ratio"),
-        _Setting("UNIFORMER.QKV_BIAS", cfg.UNIFORMER.QKV_BIAS, "qkv_bias"),
-        _Setting("UNIFORMER.QKV_SCALE", cfg.UNIFORMER.QKV_SCALE, "qkv_scale"),
-        _Setting("UNIFORMER.DROPOUT_RATE", cfg.UNIFORMER.DROPOUT_RATE, "dropout"),
-        _Setting(
-            "UNIFORMER.ATTENTION_DROPOUT_RATE",
-            cfg.UNIFORMER.ATTENTION_DROPOUT_RATE,
-            "attention_dropout",
-        ),
-        _Setting("UNIFORMER.HEAD_DROPOUT_RATE", cfg.UNIFORMER.HEAD_DROPOUT_RATE, "head_dropout"),
-        _Setting("UNIFORMER.DROP_DEPTH_RATE", cfg.UNIFORMER.DROP_DEPTH_RATE, "drop_path"),
-        _Setting("UNIFORMER.SPLIT", cfg.UNIFORMER.SPLIT, "split"),
-        _Setting("UNIFORMER.STD", cfg.UNIFORMER.STD, "overlap_time"),
-        _Setting("UNIFORMER.PRETRAIN_NAME", cfg.UNIFORMER.PRETRAIN_NAME, default=""),
-        _Setting("MODEL.USE_CHECKPOINT", cfg.MODEL.USE_CHECKPOINT, default=False),
-        _Setting("MODEL.CHECKPOINT_AUTO", cfg.MODEL.CHECKPOINT_AUTO, default=False),
-        _Setting("MODEL.CHECKPOINT_NUM", cfg.MODEL.CHECKPOINT_NUM, default=(0, 0, 0, 0)),
-    ]
-
-
-def build_uniformer(cfg: "CfgNode", *, in_chans: int = 3) -> UniFormer:
-    """Return the UniFormer of a config with random weights."""
-    settings = _build_settings(cfg)
-    arguments = {setting.argument: setting.value for setting in settings if setting.argument}
-    if cfg.MODEL.USE_CHECKPOINT:
-        arguments["recomputed"] = cfg.MODEL.CHECKPOINT_NUM
-    return UniFormer(
-        num_classes=cfg.MODEL.NUM_CLASSES, in_chans=in_chans, head=cfg.MODEL.HEAD, **arguments
-    )
-
-
-def find_problems(cfg: "CfgNode") -> list[str]:
-    """Return one sentence for each crop that is too small for UniFormer."""
-    sizes = {
-        "DATA.TRAIN_CROP_SIZE": cfg.DATA.TRAIN_CROP_SIZE,
-        "DATA.TEST_CROP_SIZE": cfg.DATA.TEST_CROP_SIZE,
-    }
-    return [
-        f"{key} is {size}, but {cfg.MODEL.MODEL_NAME} takes {MIN_FRAME_SIDE} or more"
-        for key, size in sizes.items()
-        if size < MIN_FRAME_SIDE
-    ]
-
-
-def find_problems_of_other_model(cfg: "CfgNode") -> list[str]:
-    """Return one sentence for each key that the config sets although only UniFormer reads it."""
-    parameters = signature(UniFormer).parameters
-    problems = []
-    for key, value, argument, default in _build_settings(cfg):
-        if argument:
-            default = parameters[argument].default
-        if (tuple(value) if isinstance(value, list) else value) != default:
-            problems.append(
-                f"{key} is {value}, which {cfg.MODEL.MODEL_NAME} does not read. Remove the key, "
-                "or set MODEL.MODEL_NAME to Uniformer."
-            )
-    return problems

@@ -43,6 +43,7 @@ _LAST_LAYERS = (
 )
 _FIRST_CONVOLUTIONS = (
     "patch_embed1.proj.weight",
+    "patch_embed1.proj.0.weight",
     "patch_embed.proj.weight",
     "conv_proj.weight",
     "stem.0.weight",

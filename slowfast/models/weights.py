@@ -155,7 +155,8 @@ def fill_weights(
             2-D convolutions are inflated over time.
         path: Path of the file, for messages.
         may_replace_head: Whether the model keeps its random head if the one in the file is missing,
-            is of another kind or size, or is for other classes.
+            is of another kind or size, or is for other classes. Weights that the model declares as
+            `fresh_weights`, such as layer scale, may then be missing too.
         allowed: Shell patterns of the names of weights that may be missing, be unexpected or have
             another size.
         class_names: Class names of the data in the order of the labels. If the file has the same
@@ -184,7 +185,11 @@ def fill_weights(
     if difference and not kept_head:
         raise ValueError(f"{path} {difference}. Check DATA.CLASS_NAMES.")
     unused = heads.of_file - heads.of_model if kept_head or not heads.has_classifier else set()
-    _refuse_mismatch(path, weights, target, head=head, allowed=[*allowed, *kept_head, *unused])
+    allowed = [*allowed, *kept_head, *unused]
+    if may_replace_head:
+        patterns = getattr(model, "fresh_weights", ())
+        allowed += {*mismatch.missing} - {*_drop_matches(mismatch.missing, patterns)}
+    _refuse_mismatch(path, weights, target, head=head, allowed=allowed)
 
     kept = kept_head | {*mismatch.resized}
     loaded = {name: weights[name] for name in target if name in weights and name not in kept}
@@ -250,15 +255,19 @@ def _empty(tensor: Tensor) -> Tensor:
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Return the names of the weight and bias of the last layer, which has a row for each class.
+    """Return the names of the weights and biases of the last layers, with a row for each class.
 
-    A model without classes has none.
+    The layer that a test uses comes first. A model without classes has none.
     """
     if getattr(model, "num_classes", None) == 0:
         return []
     names = [name for name, _ in model.named_parameters()]
-    layer = names[-1].rpartition(".")[0]
-    return [name for name in names if name.rpartition(".")[0] == layer]
+    heads = []
+    for classifier in getattr(model, "classifiers", ("",)):
+        inside = [name for name in names if name.startswith(classifier and f"{classifier}.")]
+        layer = inside[-1].rpartition(".")[0]
+        heads += [name for name in inside if name.rpartition(".")[0] == layer]
+    return heads
 
 
 class _Heads(NamedTuple):

@@ -36,6 +36,7 @@ class Published(NamedTuple):
     model: str = ""  # Name of the model for slowfast.create_model.
     num_frames: int = 0  # Frames of a clip. 0 for weights of images.
     sampling_rate: int = 0  # Frames of the video per frame of the clip. 0 for one of each segment.
+    crop_size: int = 0  # Height and width of a clip in pixels. 0 for those of the model.
     experiment: str = ""  # Folder under exp/ with the config that trained it.
     sorted_classes: bool = False  # Whether the head orders the classes alphabetically.
     sha256: str = ""  # Hash of the file or its first digits. Empty if unknown.

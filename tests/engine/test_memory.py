@@ -19,7 +19,7 @@ from slowfast.engine.train import train
 from slowfast.engine.train_log import TrainLog
 from slowfast.inference.memory import OutOfMemoryError, explained_out_of_memory
 from slowfast.models.build import MODELS, Model
-from slowfast.models.uniformer import build_uniformer
+from slowfast.models.uniformer_config import build_uniformer
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
 from slowfast.utils.progress import Progress

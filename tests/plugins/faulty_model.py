@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slowfast.config import add_section
 from slowfast.distributed.collectives import rank
 from slowfast.models.build import Model, add_model
-from slowfast.models.uniformer import build_uniformer
+from slowfast.models.uniformer_config import build_uniformer
 
 # KIND: none | nan | nan_in_evaluation | raise | memory | kill_worker. The model fails from step
 # FIRST to step LAST of epoch 0, in process RANK.

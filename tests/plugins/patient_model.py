@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast.models.build import Model, add_model
-from slowfast.models.uniformer import build_uniformer
+from slowfast.models.uniformer_config import build_uniformer
 
 
 def build(cfg: CfgNode) -> nn.Module:
