@@ -14,10 +14,11 @@ from torch import Tensor
 
 from slowfast.datasets.build import DATASETS
 from slowfast.models.uniformer import UniFormer
+from slowfast.models.uniformer_light import UniFormerLight
 from slowfast.models.zoo import published
 from slowfast.preparation.encode import write_video
 from slowfast.preparation.motion_scenes import draw_video
-from tests.exp.experiments import TABLE, load_experiment
+from tests.exp.experiments import EXPERIMENTS, load_experiment
 from tests.exp.small_run import TINY, SmallRun
 
 Serve = Callable[..., list[int]]
@@ -41,11 +42,11 @@ def dataset_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fol
     def make(lists: str) -> Folders:
         lists_folder = tmp_path_factory.mktemp("the lists")
         folders = Folders(lists_folder, tmp_path_factory.mktemp("the videos"))
-        exp = next(exp for exp in TABLE if TABLE[exp]["data"]["path_to_data_dir"] == lists)
+        exp = next(exp for exp in EXPERIMENTS if EXPERIMENTS[exp].lists == lists)
         write_dataset(folders, exp)
         return folders
 
-    return lambda exp: make(TABLE[exp]["data"]["path_to_data_dir"])
+    return lambda exp: make(EXPERIMENTS[exp].lists)
 
 
 def write_dataset(folders: Folders, exp: str) -> None:
@@ -73,12 +74,12 @@ def write_frames(frames: NDArray[np.uint8], videos: Path, *, exp: str, name: str
 
 def write_file(frames: NDArray[np.uint8], videos: Path, *, exp: str, name: str) -> str:
     """Write a video file, and return its row of a list."""
-    data = TABLE[exp]["data"]
-    suffix = "avi" if "ucf101" in data["path_to_data_dir"] else "mp4"
+    experiment = EXPERIMENTS[exp]
+    suffix = "avi" if "ucf101" in experiment.lists else "mp4"
     path = videos / f"class {label_in(name)}" / f"v_{name}.{suffix}"
     path.parent.mkdir(exist_ok=True)
     write_video(path, frames)
-    return f"{path.relative_to(videos)}{data['label_separator']}{label_in(name)}\n"
+    return f"{path.relative_to(videos)}{experiment.separator}{label_in(name)}\n"
 
 
 def label_in(name: str) -> int:
@@ -90,19 +91,21 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a tiny model, in files with the names of the published ones."""
     folder = tmp_path_factory.mktemp("the weights")
     torch.manual_seed(0)
-    for name in {case["train"]["pretrain_name"] for case in TABLE.values()}:
+    kinds = {(case.start_weights, case.is_light) for case in EXPERIMENTS.values()}
+    for name, is_light in kinds:
         num_classes = 600 if "k600" in name else 400
         if name.endswith("in1k"):
-            content = {"model": flat_weights(num_classes=1000)}
+            content = {"model": flat_weights(num_classes=1000, is_light=is_light)}
         else:
             content = {"model_state": UniFormer(num_classes=num_classes, **TINY).state_dict()}
         torch.save(content, folder / published()[name].file)
     return folder
 
 
-def flat_weights(*, num_classes: int) -> dict[str, Tensor]:
+def flat_weights(*, num_classes: int, is_light: bool) -> dict[str, Tensor]:
     """Return the weights of an image model, which have no time axis."""
-    weights = dict(UniFormer(num_classes=num_classes, **TINY).state_dict())
+    build = UniFormerLight if is_light else UniFormer
+    weights = dict(build(num_classes=num_classes, **TINY).state_dict())
     for key, value in weights.items():
         if value.dim() == 5:
             weights[key] = value.sum(dim=2)
@@ -119,12 +122,13 @@ def small_run(
     """
 
     def make(exp: str, *, serve: Serve | None = None) -> SmallRun:
-        protocol, data = TABLE[exp]["test_protocol"], dataset_for(exp)
+        experiment, data = EXPERIMENTS[exp], dataset_for(exp)
+        recomputed = load_experiment(exp).MODEL.CHECKPOINT_NUM
         settings: dict[str, Any] = {
             "NUM_GPUS": 0,
             "NUM_SHARDS": 1,
             "TRAIN.BATCH_SIZE": 4,
-            "TEST.BATCH_SIZE": 2 * protocol["clips"] * protocol["crops"],
+            "TEST.BATCH_SIZE": 2 * experiment.num_clips * experiment.num_crops,
             "DATA.TRAIN_CROP_SIZE": 32,
             "DATA.TEST_CROP_SIZE": 32,
             "DATA_LOADER.NUM_WORKERS": 0,
@@ -132,6 +136,7 @@ def small_run(
             "UNIFORMER.EMBED_DIM": list(TINY["dims"]),
             "UNIFORMER.DEPTH": list(TINY["depths"]),
             "UNIFORMER.HEAD_DIM": TINY["head_dim"],
+            "MODEL.CHECKPOINT_NUM": [min(number, 1) for number in recomputed],
             "SOLVER.MAX_EPOCH": 1,
             "SOLVER.WARMUP_EPOCHS": 0,
         }

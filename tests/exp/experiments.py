@@ -6,14 +6,62 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slowfast.config import CfgNode, load_cfg
 
 ROOT = Path(__file__).parents[2]
 
-_CASES = json.loads((ROOT / "tests/reference/experiments.json").read_text())
+_REFERENCE = ROOT / "tests/reference"
+_CASES = json.loads((_REFERENCE / "experiments.json").read_text())
+# Published settings by experiment: of UniFormer-S and -B, and of the light models.
 TABLE: dict[str, Any] = {case["exp"]: case for case in _CASES}
+LIGHT_TABLE: dict[str, Any] = {
+    exp: case
+    for exp, case in json.loads((_REFERENCE / "light_experiments.json").read_text()).items()
+    if exp != "_note"
+}
+
+
+class Experiment(NamedTuple):
+    """What runs of an experiment need to know."""
+
+    lists: str  # folder of the lists in the repository
+    separator: str  # between path and label in a list
+    start_weights: str  # published name
+    num_classes: int
+    num_clips: int  # in a test
+    num_crops: int
+    is_light: bool
+
+
+def _describe(case: Mapping[str, Any]) -> Experiment:
+    data, train, protocol = case["data"], case["train"], case["test_protocol"]
+    return Experiment(
+        lists=data["path_to_data_dir"].removeprefix("./"),
+        separator=data["label_separator"],
+        start_weights=train["pretrain_name"],
+        num_classes=train["num_classes_effective"],
+        num_clips=protocol["clips"],
+        num_crops=protocol["crops"],
+        is_light=False,
+    )
+
+
+def _describe_light(case: Mapping[str, Any]) -> Experiment:
+    return Experiment(
+        lists="data_list/k400",
+        separator=",",
+        start_weights=case["UNIFORMER"]["PRETRAIN_NAME"],
+        num_classes=case["MODEL"]["NUM_CLASSES"],
+        num_clips=int(case["overrides"]["TEST.NUM_ENSEMBLE_VIEWS"]),
+        num_crops=int(case["overrides"]["TEST.NUM_SPATIAL_CROPS"]),
+        is_light=True,
+    )
+
+
+EXPERIMENTS = {exp: _describe(case) for exp, case in TABLE.items()}
+EXPERIMENTS |= {exp: _describe_light(case) for exp, case in LIGHT_TABLE.items()}
 
 # What a user of the scripts may set in the environment.
 SCRIPT_VARIABLES = {

@@ -13,13 +13,17 @@ from slowfast.evaluation.result import open_result
 from slowfast.models.zoo import published
 from slowfast.utils.text import count
 from tests.engine.outputs import read_logits
-from tests.exp.experiments import TABLE
+from tests.exp.experiments import EXPERIMENTS
 from tests.exp.small_run import SmallRun
 
 Serve = Callable[..., list[int]]
 
 # Experiments of every test run, and whether their weights are named instead of found.
-SAMPLE = (("uniformer_s8x8_k400", False), ("uniformer_s16x4_hmdb51_prek400", True))
+SAMPLE = (
+    ("uniformer_s8x8_k400", False),
+    ("uniformer_s16x4_hmdb51_prek400", True),
+    ("uniformer_xxs4_128_k400", False),
+)
 
 
 def read_scores(output: Path) -> NDArray[np.float32]:
@@ -30,8 +34,8 @@ def read_scores(output: Path) -> NDArray[np.float32]:
 
 def check_training(run: SmallRun, *, names_weights: bool) -> Path:
     """Train and test with run.sh, and return the last checkpoint."""
-    case = TABLE[run.exp]
-    weights = published()[case["train"]["pretrain_name"]].file
+    experiment = EXPERIMENTS[run.exp]
+    weights = published()[experiment.start_weights].file
     named = {}
     if names_weights:
         named = {"WEIGHTS": str(Path(run.environment["WEIGHTS_DIR"], weights)), "WEIGHTS_DIR": ""}
@@ -42,7 +46,7 @@ def check_training(run: SmallRun, *, names_weights: bool) -> Path:
     state = torch.load(checkpoint, weights_only=True)
     steps = {int(moments["step"]) for moments in state["optimizer_state"]["state"].values()}
     assert (state["epoch"], steps) == (1, {2})
-    assert len(state["model_state"]["head.bias"]) == case["train"]["num_classes_effective"]
+    assert len(state["model_state"]["head.bias"]) == experiment.num_classes
     return checkpoint
 
 
@@ -59,20 +63,20 @@ def check_test(run: SmallRun, checkpoint: Path, *, names_weights: bool) -> None:
 
 
 def check_printed(run: SmallRun, done: "subprocess.CompletedProcess[str]") -> None:
-    protocol = TABLE[run.exp]["test_protocol"]
-    num_views = f"{count(protocol['clips'], 'clip')} x {count(protocol['crops'], 'crop')}"
+    experiment = EXPERIMENTS[run.exp]
+    num_views = f"{count(experiment.num_clips, 'clip')} x {count(experiment.num_crops, 'crop')}"
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"test, {num_views}\n" in done.stdout
     assert "scored 4/4" in done.stdout
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("exp", TABLE)
+@pytest.mark.parametrize("exp", EXPERIMENTS)
 def test_an_experiment_runs_from_end_to_end(
     exp: str, small_run: Callable[..., SmallRun], serve: Serve
 ) -> None:
     # The first one starts Python as a user does. The others save the time of the imports.
-    is_first = exp == next(iter(TABLE))
+    is_first = exp == next(iter(EXPERIMENTS))
     run = small_run(exp) if is_first else small_run(exp, serve=serve)
     checkpoint = check_training(run, names_weights=False)
     check_test(run, checkpoint, names_weights=False)

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from torch import nn
 
 from slowfast.config import CfgNode, default_cfg
+from slowfast.config.retired import RETIRED
 from slowfast.datasets.build import DATASETS, build_annotations
 from slowfast.engine.build import build_lr_schedule, build_optimizer
 from slowfast.models.zoo import published
-from tests.exp.experiments import ROOT, TABLE, load_experiment
+from tests.exp.experiments import EXPERIMENTS, LIGHT_TABLE, ROOT, TABLE, load_experiment
 
 # Fields that are keys, and where they are.
 KEYS = {
@@ -183,8 +185,8 @@ def read_key(cfg: CfgNode, key: str) -> Any:
 def test_there_is_a_folder_with_three_files_for_every_experiment() -> None:
     folders = {path.name: path for path in (ROOT / "exp").iterdir() if path.is_dir()}
     del folders["quickstart"]
-    assert set(folders) == set(TABLE)
-    assert len(TABLE) == 31
+    assert set(folders) == set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 39
     for path in folders.values():
         assert {file.name for file in path.iterdir()} == {"config.yaml", "run.sh", "test.sh"}
 
@@ -242,4 +244,70 @@ def test_the_published_weights_are_known_with_their_accuracy(exp: str) -> None:
     assert len(linked) == TABLE[exp]["published"]["weights_linked"]
     top1 = float(TABLE[exp]["published"]["top1"].rstrip("*"))
     assert [weights.top1 for weights in linked] in ([], [top1])
+    assert load_experiment(exp).UNIFORMER.PRETRAIN_NAME in published()
+
+
+# ---- Light models ----------------------------------------------------------------------------
+
+LIGHT_SECTIONS = ("UNIFORMER", "MODEL", "DATA", "AUG")
+
+# Beside the settings of the table: what all published files of the light models set, and what the
+# published page says of mixed precision.
+LIGHT_KEYS = {
+    "TRAIN.DATASET": "kinetics_sparse",
+    "TRAIN.AMP": "off",
+    "TEST.DATASET": "kinetics_sparse",
+    "TEST.BATCH_SIZE": 64,
+    "SOLVER.LR_POLICY": "cosine",
+    "SOLVER.OPTIMIZING_METHOD": "adamw",
+    "SOLVER.ZERO_WD_1D_PARAM": True,
+    "SOLVER.COSINE_AFTER_WARMUP": True,
+    "SOLVER.COSINE_END_LR": 1e-6,
+    "SOLVER.WARMUP_START_LR": 1e-6,
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": True,
+    "MIXUP.ENABLE": True,
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": [0.08, 1.0],
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": [0.75, 1.3333],
+    "NUM_SHARDS": 1,
+}
+
+
+def published_light_settings(exp: str) -> dict[str, Any]:
+    """Return the settings of a published file with the command line of its script, by key."""
+    case = LIGHT_TABLE[exp]
+    settings = {
+        f"{section}.{key}": value
+        for section in LIGHT_SECTIONS
+        for key, value in case[section].items()
+    }
+    settings |= {key: yaml.safe_load(text) for key, text in case["overrides"].items()}
+    settings["SOLVER.BASE_LR"] = float(case["overrides"]["SOLVER.BASE_LR"])
+    settings.setdefault("SOLVER.WEIGHT_DECAY", 0.05)
+    return {key: value for key, value in settings.items() if key not in RETIRED}
+
+
+@pytest.mark.parametrize("exp", LIGHT_TABLE)
+def test_a_light_experiment_has_the_published_settings(exp: str) -> None:
+    expected = published_light_settings(exp) | LIGHT_KEYS
+    cfg = load_experiment(exp)
+    assert {key: read_key(cfg, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("exp", LIGHT_TABLE)
+def test_a_light_experiment_sets_no_other_keys(exp: str) -> None:
+    defaults = dict(flatten(default_cfg()))
+    changed = {key for key, value in flatten(load_experiment(exp)) if value != defaults[key]}
+    recipe = dict(flatten(load_experiment("uniformer_s8x8_k400")))
+    others = changed - published_light_settings(exp).keys() - LIGHT_KEYS.keys() - {"OUTPUT_DIR"}
+    cfg = load_experiment(exp)
+    assert {key for key in others if read_key(cfg, key) != recipe[key]} == set()
+    assert read_key(cfg, "OUTPUT_DIR") == f"output/{exp}"
+
+
+@pytest.mark.parametrize("exp", LIGHT_TABLE)
+def test_the_weights_of_a_light_experiment_are_known(exp: str) -> None:
+    [entry] = [entry for entry in published().values() if entry.experiment == exp]
+    expected = LIGHT_TABLE[exp]["published"]
+    assert (entry.top1, entry.file) == (expected["top1"], expected["weights"])
+    assert expected["drive_id"] in entry.page
     assert load_experiment(exp).UNIFORMER.PRETRAIN_NAME in published()

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
-from tests.exp.experiments import TABLE, load_experiment
+from slowfast.models.layers import Attention
+from tests.exp.experiments import LIGHT_TABLE, TABLE, load_experiment
 
 FEATURES = 512  # inputs of the head
 
@@ -61,3 +63,58 @@ def test_parameters_and_multiply_adds_are_the_published_ones(exp: str) -> None:
 def test_a_class_costs_one_multiply_add_per_feature() -> None:
     exp = "uniformer_s8x8_k400"
     assert multiply_adds_of_a_view(exp, 600) - multiply_adds_of_a_view(exp, 400) == 200 * FEATURES
+
+
+# ---- Light models ----------------------------------------------------------------------------
+
+LIGHT_PARAMETERS = {
+    "Uniformer_light": 9_833_896,
+    "Uniformer_light_fp32": 9_833_896,
+    "Uniformer_light_ls_fp32": 9_840_616,
+}
+
+
+def published_light_count(exp: str) -> int:
+    """Return the multiply-adds of a view as the table of the light models seems to count them.
+
+    Its eight figures are those of BatchNorm in training mode, which counts 5 per value instead of
+    2, and of the softmax, which counts one per weight.
+    """
+    cfg = load_experiment(exp)
+    num_frames, size = cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE
+    total = count_multiply_adds(partial(build_model, cfg), num_frames=num_frames, size=size)
+
+    def count_values(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        total += 3 * output.numel()
+
+    def count_weights(module: nn.Module, inputs: tuple[torch.Tensor], output: Any) -> None:
+        nonlocal total
+        num_tokens, num_channels = inputs[0].shape[1:]
+        total += num_channels // module.head_dim * num_tokens**2  # type: ignore[operator]
+
+    with torch.device("meta"), torch.no_grad():
+        model = build_model(cfg).eval()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.register_forward_hook(count_values)
+            elif isinstance(module, Attention):
+                module.register_forward_hook(count_weights)
+        model(torch.empty(1, 3, num_frames, size, size))
+    return total
+
+
+@pytest.mark.parametrize("exp", LIGHT_TABLE)
+def test_light_models_have_the_published_multiply_adds(exp: str) -> None:
+    published = LIGHT_TABLE[exp]["published"]["gflops"]
+    assert round(published_light_count(exp) / 1e9, 1) == published
+
+
+@pytest.mark.parametrize("exp", LIGHT_TABLE)
+def test_light_models_have_the_published_parameters(exp: str) -> None:
+    cfg = load_experiment(exp)
+    with torch.device("meta"):
+        num_parameters = count_parameters(build_model(cfg))
+    xs = 16_099_552
+    is_xs = cfg.UNIFORMER.DEPTH[0] == 3
+    assert num_parameters == (xs if is_xs else LIGHT_PARAMETERS[cfg.MODEL.MODEL_NAME])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.exp.experiments import ROOT, TABLE, load_experiment, run_script
+from tests.exp.experiments import EXPERIMENTS, ROOT, load_experiment, run_script
 from tests.exp.small_run import SmallRun
 
 Serve = Callable[..., list[int]]
 
 
-@pytest.mark.parametrize("exp", TABLE)
+@pytest.mark.parametrize("exp", EXPERIMENTS)
 def test_scripts_name_a_folder_of_lists_and_no_hyperparameter(exp: str) -> None:
-    lists = TABLE[exp]["data"]["path_to_data_dir"].removeprefix("./")
+    lists = EXPERIMENTS[exp].lists
     for name, call in (("run.sh", "train_and_test"), ("test.sh", "test_weights")):
         *_, last = lines = (ROOT / "exp" / exp / name).read_text().splitlines()
         words = last.split()
@@ -24,7 +24,7 @@ def test_scripts_name_a_folder_of_lists_and_no_hyperparameter(exp: str) -> None:
         assert not re.search(r"\b(SOLVER|UNIFORMER|AUG|MIXUP|MODEL|BN|DATA)\.", "\n".join(lines))
 
 
-@pytest.mark.parametrize("exp", TABLE)
+@pytest.mark.parametrize("exp", EXPERIMENTS)
 def test_only_several_machines_are_queued_by_default(exp: str, tmp_path: Path) -> None:
     def command(name: str, **environment: str) -> list[str]:
         """Return the command that a script ends in, as `echo` prints it in place of Python."""
