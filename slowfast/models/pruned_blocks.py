@@ -28,6 +28,7 @@ from slowfast.models.layers import (
     without_autocast,
 )
 from slowfast.models.linear import Linear
+from slowfast.models.other_tools import is_exported_or_traced
 from slowfast.models.uniformer import BlockNorm, CBlock
 
 
@@ -155,7 +156,7 @@ class PrunedSABlock(nn.Module):
     def _update_kept(self, cls_token: Tensor, tokens: Tensor, score: Tensor) -> tuple[Tensor, ...]:
         num_kept = self.num_kept(tokens.shape[1])
         sizes = [num_kept, tokens.shape[1] - num_kept]
-        order = score.argsort(dim=1, descending=True, stable=True)
+        order = _descending_order(score)
         kept, dropped = _take(tokens, order).split(sizes, dim=1)
         kept_score, dropped_score = score.gather(1, order).split(sizes, dim=1)
 
@@ -190,6 +191,13 @@ class PrunedSABlock(nn.Module):
 
 def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else gamma * x
+
+
+def _descending_order(score: Tensor) -> Tensor:
+    """Return the indices (B, N) of falling scores (B, N). Equal scores keep their order."""
+    # Exported files have the only sort that ONNX knows, which keeps their order as well.
+    is_stable = {} if is_exported_or_traced() else {"stable": True}
+    return score.argsort(dim=1, descending=True, **is_stable)
 
 
 def _take(tokens: Tensor, order: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from slowfast.models.uniformer_config import find_unread_keys
+from slowfast.models.uniformer_config import find_problems_of_unread_keys
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -46,7 +46,7 @@ def find_problems(cfg: "CfgNode") -> list[str]:
     }
     find = _find_mvit_problems if _has_fixed_clip_size(name) else _find_clip_problems
     problems = find(name, num_frames=cfg.DATA.NUM_FRAMES, crop_sizes=sizes)
-    return problems + find_unread_keys(cfg)
+    return problems + find_problems_of_unread_keys(cfg)
 
 
 def _find_mvit_problems(name: str, *, num_frames: int, crop_sizes: dict[str, int]) -> list[str]:

@@ -112,10 +112,10 @@ def find_problems(cfg: "CfgNode") -> list[str]:
         problems += find_pruning_problems(
             cfg.UNIFORMER.DEPTH, cfg.UNIFORMER.PRUNE_RATIO, cfg.UNIFORMER.TRADE_OFF
         )
-    return problems + find_unread_keys(cfg)
+    return problems + find_problems_of_unread_keys(cfg)
 
 
-def find_unread_keys(cfg: "CfgNode") -> list[str]:
+def find_problems_of_unread_keys(cfg: "CfgNode") -> list[str]:
     """Return one sentence for each key of UniFormers that is set, but not read by the model."""
     name = cfg.MODEL.MODEL_NAME
     defaults = {

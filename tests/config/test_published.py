@@ -243,24 +243,16 @@ def test_a_published_file_loads_unchanged_with_its_command_line(
         "MODEL.DROPOUT_RATE",
     }
     expected |= {"DATA.DECODING_BACKEND"} if cfg.TRAIN.DATASET != "sth" else set()
-    expected |= {"UNIFORMER.INIT_VALUE"} if family == "light" else set()
     assert set(warned) == expected
     assert cfg.SOLVER.COSINE_END_LR == 1e-6
     assert cfg.TRAIN.DATASET in datasets.DATASETS
 
 
 @pytest.mark.parametrize("name", yaml_values("MODEL.MODEL_NAME"))
-def test_the_light_models_are_named_as_not_available(name: str) -> None:
+def test_every_published_model_is_known(name: str) -> None:
     cfg = default_cfg()
     cfg.MODEL.MODEL_NAME = name
-    problems = models.find_problems(cfg)
-    if name == "Uniformer":
-        assert name in models.MODELS
-        assert not [problem for problem in problems if "MODEL_NAME" in problem]
-    else:
-        problem = "the light models (UniFormer-XS, -XXS) are not available. Choose"
-        expected = f"MODEL.MODEL_NAME is '{name}', but {problem}"
-        assert [problem for problem in problems if problem.startswith(expected)]
+    assert models.find_problems(cfg) == []
 
 
 def test_datasets_and_policies_of_published_files_are_known(

@@ -54,7 +54,7 @@ def test_the_identity_has_the_declared_keys_alone() -> None:
     tree = default_cfg()
     num_declared = sum(len(section.identity_keys) for section in sections(tree))
     settings = tree.identity_settings()
-    assert len(settings) == num_declared == 74
+    assert len(settings) == num_declared == 77
     assert settings["SOLVER.WEIGHT_DECAY"] == 0.05
     assert not {"NUM_GPUS", "OUTPUT_DIR", "SOLVER.BASE_LR", "TEST.EMA"} & set(settings)
 
@@ -95,7 +95,7 @@ def test_keys_of_an_added_section_belong_to_the_identity() -> None:
     add_section("NET", {"WIDTH": 16, "NAMES": []}, lists_of_strings=["NAMES"])
     settings = default_cfg().identity_settings()
     assert (settings["NET.WIDTH"], settings["NET.NAMES"]) == (16, [])
-    assert len(settings) == 76
+    assert len(settings) == 79
 
 
 def test_an_undeclared_key_belongs_to_the_identity() -> None:

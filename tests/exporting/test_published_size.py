@@ -16,6 +16,7 @@ from slowfast.inference.classifier import Classifier
 from slowfast.inference.clip_settings import build_clip_settings
 from slowfast.inference.view_reader import ViewReader
 from slowfast.models.build import build_model
+from slowfast.models.uniformer_config import UNIFORMERS
 from tests.models.test_uniformer import golden_state
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def random_classifier(recipe: str, *overrides: str) -> Classifier:
     cfg = load_cfg(str(ROOT / recipe), overrides)
     torch.manual_seed(0)
     model = build_model(cfg)
-    if cfg.MODEL.MODEL_NAME == "Uniformer":
+    if cfg.MODEL.MODEL_NAME in UNIFORMERS:
         model.load_state_dict(golden_state(model))
     settings = build_clip_settings(cfg)
     return Classifier(
@@ -64,18 +65,24 @@ def videos(motion_folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "file_format", "num_clips", "overrides"),
+    ("experiment", "file_format", "num_clips", "overrides"),
     [
-        ("s", "onnx", 50, ()),
-        ("s", "pt2", 12, SMALL),
-        ("b", "pt2", 12, SMALL),
+        ("uniformer_s8x8_k400", "onnx", 50, ()),
+        ("uniformer_s8x8_k400", "pt2", 12, SMALL),
+        ("uniformer_b8x8_k400", "pt2", 12, SMALL),
+        ("uniformer_xxs8_160_k400", "onnx", 50, ()),
+        ("uniformer_xxs8_128_k400", "pt2", 50, ()),
     ],
 )
 def test_published_models_agree_with_eager(
-    model: str, file_format: str, num_clips: int, overrides: tuple[str, ...], videos: list[str]
+    experiment: str,
+    file_format: str,
+    num_clips: int,
+    overrides: tuple[str, ...],
+    videos: list[str],
 ) -> None:
     torch.set_num_threads(2)
-    classifier = random_classifier(f"exp/uniformer_{model}8x8_k400/config.yaml", *overrides)
+    classifier = random_classifier(f"exp/{experiment}/config.yaml", *overrides)
     options = ExportOptions()
     parity = parity_of(classifier, file_format, options, videos=videos, num_clips=num_clips)
     assert parity.max_difference < 1e-4

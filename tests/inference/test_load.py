@@ -127,7 +127,6 @@ def test_a_device_that_is_not_there_is_named(new_run: Run) -> None:
         ({"cfg": "MODEL: {ARCHITECTURE: slow}"}, "MODEL.ARCHITECTURE is not a key.*\n.*config="),
         ({"cfg": "MODEL: ["}, "not a YAML file.*\n.*config="),
         ({"cfg": "MODEL: {MODEL_NAME: Uniformer_xl}"}, "MODEL_NAME is 'Uniformer_xl'. Choose one"),
-        ({"cfg": "MODEL: {MODEL_NAME: Uniformer_light}"}, "light models .* are not available"),
         ({"cfg": "_BASE_: /etc/passwd"}, "_BASE_ has no meaning here"),
         ({"cfg": "{MODEL: {NUM_CLASSES: 8}}"}, "does not fit this model"),
         ({"model_state": {}}, "holds no weights"),

@@ -22,6 +22,7 @@ from slowfast.models import build as models
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
 from slowfast.models.torchvision_models import MODELS as CONSTRUCTORS
 from slowfast.models.torchvision_video import NAMES
+from slowfast.models.uniformer_config import UNIFORMERS
 from slowfast.models.weights import load_weights
 from slowfast.models.zoo import published, published_class_names
 from slowfast.utils.checkpoint import load_checkpoint
@@ -62,7 +63,7 @@ def cfg_of(repository: Path) -> Callable[..., CfgNode]:
 
 def test_all_video_models_of_torchvision_are_available() -> None:
     assert sorted(NAMES) == sorted(list_models(video)) == BASELINES
-    assert list(models.MODELS) == ["Uniformer", *NAMES]
+    assert list(models.MODELS) == [*UNIFORMERS, *NAMES]
 
 
 @pytest.mark.parametrize("name", BASELINES)

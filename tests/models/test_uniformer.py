@@ -43,7 +43,9 @@ def golden_state(model: nn.Module) -> dict[str, Tensor]:
             values = 1 + 0.2 * draw.random_sample(shape)
         elif name.endswith("running_mean"):
             values = 0.1 * draw.standard_normal(shape)
-        elif tensor.dim() == 1 and name.endswith("weight"):
+        elif (tensor.dim() == 1 and name.endswith("weight")) or name.endswith(
+            ("gamma_1", "gamma_2")
+        ):
             values = 1 + 0.1 * draw.standard_normal(shape)
         elif name.endswith("bias"):
             values = 0.02 * draw.standard_normal(shape)

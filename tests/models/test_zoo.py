@@ -25,6 +25,8 @@ def test_every_experiment_with_published_weights_has_an_entry(
         for entry in reference("experiments")
         if entry["published"]["weights_linked"]
     }
+    light = {exp: case for exp, case in reference("light_experiments").items() if exp != "_note"}
+    table |= {exp: ("Kinetics-400", case["published"]["top1"]) for exp, case in light.items()}
     zoo = {
         entry.experiment: (entry.dataset, entry.top1)
         for entry in published().values()
@@ -32,7 +34,7 @@ def test_every_experiment_with_published_weights_has_an_entry(
     }
     assert zoo == table
     names = [name for name in published() if name.startswith("uniformer_")]
-    assert len(names) == len(table) + 2  # The other two are for ImageNet.
+    assert len(names) == len(table) + 8  # The others are for ImageNet.
 
 
 def test_every_name_that_published_configs_start_from_is_known(
