@@ -91,7 +91,7 @@ def published_light_count(exp: str) -> int:
     def count_weights(module: nn.Module, inputs: tuple[torch.Tensor], output: Any) -> None:
         nonlocal total
         num_tokens, num_channels = inputs[0].shape[1:]
-        total += num_channels // module.head_dim * num_tokens**2  # type: ignore[operator]
+        total += num_channels // int(module.head_dim) * num_tokens**2  # type: ignore[arg-type]
 
     with torch.device("meta"), torch.no_grad():
         model = build_model(cfg).eval()

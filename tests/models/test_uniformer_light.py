@@ -96,7 +96,7 @@ def test_logits_loss_and_gradients_are_golden(
 
     with torch.no_grad():
         logits = model.eval()(frames)
-    close = {"rtol": 0, "atol": 1e-4}
+    close: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
     torch.testing.assert_close(logits[:, :12], torch.tensor(case["eval_logits"]), **close)
     assert logits.sum(dim=1).tolist() == pytest.approx(case["eval_logits_sum"], abs=1e-3)
     assert logits.norm(dim=1).tolist() == pytest.approx(case["eval_logits_norm"], abs=1e-4)
@@ -183,7 +183,7 @@ def test_ratio_1_is_plain_attention_with_a_class_token() -> None:
             attended, row = attend_by_hand(block.attn, block.norm1(sequence))
             sequence = sequence + attended
             sequence = sequence + block.mlp(block.norm2(sequence))
-            close = {"rtol": 1e-4, "atol": 1e-5}
+            close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
             torch.testing.assert_close(new_cls_token[clip], sequence[:1], **close)
             torch.testing.assert_close(volume[clip].flatten(1).T, sequence[1:], **close)
             expected = 0.75 * score[clip] + 0.25 * row[1:]
@@ -281,7 +281,7 @@ def test_attention_in_float32_ignores_autocast(in_float32: bool) -> None:
 def test_gradients_reach_every_weight() -> None:
     torch.manual_seed(0)
     for init_value in (None, 0.1):
-        model = UniFormerLight(**TINY, init_value=init_value).train()
+        model: Any = UniFormerLight(**TINY, init_value=init_value).train()
         model.load_state_dict(golden_state(model))
         outputs = model(torch.randn(4, 3, 8, 64, 64))
         light_loss(outputs, torch.tensor([0, 1, 2, 3]), F.cross_entropy).loss.backward()
@@ -309,7 +309,7 @@ def test_recomputed_activations_change_no_bit() -> None:
 
 
 def test_a_test_needs_neither_the_class_head_nor_more_than_logits() -> None:
-    model = UniFormerLight(**TINY)
+    model: Any = UniFormerLight(**TINY)
     frames = torch.randn(2, 3, 4, 64, 64)
     assert isinstance(model.train()(frames), LightOutputs)
     with torch.no_grad():
@@ -338,7 +338,7 @@ def test_any_size_and_number_of_frames_is_accepted(shape: tuple[int, ...]) -> No
 
 def test_the_rates_and_ratios_of_blocks_are_those_of_the_arguments() -> None:
     ratios = [[], [], [1, 0.7, 0.4], [0.2, 0.9]]  # Stage 4 has one block.
-    model = UniFormerLight(**TINY, drop_path=0.5, keep_ratios=ratios, trade_offs=ratios)
+    model: Any = UniFormerLight(**TINY, drop_path=0.5, keep_ratios=ratios, trade_offs=ratios)
     blocks = [module for module in model.modules() if isinstance(module, PrunedSABlock)]
     assert [block.keep_ratio for block in blocks] == [1, 0.7, 0.4, 0.2]
     assert [block.trade_off for block in blocks] == [1, 0.7, 0.4, 0.2]
@@ -353,7 +353,7 @@ def test_shapes_and_tracing_give_the_same_count(
 ) -> None:
     ratios = [[], [], [1, 0.7, 0.4], [0.2]]
     with torch.device("meta"), torch.no_grad():
-        model = UniFormerLight(**TINY, init_value=init_value, keep_ratios=ratios).eval()
+        model: Any = UniFormerLight(**TINY, init_value=init_value, keep_ratios=ratios).eval()
         assert is_countable(model)
         expected = count_by_tracing(model, num_frames=num_frames, size=size)
     assert count_by_shapes(model, num_frames=num_frames, size=size) == expected
@@ -364,7 +364,7 @@ def test_shapes_and_tracing_give_the_same_count(
 
 def image_weights(**settings: Any) -> dict[str, Tensor]:
     """Weights of an image model: 4-D convolutions."""
-    model = UniFormerLight(**{**TINY, **settings})
+    model: Any = UniFormerLight(**{**TINY, **settings})
     model.load_state_dict(golden_state(model))
     state = dict(model.state_dict())
     return {name: x.sum(dim=2) if x.dim() == 5 else x for name, x in state.items()}
@@ -373,7 +373,7 @@ def image_weights(**settings: Any) -> dict[str, Tensor]:
 def test_image_weights_start_a_model_with_or_without_layer_scale() -> None:
     state = image_weights(num_classes=1000)
     for init_value in (None, 0.1):
-        model = UniFormerLight(**TINY, init_value=init_value)
+        model: Any = UniFormerLight(**TINY, init_value=init_value)
         report = fill_weights(model, state, path="x.pth", may_replace_head=True)
         fresh = [name for name in report.missing if "gamma" not in name]
         assert fresh == []
@@ -387,7 +387,7 @@ def test_image_weights_start_a_model_with_or_without_layer_scale() -> None:
 
 def test_layer_scale_of_a_file_is_inflated_and_never_dropped() -> None:
     state = image_weights(init_value=0.1)
-    model = UniFormerLight(**TINY, init_value=0.1)
+    model: Any = UniFormerLight(**TINY, init_value=0.1)
     fill_weights(model, state, path="x.pth")
     expected = state["blocks1.0.gamma_1"].flatten()
     assert torch.equal(model.blocks1[0].gamma_1.flatten(), expected)
@@ -397,7 +397,7 @@ def test_layer_scale_of_a_file_is_inflated_and_never_dropped() -> None:
 
 
 def test_a_test_refuses_weights_without_layer_scale() -> None:
-    model = UniFormerLight(**TINY, init_value=0.1)
+    model: Any = UniFormerLight(**TINY, init_value=0.1)
     with pytest.raises(ValueError, match=r"12 of \d+ weights are missing \(blocks1.0.gamma_1"):
         fill_weights(model, image_weights(), path="x.pth")
 
@@ -405,7 +405,7 @@ def test_a_test_refuses_weights_without_layer_scale() -> None:
 def test_both_heads_follow_the_order_of_the_classes() -> None:
     names = [f"class {index}" for index in range(5)]
     state = {"model_state": image_weights(), "class_names": names}
-    model = UniFormerLight(**TINY)
+    model: Any = UniFormerLight(**TINY)
     report = fill_weights(model, state, path="x.pth", class_names=names[::-1])
     assert report.class_order == [4, 3, 2, 1, 0]
     for name in ("head.weight", "head.bias", "head_cls.weight", "head_cls.bias"):
@@ -414,7 +414,7 @@ def test_both_heads_follow_the_order_of_the_classes() -> None:
 
 
 def test_layers_count_from_the_stem_to_both_heads() -> None:
-    model = UniFormerLight(**TINY, init_value=0.1)
+    model: Any = UniFormerLight(**TINY, init_value=0.1)
     numbers = layer_numbers(model)
     expected = {
         "patch_embed1.proj.0.weight": 0,
@@ -436,7 +436,7 @@ def test_layers_count_from_the_stem_to_both_heads() -> None:
 
 def test_the_class_token_and_layer_scale_decay_as_published() -> None:
     # The published optimizer spares BatchNorm and parameters of one dimension, by their size alone.
-    model = UniFormerLight(**TINY, init_value=0.1)
+    model: Any = UniFormerLight(**TINY, init_value=0.1)
     groups = parameter_groups(model, weight_decay=0.1, norm_weight_decay=0.0, decay_1d=False)
     decays = {weight: group["weight_decay"] for group in groups for weight in group["params"]}
     assert decays[model.cls_token] == 0.1
