@@ -1,9 +1,10 @@
 """Compare UniFormer on a CPU with its plain formulation and with the models of torchvision.
 
-`python benchmarks/model.py` takes less than 10 minutes on two cores and prints one Markdown table:
-training steps and evaluations of UniFormer-S in float32, and three other models at 16 frames. The
-models have random weights, and the frames are synthetic. `--all` adds UniFormer-B, bf16 where the
-CPU computes in it, one thread and the compiled model, which takes hours.
+`python benchmarks/model.py` takes about 10 minutes on two cores and prints one Markdown table:
+training steps and evaluations of UniFormer-S in float32, three other models at 16 frames, and the
+light models on one core, each with a clip of its published size. The models have random weights,
+and the frames are synthetic. `--all` adds UniFormer-B, bf16 where the CPU computes in it, one
+thread and the compiled model, which takes hours.
 
 The models of a row take turns. `over plain` is the ratio of the fastest times. `CPU time` counts
 all threads, and other processes on the machine hardly change it. `of peak` is the share of the
@@ -26,6 +27,7 @@ from benchmarks.cpu_rows.table import Table, describe_machine
 from benchmarks.cpu_rows.workload import (
     COMPILED,
     EVALUATION,
+    LIGHT,
     OURS,
     PEERS,
     PLAIN,
@@ -55,6 +57,7 @@ def make_rows(*, num_threads: int) -> list[Row]:
         if (work, num_frames) == (EVALUATION, 8):
             variants = (*pair, COMPILED)
         settings.append(("S", work, num_frames, variants, None, num_threads))
+    settings.append(("S", EVALUATION, 8, (OURS, *LIGHT), None, 1))
     num_default = len(settings)
 
     for letter, work, num_frames in product("SB", (STEP, EVALUATION), NUM_CLIPS):
@@ -72,7 +75,7 @@ def make_rows(*, num_threads: int) -> list[Row]:
             letter,
             work,
             num_frames,
-            NUM_CLIPS[num_frames],
+            1 if variants[-1] in LIGHT else NUM_CLIPS[num_frames],
             variants,
             amp=amp,
             num_threads=threads,

@@ -15,6 +15,7 @@ from benchmarks.cpu_rows.workload import (
     Row,
     Sizes,
     build,
+    clip_of,
     find_problem,
     make_work,
 )
@@ -31,6 +32,7 @@ class Line(NamedTuple):
         variant: Name of the model.
         times: Seconds of each round, or None if the variant did not run.
         ratio: Time over that of the plain formulation, both in the fastest round.
+        frames_per_second: Frames of all clips per second, in the fastest round.
         multiply_adds: Multiply-adds of the work.
         peak_share: Multiply-adds per second over those of a large matrix product.
         memory: Growth of a process of its own in bytes.
@@ -42,6 +44,7 @@ class Line(NamedTuple):
     variant: str
     times: Times | None = None
     ratio: float = float("nan")
+    frames_per_second: float = float("nan")
     multiply_adds: float = float("nan")
     peak_share: float = float("nan")
     memory: float = float("nan")
@@ -83,6 +86,7 @@ def measure_row(row: Row, sizes: Sizes, *, rounds: int) -> Iterator[Line]:
             variant,
             times[variant],
             ratio=fastest / plain,
+            frames_per_second=row.num_clips * clip_of(variant, row, sizes)[0] / fastest,
             multiply_adds=multiply_adds,
             peak_share=multiply_adds / fastest / peak.multiply_adds_per_second,
             memory=memory[variant],
@@ -100,6 +104,6 @@ def _find_problem(variant: str, row: Row, sizes: Sizes) -> str:
 def _count(variant: str, row: Row, sizes: Sizes) -> int:
     """Return the multiply-adds of the work of a row."""
     make: Callable[[], nn.Module] = partial(build, variant, row, sizes)
-    num_frames = sizes.num_frames[row.num_frames]
-    forward = row.num_clips * count_multiply_adds(make, num_frames=num_frames, size=sizes.side)
+    num_frames, side = clip_of(variant, row, sizes)
+    forward = row.num_clips * count_multiply_adds(make, num_frames=num_frames, size=side)
     return forward * (STEP_FORWARDS if row.work == STEP else 1)

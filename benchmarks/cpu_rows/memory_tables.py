@@ -77,7 +77,7 @@ class Setting(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape (1, C, T, H, W) of the frames of one clip."""
-        return shape_of(self.row, self.sizes)
+        return shape_of(OURS, self.row, self.sizes)
 
     def build(self, recomputed: tuple[int, ...] = (0, 0, 0, 0)) -> UniFormer:
         """Return the model, whose first blocks of each stage are recomputed."""

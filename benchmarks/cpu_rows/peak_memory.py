@@ -122,7 +122,7 @@ def available_bytes() -> float:
 def find_memory_problem(variant: str, row: Row, sizes: Sizes) -> str:
     """Return that a training step needs more memory than is available, or nothing."""
     model = build(variant, row, sizes)
-    kept = kept_bytes(model, shape=shape_of(row, sizes), amp=row.amp)
+    kept = kept_bytes(model, shape=shape_of(variant, row, sizes), amp=row.amp)
     weights = BYTES_PER_WEIGHT * sum(parameter.numel() for parameter in model.parameters())
     needed, available = STEP_MARGIN * kept + weights, available_bytes()
     if needed <= available:

@@ -13,7 +13,9 @@ from benchmarks.plain_uniformer import PlainUniFormer, attend_materialized
 from slowfast.engine.compile import compile_for_inference
 from slowfast.engine.optim import make_optimizer, parameter_groups
 from slowfast.inference.precision import autocast
+from slowfast.models.recipes import MODEL_RECIPES
 from slowfast.models.uniformer import UniFormer
+from slowfast.models.zoo import published
 from slowfast.utils.compilers import find_cpu_problems
 
 CPU = torch.device("cpu")
@@ -21,6 +23,12 @@ NUM_CLASSES = 400
 PLAIN, OURS, COMPILED = "plain", "ours", "ours, compiled"
 PEERS = ("mvit_v2_s", "swin3d_t", "s3d")
 STEP, EVALUATION = "step", "evaluation"
+# Published light models by variant, each with the clips that it was trained for.
+LIGHT = {
+    name.removeprefix("uniformer_").removesuffix("_k400"): entry
+    for name, entry in published().items()
+    if entry.model.startswith("uniformer_x") and entry.num_frames
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ class Row:
         work: A training step or an evaluation.
         num_frames: Number of frames in a clip at the published size.
         num_clips: Number of clips in a batch.
-        variants: Names of the models. The plain formulation is the first one.
+        variants: Names of the models, of which the plain formulation is the first one. Light models
+            have their own clips.
         amp: Autocast dtype, or None for float32.
         num_threads: Number of threads.
         is_default: Whether the row runs if none is chosen.
@@ -91,6 +100,8 @@ class Row:
             work += " compiled"
         if PEERS[0] in self.variants:
             work += " and torchvision"
+        if any(variant in LIGHT for variant in self.variants):
+            work += " and light models"
         return (
             f"{work}, {self.num_clips} {clips} of {self.num_frames} frames, {dtype}, "
             f"{describe_threads(self.num_threads)}"
@@ -109,12 +120,21 @@ def build(variant: str, row: Row, sizes: Sizes) -> nn.Module:
         return PlainUniFormer(num_classes=NUM_CLASSES, attend=attend_materialized, **arguments)
     if variant in (OURS, COMPILED):
         return UniFormer(num_classes=NUM_CLASSES, **arguments)
+    num_frames, side = clip_of(variant, row, sizes)
     return slowfast.create_model(
-        variant,
-        num_frames=sizes.num_frames[row.num_frames],
-        crop_size=sizes.side,
+        LIGHT[variant].model if variant in LIGHT else variant,
+        num_frames=num_frames,
+        crop_size=side,
         num_classes=NUM_CLASSES,
     )
+
+
+def clip_of(variant: str, row: Row, sizes: Sizes) -> tuple[int, int]:
+    """Return the number of frames, and the height and width of the clips of a model."""
+    if variant not in LIGHT or sizes is not PUBLISHED:
+        return sizes.num_frames[row.num_frames], sizes.side
+    entry = LIGHT[variant]
+    return entry.num_frames, entry.crop_size or MODEL_RECIPES[entry.model]["DATA.TEST_CROP_SIZE"]
 
 
 def find_problem(variant: str, row: Row, sizes: Sizes) -> str:
@@ -147,9 +167,10 @@ def describe_threads(num_threads: int) -> str:
     return "1 thread" if num_threads == 1 else f"{num_threads} threads"
 
 
-def shape_of(row: Row, sizes: Sizes) -> tuple[int, int, int, int, int]:
-    """Return the shape (B, C, T, H, W) of the frames of a row."""
-    return (row.num_clips, 3, sizes.num_frames[row.num_frames], sizes.side, sizes.side)
+def shape_of(variant: str, row: Row, sizes: Sizes) -> tuple[int, int, int, int, int]:
+    """Return the shape (B, C, T, H, W) of the frames of a model."""
+    num_frames, side = clip_of(variant, row, sizes)
+    return (row.num_clips, 3, num_frames, side, side)
 
 
 class TrainingStep:
@@ -221,7 +242,7 @@ def make_work(variant: str, row: Row, sizes: Sizes) -> Callable[[], None]:
         ValueError: If the model cannot take the clips of the row.
     """
     model = build(variant, row, sizes)
-    shape = shape_of(row, sizes)
+    shape = shape_of(variant, row, sizes)
     if row.work == STEP:
         return TrainingStep(model, shape=shape, amp=row.amp)
     evaluation = Evaluation(model, shape=shape, amp=row.amp)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast.models.heads import make_classifier
-from slowfast.models.layers import PatchEmbed, init_linear, to_tokens
+from slowfast.models.layers import Convolution, PatchEmbed, init_linear, to_tokens
 from slowfast.models.pruned_blocks import (
     ClassAttention,
     PrunedSABlock,
@@ -47,10 +47,10 @@ class StemEmbed(nn.Module):
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Sequential(
-            nn.Conv3d(in_dim, dim // 2, 3, stride=(1, 2, 2), padding=1),
+            Convolution(in_dim, dim // 2, 3, stride=(1, 2, 2), padding=1),
             nn.BatchNorm3d(dim // 2),
             nn.GELU(),
-            nn.Conv3d(dim // 2, dim, 3, stride=2, padding=1),
+            Convolution(dim // 2, dim, 3, stride=2, padding=1),
             nn.BatchNorm3d(dim),
         )
 

@@ -33,6 +33,7 @@ from benchmarks.cpu_rows.peak_memory import (
 from benchmarks.cpu_rows.timing import Peak, Times, take_turns
 from benchmarks.cpu_rows.workload import (
     EVALUATION,
+    LIGHT,
     OURS,
     PEERS,
     PLAIN,
@@ -41,6 +42,7 @@ from benchmarks.cpu_rows.workload import (
     STEP,
     Row,
     Sizes,
+    clip_of,
 )
 from benchmarks.model import make_rows
 from slowfast.engine.recompute import activation_bytes
@@ -81,7 +83,7 @@ def test_steps_are_compared_with_plain_and_torchvision(tmp_path: Path) -> None:
         assert float(cells[5]) == pytest.approx(fastest / plain, rel=2e-3), name
         assert 0 < fastest <= median
         assert cpu > 0
-        assert float(cells[8].removesuffix(" GiB")) >= 0  # A small step fits into what was freed.
+        assert float(cells[9].removesuffix(" GiB")) >= 0  # A small step fits into what was freed.
     height, width, _ = imread(chart).shape
     assert width > 1000
     assert height > 200
@@ -99,12 +101,32 @@ def test_evaluation_is_compared_in_bf16() -> None:
     )
 
 
+def test_light_models_run_with_their_own_clips() -> None:
+    lines = cells_of(run_command("benchmarks/model.py", "--only", "light models"))
+    assert [cells[1] for cells in lines] == [OURS, *LIGHT]
+    for cells in lines:
+        fastest, frames_per_second = float(cells[2].removesuffix(" s")), float(cells[6])
+        assert frames_per_second == pytest.approx(2 / fastest, rel=1e-2)  # 2 frames when small
+
+    [row] = [row for row in make_rows(num_threads=2) if "light models" in row.name]
+    assert (row.num_clips, row.num_threads, row.is_default) == (1, 1, True)
+    assert clip_of("xxs16_160", row, PUBLISHED) == (16, 160)
+    assert clip_of("xs32_192", row, PUBLISHED) == (32, 192)
+    assert clip_of("xxs4_128", row, PUBLISHED) == (4, 128)
+    assert clip_of(OURS, row, PUBLISHED) == (8, 224)
+
+
 def test_names_of_rows_differ_and_the_default_ones_are_in_fp32() -> None:
     rows = make_rows(num_threads=2)
     assert len({row.name for row in rows}) == len(rows)
     default = [row for row in rows if row.is_default]
     assert [(row.letter, row.work, row.num_frames, row.amp) for row in default] == [
-        ("S", work, num_frames, None) for work in (STEP, EVALUATION) for num_frames in (8, 16, 32)
+        *(
+            ("S", work, num_frames, None)
+            for work in (STEP, EVALUATION)
+            for num_frames in (8, 16, 32)
+        ),
+        ("S", EVALUATION, 8, None),  # the light models
     ]
 
 
