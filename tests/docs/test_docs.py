@@ -19,6 +19,7 @@ from slowfast.config import CfgNode, default_cfg, load_cfg
 from slowfast.config.retired import RETIRED
 from slowfast.models import build as models
 from slowfast.models.build import build_model, count_multiply_adds, count_parameters
+from slowfast.models.uniformer_config import LIGHT_MODELS
 from slowfast.models.zoo import published
 from tests.docs.pages import ROOT, code_blocks, command_lines, prose, write_here_files
 
@@ -343,6 +344,9 @@ def table_below(heading: str) -> Table:
 def millions(path: str) -> str:
     """Return the number of parameters of a config's model, as the tables print it."""
     cfg = load_cfg(str(ROOT / path))
+    if cfg.MODEL.MODEL_NAME in LIGHT_MODELS:
+        with torch.device("meta"):
+            return f"{count_parameters(build_model(cfg)) / 1e6:.1f} M"
     return _millions(cfg.MODEL.MODEL_NAME, tuple(cfg.UNIFORMER.DEPTH), cfg.MODEL.NUM_CLASSES)
 
 
@@ -392,6 +396,33 @@ def test_the_table_of_experiments_is_the_reference(heading: str) -> None:
 
     assert table.columns == EXPERIMENT_COLUMNS
     assert table.rows == [experiment_row(case) for case in experiments()[heading]]
+
+
+LIGHT_HEADING = "Kinetics-400, light models"
+
+
+def light_row(exp: str, case: dict[str, Any]) -> list[str]:
+    numbers, size = case["published"], case["DATA"]["TEST_CROP_SIZE"]
+    model = "UniFormer-XS" if case["UNIFORMER"]["HEAD_DIM"] == 32 else "UniFormer-XXS"
+    run, test = f"[run](../exp/{exp}/run.sh)", f"[test](../exp/{exp}/test.sh)"
+    return [
+        model,
+        numbers["frames"].replace("x", " x "),
+        str(size),
+        f"{numbers['gflops']} G",
+        millions(f"exp/{exp}/config.yaml"),
+        str(numbers["top1"]),
+        f"[{exp}]({published()[exp].page})",
+        f"[{exp}](../exp/{exp}): {run}, {test}",
+    ]
+
+
+def test_the_table_of_light_models_is_the_reference() -> None:
+    cases = json.loads((ROOT / "tests/reference/light_experiments.json").read_text())
+    expected = [light_row(exp, case) for exp, case in cases.items() if exp != "_note"]
+    table = table_below(LIGHT_HEADING)
+    assert table.columns[2] == "pixels"
+    assert sorted(table.rows) == sorted(expected)
 
 
 @pytest.mark.zoo
