@@ -1,5 +1,6 @@
 """Layers of UniFormer against timm, against formulas and in their memory layout."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
-from slowfast.models.layers import Attention, DropPath, trunc_normal_
+from slowfast.models.layers import Attention, Convolution, DropPath, trunc_normal_
 
 
 @pytest.mark.parametrize("std", [0.02, 1.0, 3.0])
@@ -81,3 +82,37 @@ def test_dropout_acts_only_in_training() -> None:
     tokens = torch.randn(1, 6, 16)
     assert not torch.equal(attention.train()(tokens), attention(tokens))
     assert torch.equal(attention.eval()(tokens), attention(tokens))
+
+
+@pytest.mark.parametrize("num_clips", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((3, 3, 3), (1, 2, 2), 1), ((1, 2, 2), (1, 2, 2), 0), ((3, 4, 4), (2, 4, 4), (1, 0, 0))],
+)
+def test_a_convolution_is_torchs_in_channels_last_order(
+    num_clips: int, kernel: Any, stride: Any, padding: Any
+) -> None:
+    torch.manual_seed(0)
+    order = torch.channels_last_3d
+    convolution = Convolution(3, 8, kernel, stride, padding).to(memory_format=order)
+    frames = torch.randn(num_clips, 3, 5, 33, 32).contiguous(memory_format=order).requires_grad_()
+    results = []
+    for forward in (convolution.forward, partial(nn.Conv3d.forward, convolution)):
+        y = forward(frames)
+        y.square().sum().backward()
+        leaves = (frames, convolution.weight, convolution.bias)
+        results.append((y.detach(), *(leaf.grad.clone() for leaf in leaves)))  # type: ignore[union-attr]
+        frames.grad = None
+        convolution.zero_grad()
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+    assert results[0][0].is_contiguous(memory_format=order)
+
+
+def test_other_tools_see_a_plain_convolution() -> None:
+    convolution, frames = Convolution(3, 8, 3, 2, 1), torch.randn(1, 3, 4, 16, 16)
+    graph = torch.export.export(convolution, (frames,)).graph
+    assert any("aten.conv3d" in str(node.target) for node in graph.nodes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution(frames).dtype == torch.bfloat16
+    result = torch.func.vmap(convolution)(frames[None])
+    torch.testing.assert_close(result[0], convolution(frames), rtol=1e-5, atol=1e-5)
