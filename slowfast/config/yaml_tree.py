@@ -59,7 +59,7 @@ def parse(source: str | bytes) -> Raw | None:
 
     Raises:
         yaml.YAMLError: If the source is not one YAML document of plain data.
-        DuplicateKeyError: If a mapping sets a key twice.
+        DuplicateKeyError: If a mapping sets a key to two values.
     """
     loader = _Loader(source)
     try:
@@ -142,16 +142,24 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _check_names(node: yaml.MappingNode) -> None:
-    lines: dict[str, int] = {}
-    for name, _ in node.value:
+    found: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
+    for name, value in node.value:
         if not isinstance(name, yaml.ScalarNode):
             raise _error(name, "expected the name of a key, not a list or a mapping")
 
-        line = name.start_mark.line + 1
-        if name.value in lines:
-            first = lines[name.value]
-            raise DuplicateKeyError(f"line {line} sets {name.value} again after line {first}")
-        lines[name.value] = line
+        first, first_value = found.setdefault(name.value, (name, value))
+        if first is not name and not _are_equal_scalars(first_value, value):
+            lines = [mark.start_mark.line + 1 for mark in (first, name)]
+            raise DuplicateKeyError(
+                f"line {lines[1]} sets {name.value} again after line {lines[0]}"
+            )
+
+
+def _are_equal_scalars(first: yaml.Node, second: yaml.Node) -> bool:
+    """Whether two values are the same scalar, as published files set some keys twice."""
+    if not (isinstance(first, yaml.ScalarNode) and isinstance(second, yaml.ScalarNode)):
+        return False
+    return (first.tag, first.value) == (second.tag, second.value)
 
 
 def _error(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:

@@ -146,11 +146,21 @@ def test_a_value_that_a_later_file_replaces_is_not_checked(write: Write) -> None
     assert (cfg.OUTPUT_DIR, cfg.RNG_SEED) == ("off", 1)
 
 
+def test_a_key_may_be_set_twice_to_the_same_value(write: Write) -> None:
+    # All published files of the light models do this.
+    text = "SOLVER:\n  COSINE_AFTER_WARMUP: True\n  BASE_LR: 1\n  COSINE_AFTER_WARMUP: True"
+    cfg = load(write("x.yaml", text))
+    assert cfg.SOLVER.COSINE_AFTER_WARMUP is True
+    other = text.replace("WARMUP: True", "WARMUP: 'True'", 1)
+    with pytest.raises(ValueError, match="line 4 sets COSINE_AFTER_WARMUP again after line 2"):
+        load(write("x.yaml", other))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (
-            "SOLVER:\n  BASE_LR: 1\n  MOMENTUM: 1\n  BASE_LR: 1",
+            "SOLVER:\n  BASE_LR: 1\n  MOMENTUM: 1\n  BASE_LR: 2",
             "line 4 sets BASE_LR again after line 2",
         ),
         ("SOLVER: {}\nTRAIN: {}\nSOLVER: {}", "line 3 sets SOLVER again after line 1"),

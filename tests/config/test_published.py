@@ -317,3 +317,57 @@ def test_a_retired_key_that_is_set_twice_warns_once(
     with caplog.at_level(logging.WARNING):
         load_cfg(path, ["DATA.DECODING_BACKEND", "decord", "AUG.COLOR_JITTER", "0.4"])
     assert len(caplog.records) == len(settings)
+
+
+def light_text(reference: Callable[[str], Any], exp: str) -> str:
+    """The text of a published file of a light model, with a key that it sets twice."""
+    case = reference("light_experiments")[exp]
+    shared = load_light_settings()
+    tree = {section: {**shared.get(section, {}), **case.get(section, {})} for section in shared}
+    if exp != "uniformer_xs32_192_k400":  # The others leave these to the defaults.
+        for key in ("PRUNE_RATIO", "TRADE_OFF"):
+            del tree["UNIFORMER"][key]
+    text = yaml.safe_dump(tree, sort_keys=False)
+    line = "  COSINE_AFTER_WARMUP: true\n"
+    return text.replace(line, f"{line}  MOMENTUM: 0.9\n{line}")
+
+
+def load_light_settings() -> dict[str, dict[str, Any]]:
+    """What all published files of the light models set beside the settings of the table."""
+    return {
+        "TRAIN": {"DATASET": "kinetics_sparse", "BATCH_SIZE": 8, "AUTO_RESUME": True},
+        "DATA": {
+            "USE_OFFSET_SAMPLING": True,
+            "DECODING_BACKEND": "decord",
+            "INPUT_CHANNEL_NUM": [3],
+            "TRAIN_JITTER_SCALES_RELATIVE": [0.08, 1.0],
+            "TRAIN_JITTER_ASPECT_RELATIVE": [0.75, 1.3333],
+        },
+        "UNIFORMER": {},
+        "AUG": {},
+        "MIXUP": {"ENABLE": True, "ALPHA": 0.8, "CUTMIX_ALPHA": 1.0, "LABEL_SMOOTH_VALUE": 0.1},
+        "BN": {"USE_PRECISE_STATS": False, "NUM_BATCHES_PRECISE": 200},
+        "SOLVER": {"ZERO_WD_1D_PARAM": True, "COSINE_AFTER_WARMUP": True, "COSINE_END_LR": 1e-6},
+        "MODEL": {},
+        "TEST": {"ENABLE": True, "DATASET": "kinetics_sparse", "NUM_SPATIAL_CROPS": 1},
+        "DATA_LOADER": {"NUM_WORKERS": 8, "PIN_MEMORY": True},
+    }
+
+
+LIGHT_NAMES = ("xxs4_128", "xxs4_160", "xxs8_128", "xxs8_160", "xxs16_128", "xxs16_160")
+LIGHT_NAMES += ("xxs32_160", "xs32_192")
+
+
+@pytest.mark.parametrize("name", LIGHT_NAMES)
+def test_each_published_file_of_a_light_model_loads_unchanged(
+    name: str, tmp_path: Path, reference: Callable[[str], Any]
+) -> None:
+    exp = f"uniformer_{name}_k400"
+    (tmp_path / "config.yaml").write_text(light_text(reference, exp))
+    case = reference("light_experiments")[exp]
+    words = [str(word) for pair in case["overrides"].items() for word in pair]
+    cfg = load_cfg(str(tmp_path / "config.yaml"), words, checks=[find_problems])
+    assert models.find_problems(cfg) == []
+    for key in ("PRUNE_RATIO", "TRADE_OFF", "EMBED_DIM", "DEPTH"):
+        assert cfg.UNIFORMER[key] == case["UNIFORMER"][key]
+    assert cfg.SOLVER.BASE_LR == float(case["overrides"]["SOLVER.BASE_LR"])
