@@ -354,8 +354,8 @@ def load_light_settings() -> dict[str, dict[str, Any]]:
     }
 
 
-LIGHT_NAMES = ("xxs4_128", "xxs4_160", "xxs8_128", "xxs8_160", "xxs16_128", "xxs16_160")
-LIGHT_NAMES += ("xxs32_160", "xs32_192")
+LIGHT_NAMES = ["xxs4_128", "xxs4_160", "xxs8_128", "xxs8_160", "xxs16_128", "xxs16_160"]
+LIGHT_NAMES += ["xxs32_160", "xs32_192"]
 
 
 @pytest.mark.parametrize("name", LIGHT_NAMES)
@@ -370,4 +370,4 @@ def test_each_published_file_of_a_light_model_loads_unchanged(
     assert models.find_problems(cfg) == []
     for key in ("PRUNE_RATIO", "TRADE_OFF", "EMBED_DIM", "DEPTH"):
         assert cfg.UNIFORMER[key] == case["UNIFORMER"][key]
-    assert cfg.SOLVER.BASE_LR == float(case["overrides"]["SOLVER.BASE_LR"])
+    assert float(case["overrides"]["SOLVER.BASE_LR"]) == cfg.SOLVER.BASE_LR
