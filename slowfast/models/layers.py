@@ -130,7 +130,8 @@ class Convolution(nn.Conv3d):
 def _is_watched(x: Tensor) -> bool:
     """Whether autocast or a tool that knows only plain operators sees the current call."""
     is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return is_recorded or torch.is_autocast_enabled(x.device.type) or is_transformed()
+    is_fake = type(x) not in (Tensor, nn.Parameter)  # has a shape, but no values
+    return is_recorded or is_fake or torch.is_autocast_enabled(x.device.type) or is_transformed()
 
 
 class PatchEmbed(nn.Module):

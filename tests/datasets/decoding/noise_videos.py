@@ -118,7 +118,10 @@ def list_packets(path: Path) -> list[tuple[int, int, bool]]:
 
 
 def cut_off(path: Path, share: float) -> Path:
-    """Keep only a share of a file, from its start."""
+    """Keep only a share of a file, from its start.
+
+    The size is odd. At a multiple of 188 bytes, the picture of a transport stream may be complete.
+    """
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * share) | 1])
     return path
