@@ -71,15 +71,24 @@ def test_an_ivf_file_of_unknown_length_is_whole(tmp_path: Path) -> None:
         assert video.num_frames == NUM_FRAMES
 
 
-@pytest.mark.parametrize("num_packets", [Fraction(299, 2), 149])
+def continues_a_picture(packet: bytes) -> bool:
+    """Whether a packet of a transport stream holds a later part of a picture.
+
+    Tables are sent by the clock of the encoding machine, so their places differ.
+    """
+    starts_something, pid = packet[1] & 0x40, (packet[1] & 0x1F) << 8 | packet[2]
+    return not starts_something and pid == 0x100  # of the first stream
+
+
+@pytest.mark.parametrize("is_within_a_packet", [True, False])
 def test_a_transport_stream_cut_within_a_picture_is_refused(
-    num_packets: Fraction, tmp_path: Path
+    is_within_a_packet: bool, tmp_path: Path
 ) -> None:
-    # A picture of noise fills several packets of 188 bytes. The cut is within a packet, or between
-    # two packets of one picture.
-    content = write(tmp_path / "v.ts").read_bytes()
+    content = write(tmp_path / "v.ts").read_bytes()  # A picture of noise fills several packets.
+    starts = range(148 * 188, len(content), 188)
+    start = next(at for at in starts if continues_a_picture(content[at : at + 188]))
     path = tmp_path / "cut.ts"
-    path.write_bytes(content[: int(num_packets * 188)])
+    path.write_bytes(content[: start + 94 * is_within_a_packet])
 
     with pytest.raises(TruncatedError, match="is cut off"):
         VideoFile(str(path))
