@@ -54,7 +54,7 @@ def _start(args: argparse.Namespace) -> int:
     with postponed_collection():
         from slowfast.datasets import build as datasets
         from slowfast.distributed import launch, launchers
-        from slowfast.engine import choose_weights
+        from slowfast.engine import build_tracking, choose_weights
         from slowfast.engine import compile as compilation
         from slowfast.models import build as models
         from slowfast.models import freezing
@@ -74,6 +74,7 @@ def _start(args: argparse.Namespace) -> int:
         models.find_problems,
         choose_weights.find_problems,
         datasets.find_problems,
+        build_tracking.find_problems,
         _find_machine_problems,
         _find_output_problems,
     ]
@@ -81,7 +82,7 @@ def _start(args: argparse.Namespace) -> int:
         args.cfg,
         [*launchers.launcher_settings(), *overrides],
         checks=checks,
-        final_checks=[freezing.find_problems],
+        final_checks=[freezing.find_problems, build_tracking.find_problems_of_layers],
     )
     return launch.launch(
         run,

@@ -357,11 +357,71 @@ _C.BN.NUM_BATCHES_PRECISE = identity(200)
 
 # ---- Logging ---------------------------------------------------------------------------------
 
+# docs/tracking.md shows what each of these keys adds.
+_C.TRACKERS = Config()
+# Trackers that record a training: jsonl | mlflow | trackio | wandb, or your own.
+_C.TRACKERS.NAMES = free([], _LOG_ONLY, kind="strings")
+# Project, or experiment, in which the trackers file a run.
+_C.TRACKERS.PROJECT = free("slowfast", _LOG_ONLY)
+# Name of the run there. "": the name of OUTPUT_DIR.
+_C.TRACKERS.RUN_NAME = free("", _LOG_ONLY)
+# Group of runs that belong together. "": none.
+_C.TRACKERS.GROUP = free("", _LOG_ONLY)
+# Tags of the run.
+_C.TRACKERS.TAGS = free([], _LOG_ONLY, kind="strings")
+# Folder of the local files of mlflow, trackio and wandb, which runs may share. "": OUTPUT_DIR.
+_C.TRACKERS.DIR = free("", _LOG_ONLY, kind="path")
+
+# The keys of TENSORBOARD below LOG_DIR choose figures for all trackers.
 _C.TENSORBOARD = Config()
-# Write scalars for TensorBoard.
+# Write event files for TensorBoard.
 _C.TENSORBOARD.ENABLE = free(False, _LOG_ONLY)
 # Folder with one folder per run. "": OUTPUT_DIR/tensorboard.
 _C.TENSORBOARD.LOG_DIR = free("", _LOG_ONLY, kind="path")
+# Augmented training clips to show at the start of a run. 0: none.
+_C.TENSORBOARD.TRAIN_CLIPS = free(8, _LOG_ONLY)
+# Show the graph of the model, which is traced at the start of a run.
+_C.TENSORBOARD.MODEL_GRAPH = free(False, _LOG_ONLY)
+# JSON file of categories and their classes, {"category": ["class", ...]}, for one confusion matrix
+# per category. "": none.
+_C.TENSORBOARD.CATEGORIES_PATH = free("", _LOG_ONLY, kind="path")
+
+_C.TENSORBOARD.CONFUSION_MATRIX = Config()
+# Show the confusion matrix of each validation.
+_C.TENSORBOARD.CONFUSION_MATRIX.ENABLE = free(True, _LOG_ONLY)
+# Width and height of the figures in inches of 100 pixels.
+_C.TENSORBOARD.CONFUSION_MATRIX.FIGSIZE = free([8, 8], _LOG_ONLY, kind="numbers")
+# File with one class name per line, for one more confusion matrix. "": none.
+_C.TENSORBOARD.CONFUSION_MATRIX.SUBSET_PATH = free("", _LOG_ONLY, kind="path")
+
+_C.TENSORBOARD.HISTOGRAM = Config()
+# Show for each class what its validation videos are taken for, in a figure of its own.
+_C.TENSORBOARD.HISTOGRAM.ENABLE = free(False, _LOG_ONLY)
+# Predictions in each figure, the most frequent ones.
+_C.TENSORBOARD.HISTOGRAM.TOPK = free(10, _LOG_ONLY)
+# Width and height of the figures in inches of 100 pixels.
+_C.TENSORBOARD.HISTOGRAM.FIGSIZE = free([8, 8], _LOG_ONLY, kind="numbers")
+# File with one class name per line, for figures of these classes alone. "": all classes.
+_C.TENSORBOARD.HISTOGRAM.SUBSET_PATH = free("", _LOG_ONLY, kind="path")
+
+_C.TENSORBOARD.WRONG_PRED_VIS = Config()
+# Show frames of the most confident mistakes of each validation.
+_C.TENSORBOARD.WRONG_PRED_VIS.ENABLE = free(True, _LOG_ONLY)
+# File with one class name per line, for mistakes of these labels alone. "": all labels.
+_C.TENSORBOARD.WRONG_PRED_VIS.SUBSET_PATH = free("", _LOG_ONLY, kind="path")
+
+_C.TENSORBOARD.MODEL_VIS = Config()
+# Show after each validation what the next keys choose.
+_C.TENSORBOARD.MODEL_VIS.ENABLE = free(False, _LOG_ONLY)
+# Histograms of the weights.
+_C.TENSORBOARD.MODEL_VIS.MODEL_WEIGHTS = free(False, _LOG_ONLY)
+# Histograms of the activations for two validation videos.
+_C.TENSORBOARD.MODEL_VIS.ACTIVATIONS = free(False, _LOG_ONLY)
+# The clips of these videos.
+_C.TENSORBOARD.MODEL_VIS.INPUT_VIDEO = free(False, _LOG_ONLY)
+# Patterns, such as blocks4* or head, for the modules and parameters with histograms. []: all
+# parameters, and the blocks of the model.
+_C.TENSORBOARD.MODEL_VIS.LAYER_LIST = free([], _LOG_ONLY, kind="strings")
 
 
 def default_cfg() -> Config:

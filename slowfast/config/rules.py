@@ -27,6 +27,7 @@ def find_problems(cfg: CfgNode) -> list[str]:
         _find_model_problems,
         _find_solver_problems,
         _find_policy_problems,
+        _find_figure_problems,
     )
     problems: list[str] = []
     for rule in rules:
@@ -222,3 +223,16 @@ def _find_policy_problems(cfg: CfgNode) -> Iterator[str]:
         yield f"SOLVER.LRS is {_short(rates)}. {remedy}"
     if not all(rate >= 0 for rate in rates):
         yield f"SOLVER.LRS is {_short(rates)}. Use numbers of 0 or more"
+
+
+# ---- Logging ---------------------------------------------------------------------------------
+
+
+def _find_figure_problems(cfg: CfgNode) -> Iterator[str]:
+    for key in ("TENSORBOARD.CONFUSION_MATRIX.FIGSIZE", "TENSORBOARD.HISTOGRAM.FIGSIZE"):
+        size = value_at(cfg, key)
+        if len(size) != 2 or not all(inches >= 1 for inches in size):
+            yield f"{key} is {_short(size)}. Use [width, height] in inches, from 1 to 50"
+
+    if not cfg.TRACKERS.PROJECT.strip():
+        yield "TRACKERS.PROJECT is empty. Use a name"

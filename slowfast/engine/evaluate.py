@@ -26,6 +26,7 @@ from slowfast.distributed.collectives import (
 )
 from slowfast.distributed.job_lock import locked
 from slowfast.distributed.signals import phase
+from slowfast.engine.build_tracking import build_test_record
 from slowfast.engine.choose_weights import find_test_weights
 from slowfast.engine.compile import compile_for_inference
 from slowfast.engine.report_thumbnails import build_thumbnails
@@ -114,7 +115,10 @@ def evaluate(cfg: CfgNode) -> Metrics | UnlabeledMetrics:
             write_file(folder / "config.yaml", cfg.dump())
         if is_main() and cfg.TEST.REPORT and not (folder / REPORT_NAME).exists():
             _build_report(cfg, folder, loader.dataset.annotations)
-        return computed_by_main(lambda: _report(folder, record, plan))
+        metrics = computed_by_main(lambda: _report(folder, record, plan))
+        if is_main() and not plan.is_finished and metrics.is_labeled:
+            build_test_record(cfg, Path(record.weights), _plain_metrics(metrics))
+        return metrics
 
 
 def _score_test(

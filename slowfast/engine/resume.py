@@ -101,6 +101,7 @@ def start_run(cfg: CfgNode) -> tuple[TrainingState, VideoLoader, bool]:
         run_id=from_main(run_id),
         identity=identity,
     )
+    state.steps_per_epoch = loader.num_steps
     if found.state is not None:
         _resume(cfg.OUTPUT_DIR, state, found, num_epochs=cfg.SOLVER.MAX_EPOCH)
         if weights.path:

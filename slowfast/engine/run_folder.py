@@ -10,6 +10,7 @@ from slowfast.runs import run_record
 from slowfast.runs.run_record import NO_JOB, RunRecord, new_run_id, read_record, write_record
 from slowfast.utils.checkpoint_files import BEST_NAME
 from slowfast.utils.files import remove_unfinished
+from slowfast.visualization import json_lines
 
 ASIDE_NAME = "previous_runs"  # one folder per run that was set aside
 REHEARSAL_NAME = "rehearsal"
@@ -24,6 +25,10 @@ _OUTPUTS = {
     result_record.ASIDE_NAME: f"[0-9][0-9][0-9]/{result_record.FILE_NAME}",
     skipped_steps.FOLDER_NAME: "*epoch_*",
     "tensorboard": "events.out.tfevents.*",
+    json_lines.FILE_NAME: "",
+    "mlflow": "mlflow.db",
+    "trackio": "*.db",
+    "wandb": "*run-*",
 }
 _COMPANIONS = ("config.yaml", "stdout.log")  # set aside with the outputs
 
@@ -76,5 +81,5 @@ def set_aside(output_dir: str) -> Path:
 def remove_leftovers(output_dir: str) -> None:
     """Delete what a killed process left: unfinished files and the rehearsal."""
     shutil.rmtree(Path(output_dir, REHEARSAL_NAME), ignore_errors=True)
-    for folder in ("", "checkpoints", skipped_steps.FOLDER_NAME):
+    for folder in ("", "checkpoints", skipped_steps.FOLDER_NAME, "tensorboard"):
         remove_unfinished(Path(output_dir, folder))

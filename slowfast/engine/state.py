@@ -59,11 +59,18 @@ class TrainingState:
     num_skipped_steps: int = 0  # since the run began
     streak: Streak = field(default_factory=Streak)
     validations: list[dict[str, Any]] = field(default_factory=list)  # see `Validations`
+    steps_per_epoch: int = 0
+    tracker_records: dict[str, str] = field(default_factory=dict)  # their IDs, see `Trackers`
 
     @property
     def position(self) -> Position:
         """The finished epochs, and the finished steps of the next one."""
         return Position(self.epoch, self.step)
+
+    @property
+    def num_steps(self) -> int:
+        """Finished steps since the run began."""
+        return self.epoch * self.steps_per_epoch + self.step
 
     @property
     def models(self) -> list[nn.Module]:
@@ -97,6 +104,8 @@ class TrainingState:
                 "streak": asdict(self.streak),
             },
             "validations": self.validations,
+            "steps_per_epoch": self.steps_per_epoch,
+            "tracker_records": dict(self.tracker_records),
             "frozen": frozen_parameters(self.model),
             "model_state": self.model.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
@@ -138,6 +147,7 @@ class TrainingState:
         self.num_skipped_steps = counters["num_skipped_steps"]
         vars(self.streak).update(counters["streak"])
         self.validations[:] = state["validations"]
+        self.tracker_records.update(state.get("tracker_records", {}))  # absent from older ones
 
     def _check_frozen(self, state: dict[str, Any], *, path: str) -> None:
         """Check that a checkpoint holds the optimizer's moments of the weights to train."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from slowfast.datasets.records import UnreadableVideo
 from slowfast.distributed.collectives import device, gather_over_ranks, sum_over_ranks
+from slowfast.engine.mistakes import WorstMistakes
 from slowfast.evaluation.metrics import MetricCounts, Metrics, compute_metrics
 from slowfast.evaluation.predictions import NONFINITE
 from slowfast.evaluation.summary import fuse_videos
@@ -44,6 +45,7 @@ class Tally:
         video_name: Function from a row of the list to the name of its video.
         loss_fn: Function from logits (N, K), labels (N,) and reduction="none" to the losses (N,).
             The logits of a video are the mean over its views.
+        mistakes: Empty collection of the worst mistakes. By default, none are kept.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Tally:
         *,
         video_name: Callable[[int], str],
         loss_fn: Callable[..., Tensor],
+        mistakes: WorstMistakes | None = None,
     ) -> None:
         self._class_names = class_names
         self._labels = labels
@@ -60,14 +63,17 @@ class Tally:
         self._loss_fn = loss_fn
         self._loss = 0
         self.counts = MetricCounts(len(class_names))
+        self.mistakes = mistakes or WorstMistakes(0)
         self.unreadable: list[UnreadableVideo] = []
         self.nonfinite: list[UnreadableVideo] = []
 
     def add(self, scores: ViewScores) -> None:
         """Add the scores of some videos."""
         fused = fuse_videos(scores, FUSION, video_name=self._video_name)
-        labels = self._labels[scores.videos[fused.is_scored]]
+        rows = scores.videos[fused.is_scored]
+        labels = self._labels[rows]
         self.counts.add(fused.log_probabilities, labels)
+        self.mistakes.add(rows, labels, fused.log_probabilities)
 
         logits = torch.from_numpy(scores.logits[fused.is_scored]).double().mean(dim=1)
         losses = self._loss_fn(logits, torch.from_numpy(labels).long(), reduction="none")
@@ -95,6 +101,7 @@ class Tally:
             total = sum_over_ranks(torch.from_numpy(np.array(array)).to(device()))
             array[...] = total.cpu().numpy()
         self._loss = sum(gather_over_ranks([self._loss]))
+        self.mistakes.combine()
         self.unreadable = sorted(gather_over_ranks(self.unreadable))
         self.nonfinite = sorted(gather_over_ranks(self.nonfinite))
 

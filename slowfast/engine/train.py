@@ -19,6 +19,7 @@ from slowfast.distributed.folder_lock import FolderLock
 from slowfast.distributed.job_lock import locked
 from slowfast.distributed.signals import StopRequest, phase
 from slowfast.engine.build import build_lr_schedule, build_train_step
+from slowfast.engine.build_tracking import build_figures, build_trackers
 from slowfast.engine.checkpoints import CheckpointSaver, Retention, check_disk
 from slowfast.engine.losses import LOSSES
 from slowfast.engine.rehearse import build_rehearsal_splits, rehearse
@@ -47,7 +48,7 @@ def train(cfg: CfgNode) -> bool:
 
     A new run starts from the given weights or from random ones. The function runs in every process
     of the job, and the processes share each step. OUTPUT_DIR then holds run.json, config.yaml,
-    stdout.log, checkpoints/, validation.json, best.pyth and, if you enable it, tensorboard/.
+    stdout.log, checkpoints/, validation.json, best.pyth and what the trackers write.
 
     Returns:
         Whether the training is finished. If it is False, a signal stopped it, and the same command
@@ -115,6 +116,12 @@ def build_training(cfg: CfgNode, lock: FolderLock | None) -> tuple[Training, boo
         metric=cfg.TRAIN.BEST_METRIC,
     )
     annotations = train_loader.dataset.annotations
+    trackers = build_trackers(
+        cfg,
+        run_id=state.run_id,
+        record_ids=state.tracker_records,
+        num_steps=state.num_steps,
+    )
     training = Training(
         plan=build_plan(cfg),
         state=state,
@@ -133,7 +140,8 @@ def build_training(cfg: CfgNode, lock: FolderLock | None) -> tuple[Training, boo
         checkpoints=_build_checkpoint_saver(cfg, state, lock, is_resumed=is_resumed),
         validations=validations,
         estimate=_build_estimate(cfg, train_loader, num_val_videos=len(val_loader.dataset)),
-        log=_build_log(cfg, run_id=state.run_id),
+        log=TrainLog(trackers, clips_per_step=build_batch_sizes(cfg).clips_per_step),
+        figures=build_figures(cfg, trackers),
         stop_request=StopRequest(),
     )
     validations.write()
@@ -192,15 +200,6 @@ def _build_estimate(
         val_views=num_val_videos,
         test_views=num_test_views,
     )
-
-
-def _build_log(cfg: CfgNode, *, run_id: str) -> TrainLog:
-    log_dir = ""
-    if cfg.TENSORBOARD.ENABLE and is_main():
-        # Many runs may share a folder outside OUTPUT_DIR, so each run has its own inside it.
-        shared = cfg.TENSORBOARD.LOG_DIR
-        log_dir = str(Path(shared, run_id) if shared else Path(cfg.OUTPUT_DIR, "tensorboard"))
-    return TrainLog(log_dir, clips_per_step=build_batch_sizes(cfg).clips_per_step)
 
 
 def _build_memory_remedies(cfg: CfgNode) -> str:

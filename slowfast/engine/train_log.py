@@ -1,7 +1,8 @@
-"""Log of a training: progress lines, JSON records and TensorBoard curves."""
+"""Log of a training: progress lines, JSON records, and the curves of its trackers."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from slowfast.datasets.records import Batch, UnreadableVideo
 from slowfast.distributed.collectives import (
@@ -16,7 +17,7 @@ from slowfast.engine.tally import ValidationResult
 from slowfast.engine.unreadable_videos import log_unscored
 from slowfast.inference.memory import peak_memory, peak_reserved
 from slowfast.utils.progress import Progress, log_json_stats
-from slowfast.visualization.tensorboard import ScalarWriter
+from slowfast.visualization.background import Trackers
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,12 @@ class TrainLog:
     """Logs the steps and validations of a run.
 
     Args:
-        log_dir: Directory of the TensorBoard files. If it is empty, there are none.
+        trackers: Trackers of the run.
         clips_per_step: Number of clips of a step, over all processes.
     """
 
-    def __init__(self, log_dir: str, *, clips_per_step: int) -> None:
-        self._writer = ScalarWriter(log_dir)
+    def __init__(self, trackers: Trackers, *, clips_per_step: int) -> None:
+        self._trackers = trackers
         self._clips_per_step = clips_per_step
 
     def log_step(
@@ -64,7 +65,9 @@ class TrainLog:
         curves = {
             f"train/{name}": value for name, value in record.items() if name not in NOT_PLOTTED
         }
-        self._writer.write(curves, step=state.epoch * progress.num_steps + record["step"])
+        num_steps = state.epoch * progress.num_steps + record["step"]
+        curves["epoch"] = num_steps / progress.num_steps
+        self._trackers.log_scalars(curves, step=num_steps)
 
     def log_validation(
         self,
@@ -73,8 +76,9 @@ class TrainLog:
         *,
         unscored: Sequence[UnreadableVideo],
         seconds: float,
+        num_steps: int,
     ) -> None:
-        """Log the result of a validation after a number of finished epochs."""
+        """Log the result of a validation after a number of finished epochs and steps."""
         metrics = result.metrics
         logger.info(
             "validation after epoch %d: top-1 %.2f  top-5 %.2f  loss %.4f  "
@@ -97,8 +101,20 @@ class TrainLog:
         stats = {**result.headline(), "class_top1": list(recalls.values())}
         log_json_stats({"_type": "val_epoch", "epoch": epoch, **stats})
         curves = {f"val/{name}": value for name, value in result.headline().items()}
-        self._writer.write(curves, step=epoch)
+        for name, recall in recalls.items():
+            if recall is not None:
+                curves[f"val/class_accuracy/{name}"] = recall
+        self._trackers.log_scalars(curves, step=num_steps)
 
-    def close(self) -> None:
-        """Close the TensorBoard files."""
-        self._writer.close()
+    def close(self, best: Mapping[str, Any] | None, *, num_steps: int) -> None:
+        """Close the trackers.
+
+        Args:
+            best: Record of the best validation of a finished run, None if the run stops before its
+                end or has none.
+            num_steps: Number of finished steps.
+        """
+        if best is not None and self._trackers.are_running:
+            results = {f"final/{name}": value for name, value in best.items()}
+            self._trackers.log_results(results, step=num_steps)
+        self._trackers.close(is_finished=best is not None)

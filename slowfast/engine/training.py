@@ -21,6 +21,8 @@ from slowfast.distributed.signals import StopRequest
 from slowfast.engine.batch_norm import recompute_statistics
 from slowfast.engine.checkpoints import CheckpointSaver
 from slowfast.engine.lr_schedule import LrSchedule
+from slowfast.engine.mistakes import WorstMistakes
+from slowfast.engine.run_figures import RunFigures
 from slowfast.engine.state import TrainingState
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tally import Tally
@@ -91,6 +93,7 @@ class Training:
     validations: Validations
     estimate: TimeEstimate
     log: TrainLog
+    figures: RunFigures
     stop_request: StopRequest
 
     def run(self) -> bool:
@@ -106,9 +109,11 @@ class Training:
             FloatingPointError: If the scores of a validation are not finite.
             OSError: If a checkpoint cannot be written.
         """
-        state = self.state
+        state, best = self.state, None
         with self.stop_request, self.train_loader.explain_worker_errors():
             try:
+                if not state.num_steps:
+                    self.figures.draw_start(state.model, self.train_loader)
                 self.validate_if_due()  # A run may have stopped before this validation.
                 for _ in range(state.epoch, self.plan.num_epochs):
                     if self.stops_early():
@@ -116,11 +121,12 @@ class Training:
                     self.train_epoch()
                     self.finish_epoch()
                     self.validate_if_due()
+                best = self.validations.best
             except StoppedBySignal:
                 self.save_and_stop()
                 return False
             finally:
-                self.log.close()
+                self.log.close(best, num_steps=state.num_steps)
             return not (self.plan.tests_afterward and self.stops_before_test())
 
     def train_epoch(self) -> None:
@@ -192,9 +198,12 @@ class Training:
         num_videos = len(self.val_loader.dataset)
         logger.info("validating after epoch %d on %s", state.epoch, count(num_videos, "video"))
         started_at = perf_counter()
-        tally = self.new_tally(self.val_loader.dataset.annotations)
+        tally = self.new_tally(
+            self.val_loader.dataset.annotations, mistakes=self.figures.new_mistakes()
+        )
+        model = state.evaluated_model(use_ema=self.plan.use_ema)
         is_complete = self.evaluator.score(
-            state.evaluated_model(use_ema=self.plan.use_ema),
+            model,
             self.val_loader,
             title=f"validate epoch {state.epoch}",
             take=tally.add,
@@ -208,8 +217,16 @@ class Training:
 
         result = tally.result()
         self.log.log_validation(
-            state.epoch, result, unscored=tally.unscored, seconds=perf_counter() - started_at
+            state.epoch,
+            result,
+            unscored=tally.unscored,
+            seconds=perf_counter() - started_at,
+            num_steps=state.num_steps,
         )
+        self.figures.draw_validation(
+            tally.counts.confusion, tally.mistakes, self.val_loader, step=state.num_steps
+        )
+        self.figures.draw_model(model, self.val_loader, self.evaluator, step=state.num_steps)
         record = {"epoch": state.epoch, **result.headline()}
         is_best = self.validations.is_best(record)
         if is_best:
@@ -217,13 +234,16 @@ class Training:
         self.validations.add(record, is_best=is_best)
         self.validations.write_metrics(result.metrics, epoch=state.epoch)
 
-    def new_tally(self, annotations: Annotations) -> Tally:
+    def new_tally(
+        self, annotations: Annotations, *, mistakes: WorstMistakes | None = None
+    ) -> Tally:
         """Return the tally of a validation of some videos that has not begun."""
         return Tally(
             self.class_names,
             annotations.labels,
             video_name=lambda row: annotations[row].name,
             loss_fn=self.loss_fn,
+            mistakes=mistakes,
         )
 
     def check_finite(self, tally: Tally) -> None:

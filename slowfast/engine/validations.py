@@ -45,6 +45,11 @@ class Validations:
         self._best = best
         self._metric = metric
 
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Record of best.pyth, None if there is none."""
+        return self._best
+
     def has(self, epoch: int) -> bool:
         """Whether there is a record after this number of finished epochs."""
         return any(record["epoch"] == epoch for record in self._records)

@@ -125,7 +125,7 @@ class _Selection(NamedTuple):
 def _select(model: nn.Module, patterns: Sequence[str]) -> _Selection:
     if isinstance(patterns, str):
         raise TypeError(f"the patterns are {patterns!r}. Use a list, such as [{patterns!r}]")
-    problems = _find_unmatched(model, patterns)
+    problems = find_unmatched(model, patterns)
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -147,7 +147,7 @@ def _matches(name: str, pattern: str) -> bool:
     return name != "" and fnmatchcase(name, pattern)  # The model itself has the name "".
 
 
-def _find_unmatched(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+def find_unmatched(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Return one sentence for each pattern that matches nothing, with the names that are near."""
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     names += [name for name, _ in model.named_parameters(remove_duplicate=False)]
@@ -175,7 +175,7 @@ def find_pattern_problems(model: nn.Module, patterns: Sequence[str]) -> list[str
         model: Model, on any device. It stays as it is.
         patterns: The value of MODEL.FREEZE.
     """
-    unmatched = _find_unmatched(model, patterns)
+    unmatched = find_unmatched(model, patterns)
     if unmatched:
         return [f"MODEL.FREEZE: {problem}" for problem in unmatched]
 

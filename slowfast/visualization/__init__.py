@@ -1,1 +1,1 @@
-"""TensorBoard scalars and contact sheets of what a model sees."""
+"""Trackers of a run, its figures, contact sheets and annotated videos."""
