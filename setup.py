@@ -76,6 +76,13 @@ setup(
             "onnxscript>=0.6.0",
             "onnxruntime>=1.22",
         ],
+        "trackers": [
+            "wandb>=0.31.0",
+            "mlflow-skinny>=3.17.2",
+            "sqlalchemy>=2.1.9",
+            "alembic>=1.20.1",
+            "trackio>=0.43.0",
+        ],
         "dev": [
             "slowfast-uniformer[export]",
             "pytest>=8.0",

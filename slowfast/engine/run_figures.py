@@ -159,6 +159,8 @@ class RunFigures:
         """Show the weights of a model, and its activations for a few validation videos."""
         if not self._trackers:
             return
+        was_training = model.training
+        model.eval()
         if self._options.has_weights:
             with self._explained("weights"):
                 for name, weight in self._select(model.named_parameters()):
@@ -166,6 +168,7 @@ class RunFigures:
         if self._options.has_activations or self._options.has_inputs:
             with self._explained("activations"):
                 self._draw_activations(model, val_loader, evaluator, step=step)
+        model.train(was_training)
 
     def _draw_train_clips(self, loader: VideoLoader) -> None:
         clips = []

@@ -76,9 +76,8 @@ class TrainLog:
         *,
         unscored: Sequence[UnreadableVideo],
         seconds: float,
-        num_steps: int,
     ) -> None:
-        """Log the result of a validation after a number of finished epochs and steps."""
+        """Log the result of a validation after a number of finished epochs."""
         metrics = result.metrics
         logger.info(
             "validation after epoch %d: top-1 %.2f  top-5 %.2f  loss %.4f  "
@@ -97,14 +96,21 @@ class TrainLog:
         reasons = [video.reason for video in unscored]
         log_unscored(f"validate epoch {epoch}", reasons, num_unscored=len(reasons))
 
-        recalls = {entry.name: entry.recall for entry in metrics.classes}
-        stats = {**result.headline(), "class_top1": list(recalls.values())}
+        recalls = [entry.recall for entry in metrics.classes]
+        stats = {**result.headline(), "class_top1": recalls}
         log_json_stats({"_type": "val_epoch", "epoch": epoch, **stats})
+
+    def track_validation(self, result: ValidationResult, *, num_steps: int) -> None:
+        """Send the result of a validation after a number of finished steps to the trackers."""
         curves = {f"val/{name}": value for name, value in result.headline().items()}
-        for name, recall in recalls.items():
-            if recall is not None:
-                curves[f"val/class_accuracy/{name}"] = recall
+        for entry in result.metrics.classes:
+            if entry.recall is not None:
+                curves[f"val/class_accuracy/{entry.name}"] = entry.recall
         self._trackers.log_scalars(curves, step=num_steps)
+
+    def wait_for_records(self) -> None:
+        """Wait until the trackers have told the IDs of their records, but not for long."""
+        self._trackers.wait_until_started()
 
     def close(self, best: Mapping[str, Any] | None, *, num_steps: int) -> None:
         """Close the trackers.

@@ -177,6 +177,7 @@ class Training:
                 )
 
         if plan.is_due(state.epoch, period=plan.checkpoint_period):
+            self.log.wait_for_records()
             self.checkpoints.save(state)
         wait_for_all()
         if self.train_step.stop_requested:
@@ -221,18 +222,21 @@ class Training:
             result,
             unscored=tally.unscored,
             seconds=perf_counter() - started_at,
-            num_steps=state.num_steps,
         )
-        self.figures.draw_validation(
-            tally.counts.confusion, tally.mistakes, self.val_loader, step=state.num_steps
-        )
-        self.figures.draw_model(model, self.val_loader, self.evaluator, step=state.num_steps)
         record = {"epoch": state.epoch, **result.headline()}
         is_best = self.validations.is_best(record)
         if is_best:
             self.checkpoints.save_best(state, validation=record)
         self.validations.add(record, is_best=is_best)
         self.validations.write_metrics(result.metrics, epoch=state.epoch)
+
+        # The trackers come last: a run that is killed before repeats what they do not know yet.
+        step = state.num_steps
+        self.log.track_validation(result, num_steps=step)
+        self.figures.draw_validation(
+            tally.counts.confusion, tally.mistakes, self.val_loader, step=step
+        )
+        self.figures.draw_model(model, self.val_loader, self.evaluator, step=step)
 
     def new_tally(
         self, annotations: Annotations, *, mistakes: WorstMistakes | None = None

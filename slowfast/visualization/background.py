@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Full, Queue
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
@@ -19,6 +19,7 @@ MAX_WAITING = 1000  # calls that wait for a tracker before it counts as too slow
 # Time limits, in seconds, for all trackers together to write what is still waiting: at the end of a
 # run, and when a signal stops it.
 CLOSE_SECONDS, STOP_SECONDS = 60.0, 10.0
+START_SECONDS = 10.0  # that the first checkpoint waits for the IDs of the records
 
 Start = Callable[[], Tracker]
 
@@ -38,6 +39,7 @@ class Trackers:
         self._starts = dict(starts)
         self._record_ids = record_ids
         self._running: list[_BackgroundTracker] = []
+        self._was_waited_for = False
 
     def __bool__(self) -> bool:
         """Whether there are trackers."""
@@ -47,6 +49,15 @@ class Trackers:
     def are_running(self) -> bool:
         """Whether the trackers were started."""
         return bool(self._running)
+
+    def wait_until_started(self) -> None:
+        """Wait a few seconds, and once only, for the IDs of the records."""
+        if self._was_waited_for:
+            return
+        self._was_waited_for = True
+        give_up_at = monotonic() + START_SECONDS
+        for tracker in self._running:
+            tracker.has_started.wait(max(give_up_at - monotonic(), 0.0))
 
     def log_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
         """Add one point to the curve of each tag, see `Tracker.log_scalars`."""
@@ -112,6 +123,7 @@ class _BackgroundTracker:
         self._start = start
         self._note_record = note_record
         self._is_off = False
+        self.has_started = Event()  # or failed to
         self._calls: Queue[Callable[[Tracker], None] | None] = Queue(MAX_WAITING)
         # A thread that hangs must not keep the process alive.
         self._thread = Thread(target=self._run, name=f"tracker {name}", daemon=True)
@@ -142,6 +154,7 @@ class _BackgroundTracker:
         try:
             tracker = self._start()
             self._note_record(tracker.record_id)
+            self.has_started.set()
             while not self._is_off and (call := self._calls.get()) is not None:
                 call(tracker)
         except BaseException as error:  # whatever a library raises, the training goes on
@@ -151,6 +164,7 @@ class _BackgroundTracker:
         if self._is_off:
             return
         self._is_off = True
+        self.has_started.set()
         logger.warning(
             "the tracker %s is off from here on: %s. The training goes on without it",
             self._name,

@@ -82,12 +82,13 @@ def draw_predictions(
     """
     figure, axes = _new_figure(size)
     shown = np.argsort(-counts, kind="stable")[:num_shown]
+    shown = shown[counts[shown] > 0]
     shares = 100 * counts[shown] / max(counts.sum(), 1)
     colors = ["#2166ac" if number == label else "#d6604d" for number in shown]
     axes.barh(range(len(shown)), shares, color=colors)
     axes.set_yticks(range(len(shown)), [_shorten(class_names[number]) for number in shown])
     axes.set_xlim(0, 100)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
     axes.set_xlabel("% of the videos")
     axes.set_title(f"predictions for {_shorten(class_names[label])}")
     return _to_pixels(figure)

@@ -1,5 +1,6 @@
 """The tracker MLflow: a server (MLFLOW_TRACKING_URI) or a SQLite file."""
 
+import logging
 import os
 import re
 import time
@@ -32,6 +33,8 @@ class MlflowTracker(Tracker):
     """
 
     def __init__(self, run: TrackedRun) -> None:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         address = os.environ.get("MLFLOW_TRACKING_URI", "")
         artifacts = None
         if not address:

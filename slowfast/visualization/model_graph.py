@@ -1,6 +1,6 @@
 """Graph of a model for TensorBoard."""
 
-import logging
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,5 +19,6 @@ def trace_graph(model: nn.Module, frames: Tensor) -> Any:
     Raises:
         RuntimeError: If the model cannot be traced.
     """
-    logging.getLogger("torch.jit").setLevel(logging.ERROR)
-    return graph(model, frames)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The traced graph is for the eye alone.
+        return graph(model, frames)

@@ -5,9 +5,11 @@ import json
 import re
 import shlex
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from slowfast.commands.main import COMMANDS
 from slowfast.config import default_cfg, load_cfg
@@ -32,7 +34,16 @@ def tables() -> list[list[Row]]:
     return found
 
 
-UNIFORMER_COMMANDS, NO_EFFECT, SLOWFAST_COMMANDS, DEFAULTS, GONE, MM_COMMANDS, MM_KEYS = tables()
+(
+    UNIFORMER_COMMANDS,
+    NO_EFFECT,
+    SLOWFAST_COMMANDS,
+    DEFAULTS,
+    REPLACED,
+    GONE,
+    MM_COMMANDS,
+    MM_KEYS,
+) = tables()
 
 
 def code(cell: str) -> list[str]:
@@ -96,7 +107,8 @@ def test_recipes_on_the_page_exist() -> None:
 
 
 def test_keys_without_effect_are_the_retired_ones() -> None:
-    assert {code(key)[0]: reason for key, reason in NO_EFFECT} == RETIRED
+    rows = [*NO_EFFECT, *REPLACED]
+    assert {key: reason for cell, reason in rows for key in code(cell)} == RETIRED
 
 
 def test_changed_defaults_are_those_of_both_trees() -> None:
@@ -131,3 +143,41 @@ def test_every_key_of_slowfast_is_accounted_for() -> None:
 def test_a_key_that_is_gone_is_an_error_that_names_it(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key} is not a key"):
         load_cfg(str(ROOT / "configs/kinetics.yaml"), [key, "1"], checks=[])
+
+
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return tree
+
+
+def test_tensorboard_and_demo_sections_of_slowfast_load_with_advice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    defaults = SLOWFAST["defaults"]
+    settings = {key: defaults[key] for key in defaults if key.startswith(("TENSORBOARD.", "DEMO."))}
+    switches = [key for key in settings if key.endswith(".ENABLE")]
+    settings |= dict.fromkeys(switches, True) | {"DEMO.INPUT_VIDEO": "in.mp4"}
+    (tmp_path / "slowfast.yaml").write_text(yaml.safe_dump(nested(settings)))
+    cfg = load_cfg(str(tmp_path / "slowfast.yaml"))
+
+    for key in settings:
+        if key in RETIRED:
+            assert f"{key} has no effect: {RETIRED[key]}" in caplog.text
+        else:
+            assert value_of(key) is not None
+    assert len(caplog.records) == len(settings.keys() & RETIRED.keys())
+    assert cfg.TENSORBOARD.MODEL_VIS.ENABLE
+
+
+ADVICE = [reason for reason in dict.fromkeys(RETIRED.values()) if reason.startswith("slowfast ")]
+
+
+@pytest.mark.parametrize("reason", ADVICE)
+def test_advice_names_commands_that_exist(reason: str) -> None:
+    assert reason.split()[1] in COMMANDS

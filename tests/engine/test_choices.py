@@ -44,7 +44,7 @@ WITHOUT_EFFECT_ON_A_STEP = {
     "TRAIN.STATIC_GRAPH",
 }
 SLOW = {"MODEL.CHECKPOINT_AUTO", "TRAIN.COMPILE"}  # They have tests of their own.
-OTHER_SECTIONS = ("TEST.", "TENSORBOARD.")
+OTHER_SECTIONS = ("TEST.", "TENSORBOARD.", "TRACKERS.")
 
 
 def value_of(cfg: CfgNode, key: str) -> Any:
