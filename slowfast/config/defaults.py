@@ -390,7 +390,7 @@ _C.TENSORBOARD.CONFUSION_MATRIX = Config()
 # Show the confusion matrix of each validation.
 _C.TENSORBOARD.CONFUSION_MATRIX.ENABLE = free(True, _LOG_ONLY)
 # Width and height of the figures in inches of 100 pixels.
-_C.TENSORBOARD.CONFUSION_MATRIX.FIGSIZE = free([8, 8], _LOG_ONLY, kind="numbers")
+_C.TENSORBOARD.CONFUSION_MATRIX.FIGSIZE = free([8, 8], _LOG_ONLY)
 # File with one class name per line, for one more confusion matrix. "": none.
 _C.TENSORBOARD.CONFUSION_MATRIX.SUBSET_PATH = free("", _LOG_ONLY, kind="path")
 
@@ -400,7 +400,7 @@ _C.TENSORBOARD.HISTOGRAM.ENABLE = free(False, _LOG_ONLY)
 # Predictions in each figure, the most frequent ones.
 _C.TENSORBOARD.HISTOGRAM.TOPK = free(10, _LOG_ONLY)
 # Width and height of the figures in inches of 100 pixels.
-_C.TENSORBOARD.HISTOGRAM.FIGSIZE = free([8, 8], _LOG_ONLY, kind="numbers")
+_C.TENSORBOARD.HISTOGRAM.FIGSIZE = free([8, 8], _LOG_ONLY)
 # File with one class name per line, for figures of these classes alone. "": all classes.
 _C.TENSORBOARD.HISTOGRAM.SUBSET_PATH = free("", _LOG_ONLY, kind="path")
 

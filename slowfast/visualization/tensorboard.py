@@ -79,7 +79,7 @@ class TensorBoardTracker(Tracker):
         self._writer.add_text("code", _as_code(yaml.safe_dump(source, sort_keys=False)), 0)
 
         values = {
-            name: value if isinstance(value, bool | int | float | str) else str(value)
+            name: str(value) if isinstance(value, bool) else value  # not 0.0000
             for name, value in run.hyper_parameters.items()
         }
         # The values of these tags come as scalars, at the end of the run and after its test.

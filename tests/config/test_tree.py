@@ -43,7 +43,7 @@ def small_tree() -> Config:
 @pytest.mark.parametrize("key", leaf_keys(default_cfg()))
 def test_every_key_declares_identity_or_why_it_is_free(key: str) -> None:
     *path, name = key.split(".")
-    section = value_at(default_cfg(), path[0]) if path else default_cfg()
+    section = value_at(default_cfg(), ".".join(path)) if path else default_cfg()
     is_identity = name in section.identity_keys
     is_free = name in section.free_keys
     assert is_identity != is_free

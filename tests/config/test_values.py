@@ -63,7 +63,7 @@ def keys_of_kind(*kinds: str) -> list[str]:
 
 def kind_of(tree: Config, key: str) -> str:
     section, _, name = key.rpartition(".")
-    return (tree[section] if section else tree).kinds.get(name, "")
+    return (value_at(tree, section) if section else tree).kinds.get(name, "")
 
 
 # ---- String keys: text in, text out ----------------------------------------------------------
@@ -421,12 +421,14 @@ def test_a_tilde_stands_for_the_home_folder(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    section, _, name = key.rpartition(".")
-    setting = f"{section}: {{{name}: ~/a}}" if section else f"{name}: ~/a"
+    *sections, name = key.split(".")
+    setting = f"{name}: ~/a"
+    for section in reversed(sections):
+        setting = f"{section}: {{{setting}}}"
     (tmp_path / "x.yaml").write_text(setting)
     for overrides in ([], [key, "~/a"], [f"{key}=~/a"]):
         cfg = load_cfg(str(tmp_path / "x.yaml"), overrides)
-        assert (cfg[section] if section else cfg)[name] == str(tmp_path / "home/a")
+        assert value_at(cfg, key) == str(tmp_path / "home/a")
     assert load_cfg(str(tmp_path / "x.yaml"), [key, "a~/~"]) != cfg
     with pytest.raises(
         ValueError, match=rf"{key} is '~nobody2/a'. There is no user 'nobody2'. Write"

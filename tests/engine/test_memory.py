@@ -23,6 +23,7 @@ from slowfast.models.uniformer_config import build_uniformer
 from slowfast.utils.checkpoint import save_checkpoint
 from slowfast.utils.checkpoint_files import checkpoint_path
 from slowfast.utils.progress import Progress
+from slowfast.visualization.background import Trackers
 from tests.engine.small_step import Small
 
 TinyCfg = Callable[..., CfgNode]
@@ -89,7 +90,7 @@ def test_reserved_memory_is_shown_beside_allocated_memory(
     optimizer = torch.optim.AdamW(model.parameters())
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
     number = torch.zeros(())
-    log = TrainLog("", clips_per_step=1)
+    log = TrainLog(Trackers({}, record_ids={}), clips_per_step=1)
     progress: Progress[tuple[Batch, ...]] = Progress([()], "train", num_steps=1, period=1)
     with caplog.at_level("INFO"):
         for _ in progress:
