@@ -58,6 +58,7 @@ def _start(args: argparse.Namespace) -> int:
         from slowfast.engine import compile as compilation
         from slowfast.models import build as models
         from slowfast.models import freezing
+        from slowfast.visualization import trackers
 
     def _find_machine_problems(cfg: CfgNode) -> list[str]:
         return launch.find_problems(
@@ -74,7 +75,7 @@ def _start(args: argparse.Namespace) -> int:
         models.find_problems,
         choose_weights.find_problems,
         datasets.find_problems,
-        build_tracking.find_problems,
+        trackers.find_problems,
         _find_machine_problems,
         _find_output_problems,
     ]
@@ -82,7 +83,7 @@ def _start(args: argparse.Namespace) -> int:
         args.cfg,
         [*launchers.launcher_settings(), *overrides],
         checks=checks,
-        final_checks=[freezing.find_problems, build_tracking.find_problems_of_layers],
+        final_checks=[freezing.find_problems, build_tracking.find_problems],
     )
     return launch.launch(
         run,

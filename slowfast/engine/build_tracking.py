@@ -23,7 +23,6 @@ from slowfast.runs.run_record import header_of, read_record
 from slowfast.utils.class_names import letters
 from slowfast.utils.provenance import provenance
 from slowfast.utils.text import some
-from slowfast.visualization import trackers as tracker_kinds
 from slowfast.visualization.background import Start, Trackers
 from slowfast.visualization.trackers import TENSORBOARD, TRACKERS, TrackedRun
 
@@ -53,23 +52,19 @@ TEST_METRICS = ("top1", "top5", "mean_class_accuracy", "nll")
 
 
 def find_problems(cfg: CfgNode) -> list[str]:
-    """Return the problems with the trackers of a config and with the classes of their figures."""
-    problems = tracker_kinds.find_problems(cfg)
-    if cfg.TRAIN.ENABLE and _build_has_trackers(cfg):
-        try:
-            build_figure_options(cfg)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-    return problems
-
-
-def find_problems_of_layers(cfg: CfgNode) -> list[str]:
-    """Return the patterns of TENSORBOARD.MODEL_VIS.LAYER_LIST that match nothing.
+    """Return the classes and layers that the figures of a config name and that do not exist.
 
     The model is built on the meta device, so the config must have no other problem.
     """
+    if not (cfg.TRAIN.ENABLE and _build_has_trackers(cfg)):
+        return []
+    try:
+        build_figure_options(cfg)
+    except (OSError, ValueError) as error:
+        return [str(error)]
+
     patterns = cfg.TENSORBOARD.MODEL_VIS.LAYER_LIST
-    if not (cfg.TRAIN.ENABLE and cfg.TENSORBOARD.MODEL_VIS.ENABLE and patterns):
+    if not (cfg.TENSORBOARD.MODEL_VIS.ENABLE and patterns):
         return []
     with torch.device("meta"):
         model = build_model(cfg)

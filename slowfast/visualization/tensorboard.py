@@ -33,6 +33,10 @@ class TensorBoardTracker(Tracker):
 
     def __init__(self, run: TrackedRun) -> None:
         earlier = sorted(run.folder.glob("events.out.tfevents.*"))
+        if run.num_steps == 0:  # Everything will come again, also what has no step.
+            for path in earlier:
+                path.unlink()
+            earlier = []
         purge_step = None
         if earlier and run.num_steps is not None:
             for path in earlier:

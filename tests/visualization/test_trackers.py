@@ -133,6 +133,17 @@ def test_event_files_are_cut_at_the_step_of_the_checkpoint(tmp_path: Path, torn:
     assert tensorboard_points(tmp_path)["loss"] == points["loss"]
 
 
+def test_a_run_that_begins_again_has_new_event_files(tmp_path: Path) -> None:
+    for _ in range(2):
+        tracker = TensorBoardTracker(tracked_run(tmp_path, num_steps=0))
+        tracker.log_image("clips", np.zeros((4, 4, 3), np.uint8), step=0)
+        tracker.log_scalars({"loss": 1.0}, step=1)
+        tracker.close(is_finished=False)
+    points = tensorboard_points(tmp_path)
+    assert [step for step, _ in points["loss"]] == [1]
+    assert len(points["clips"]) == len(points["config/text_summary"]) == 1
+
+
 def test_json_lines_are_cut_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     first = JsonLinesTracker(tracked_run(tmp_path))
     for step in range(1, 4):
