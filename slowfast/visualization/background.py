@@ -1,4 +1,4 @@
-"""Trackers in threads of their own, so that none of them can stop a training or slow it down."""
+"""Trackers in threads of their own, so that a training never waits for one that fails or hangs."""
 
 import logging
 from collections.abc import Callable, Mapping
