@@ -36,6 +36,7 @@ COMMANDS = {
     "compare": Command("compare", "compare test results"),
     "ensemble": Command("ensemble", "combine test results"),
     "calibrate": Command("calibrate", "fit the temperature of a classifier"),
+    "serve": Command("serve", "serve a page to try classifiers"),
     "export": Command("export", "export a classifier to pt2 or ONNX"),
     "export-weights": Command("export_weights", "write a classifier to share"),
 }

@@ -1,0 +1,1 @@
+"""The demo: a page and a JSON endpoint that classify videos with trained models."""
