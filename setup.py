@@ -44,6 +44,7 @@ setup(
         "slowfast.utils": ["class_tables/*.txt"],
         "slowfast.models": ["zoo.yaml"],
         "slowfast.sharing": ["model_card.md"],
+        "slowfast.serving": ["page.css"],
         "slowfast.evaluation": ["compare_template.html"],
         "slowfast.evaluation.report": ["*.html", "page.css", "page.js"],
     },
@@ -83,8 +84,11 @@ setup(
             "alembic>=1.20.1",
             "trackio>=0.43.0",
         ],
+        "demo": [
+            "gradio>=6.31",
+        ],
         "dev": [
-            "slowfast-uniformer[export]",
+            "slowfast-uniformer[export,demo]",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "setuptools>=70.1",

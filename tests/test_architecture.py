@@ -20,6 +20,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 # Modules directly under slowfast/ (the API) and the tools import everything.
 BELOW_COMMANDS = {
     "exporting",
+    "serving",
     "probing",
     "engine",
     "inference",
@@ -67,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "sharing": {"evaluation", "utils"},
     "exporting": {"inference", "datasets", "models", "utils"},
+    "serving": {"inference", "datasets", "utils"},
     "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
     "visualization": {"datasets", "models", "utils"},

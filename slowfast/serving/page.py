@@ -33,7 +33,6 @@ def build_page(service: Service) -> gr.Blocks:
                     sources=["upload", "webcam"],
                     webcam_options=gr.WebcamOptions(mirror=False),
                     include_audio=True,  # without it, gradio needs a program to remove the sound
-                    height=280,
                     elem_id="video",
                 )
                 gr.Markdown(limits)

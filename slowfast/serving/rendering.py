@@ -20,8 +20,8 @@ CSS = Path(__file__).with_name("page.css").read_text()
 
 _COLORS = ("#4363d8", "#e6194b", "#2f9e44")  # of the curves
 _NUM_CURVES = len(_COLORS)
-_WIDTH, _HEIGHT = 480, 150  # pixels of the curves
-_LEFT, _RIGHT, _TOP, _BOTTOM = 36, 10, 8, 22  # margins around them
+_WIDTH, _HEIGHT = 340, 140  # pixels of the curves
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 8, 22  # margins around them
 _THUMB = 160  # pixels, side of a frame
 
 
