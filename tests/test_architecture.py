@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "sharing": {"evaluation", "utils"},
     "exporting": {"inference", "datasets", "models", "utils"},
-    "serving": {"inference", "datasets", "utils"},
+    "serving": {"inference", "visualization", "datasets", "utils"},
     "runs": {"distributed", "utils"},
     "evaluation": {"datasets", "visualization", "distributed", "utils"},
     "visualization": {"datasets", "models", "utils"},

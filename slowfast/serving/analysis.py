@@ -1,5 +1,6 @@
 """What the demo finds out about a video: predictions, scores over time, and the frames seen."""
 
+import importlib
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.normalization import to_pixels
 from slowfast.inference.classifier import Classifier
+from slowfast.inference.inputs import open_input
 from slowfast.inference.predictions import Prediction, Unreadable
 from slowfast.inference.windows import Window, clip_seconds, timing_of
 from slowfast.serving.refusal import RefusedError
@@ -161,9 +163,26 @@ def _overlay(classifier: Classifier, path: Path) -> bytes:
     explain = getattr(classifier, "explain", None)
     if explain is None:
         return b""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    pictures = importlib.import_module("slowfast.visualization.explanation_pictures")
+    explanation = explain(str(path), crops=1, num_steps=0)
+    explained = pictures.Explained(
+        f"{explanation.label} {explanation.probability:.1%}",
+        explanation.method,
+        explanation.frame,
+        explanation.maps.seen_numbers,
+        explanation.maps.max_step,
+    )
+    settings = classifier.settings
+    source = open_input(
+        str(path),
+        bgr=False,
+        template=settings.image_template,
+        allow_truncated=settings.allow_truncated,
+        max_pixels=settings.max_frame_pixels,
+    )
+    with source, tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "overlay.mp4")
-        explain(str(path)).write_video(file)
+        pictures.write_explained_video(source, file, explained)
         return file.read_bytes()
 
 

@@ -69,19 +69,19 @@ def build_page(service: Service) -> gr.Blocks:
             concurrency_limit=None,  # the queue of the service decides
         )
 
-    _accept_only_uploads(page, service)
+    _leave_files_alone(page)
     page.queue(max_size=4 * (service.queue.max_waiting + 1), default_concurrency_limit=None)
     return page
 
 
-def _accept_only_uploads(page: gr.Blocks, service: Service) -> None:
-    """Make all components take the paths of uploads alone.
+def _leave_files_alone(page: gr.Blocks) -> None:
+    """Keep gradio from copying files and fetching addresses that a client names.
 
-    Otherwise, gradio copies files and fetches addresses that a client names.
+    The handler then refuses all paths but those of uploads.
     """
 
     async def keep(path: str | Path | None) -> str | None:
-        return None if path is None else str(service.uploads.find(path))
+        return None if path is None else str(path)
 
     for block in page.blocks.values():
         vars(block)["async_move_resource_to_block_cache"] = keep
