@@ -164,7 +164,7 @@ def _load(args: argparse.Namespace) -> "dict[str, Classifier]":
     except ValueError as error:
         raise cli.UsageError(f"argument --device: {error}") from error
 
-    classifiers = {}
+    classifiers: dict[str, Classifier] = {}
     for weights in args.weights:
         classifier = load(
             weights, device=device, class_names=args.class_names, config=args.cfg, best=args.best

@@ -64,11 +64,11 @@ def models(motion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 def server(
     models: list[Path], motion_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """A server of all models with small limits, whose requests to other machines would fail."""
+    """A server of all models with small limits."""
     folder = tmp_path_factory.mktemp("server")
     examples = sorted((motion_folder / "test").glob("left_*.mp4"))
-    options = ("--max-megabytes", "1", "--max-seconds", "20", "--examples", *examples)
-    with running_server(folder, *models, *options) as started:
+    limits = ("--max-megabytes", "1", "--max-seconds", "20")
+    with running_server(folder, *models, *limits, "--examples", *examples) as started:
         yield started
         log = (folder / "log").read_text()
         assert "serving/" not in log, log  # gradio prints what it refuses itself

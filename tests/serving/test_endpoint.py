@@ -185,7 +185,8 @@ def test_no_component_takes_a_path_or_an_address(server: RunningServer) -> None:
         trap.setblocking(False)
         for place in ("/etc/hostname", f"http://127.0.0.1:{trap.getsockname()[1]}/x.mp4"):
             file = {"path": place, "meta": {"_type": "gradio.FileData"}}
-            for data in ([file, None, [], False], [None, file, [], False]):
+            inputs: list[list[Any]] = [[file, None, [], False], [None, file, [], False]]
+            for data in inputs:
                 event = {"data": data, "fn_index": 0, "session_hash": "abc"}
                 body = json.dumps(event).encode()
                 join = "/gradio_api/queue/join"
@@ -236,7 +237,7 @@ def test_a_client_that_leaves_leaves_nothing(server: RunningServer, video: bytes
 
 def test_a_full_queue_and_a_password(models: list[Path], video: bytes, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("open sesame\n")
-    options = ("--password-file", tmp_path / "password", "--max-waiting", "0")
+    options = ("--password-file", str(tmp_path / "password"), "--max-waiting", "0")
     with running_server(tmp_path / "server", models[0], models[2], *options) as server:
         for path in ("/", "/config", "/api/models", "/assets/x.js", "/gradio_api/file=/x"):
             assert ask(server, "GET", path)[0] == 401
@@ -246,8 +247,8 @@ def test_a_full_queue_and_a_password(models: list[Path], video: bytes, tmp_path:
             token = base64.b64encode(f"me:{password}".encode()).decode()
             return {"Authorization": f"Basic {token}"}
 
-        assert ask(server, "GET", "/", **allowed("open says me"))[0] == 401
-        assert ask(server, "GET", "/", **allowed("open sesame"))[0] == 200
+        assert ask(server, "GET", "/", None, **allowed("open says me"))[0] == 401
+        assert ask(server, "GET", "/", None, **allowed("open sesame"))[0] == 200
 
         def send(_: int) -> int:
             headers = allowed("open sesame")

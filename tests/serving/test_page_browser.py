@@ -135,7 +135,7 @@ def test_an_oversized_file_gives_a_message(
     browser.open()
     browser.driver.find_element("css selector", "#video input[type=file]").send_keys(str(path))
     browser.wait("document.querySelector('.toast-body')")
-    assert "exceeds the maximum" in browser.text(".toast-body")
+    assert "exceed the maximum" in browser.text(".toast-body")
     wait_until_clean(server)
 
 
