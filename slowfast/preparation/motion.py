@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from slowfast.preparation.encode import write_video
 from slowfast.preparation.motion_classes import CLASSES, FPS, NUM_FRAMES, VIDEOS_PER_CLASS
-from slowfast.preparation.motion_scenes import draw_video
+from slowfast.preparation.motion_scenes import draw_scene
 from slowfast.utils.files import read_json, write_file, write_json
 
 JPEG_QUALITY = 92
@@ -45,6 +46,9 @@ def make_motion(
     num_processes: int = 1,
 ) -> bool:
     """Write the dataset: H.264 files with Kinetics lists, or JPEG folders with frame lists.
+
+    For each split, `boxes_<split>.npy` says where the shape is: an array of shape (videos of the
+    list, NUM_FRAMES, 4) with its top, left, bottom and right edge in pixels.
 
     The lists and `classes.txt` are written last, so a call that is interrupted leaves no lists.
 
@@ -78,13 +82,17 @@ def make_motion(
     write = partial(_write_motion_video, folder=folder, seed=seed, as_frames=as_frames)
     if num_processes > 1:
         with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-            list(pool.map(write, videos, chunksize=16))
+            boxes = list(pool.map(write, videos, chunksize=16))
     else:
-        list(map(write, videos))
+        boxes = list(map(write, videos))
 
     for split in videos_per_class:
         in_split = [video for video in videos if video.split == split]
         _write_list(folder, in_split, split=split, as_frames=as_frames)
+        boxes_in_split = [
+            box for video, box in zip(videos, boxes, strict=True) if video.split == split
+        ]
+        _write_array(folder / f"boxes_{split}.npy", np.stack(boxes_in_split))
     write_file(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     write_json(record, settings)
     return True
@@ -108,18 +116,26 @@ def _write_list(folder: Path, videos: Iterable[_Video], *, split: str, as_frames
     write_file(path, "".join(lines))
 
 
-def _write_motion_video(video: _Video, *, folder: Path, seed: int, as_frames: bool) -> None:
+def _write_array(path: Path, array: NDArray) -> None:
+    write_file(path, lambda file: np.save(file, array))
+
+
+def _write_motion_video(
+    video: _Video, *, folder: Path, seed: int, as_frames: bool
+) -> NDArray[np.int16]:
+    """Write a video and return the boxes of its shape, see `Scene`."""
     torch.set_num_threads(1)
 
     # One random stream per pair of twins: splits share no scene, and more videos change no others.
     split_index, pair = list(VIDEOS_PER_CLASS).index(video.split), video.label // 2
     rng = np.random.default_rng((seed, split_index, pair, video.number))
-    frames = draw_video(video.label, rng)
+    frames, boxes = draw_scene(video.label, rng)
 
     if not as_frames:
         write_video(folder / f"{video.name}.mp4", frames, fps=FPS)
-        return
+        return boxes
     target = folder / video.name
     target.mkdir(exist_ok=True)
     for number, frame in enumerate(frames, start=1):
         Image.fromarray(frame).save(target / f"{number:05d}.jpg", quality=JPEG_QUALITY)
+    return boxes

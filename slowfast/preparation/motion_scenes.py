@@ -24,6 +24,13 @@ TEXTURE_SIZE = 64  # pixels
 Array = NDArray[np.float64]
 
 
+class Scene(NamedTuple):
+    """A random video and where its shape is."""
+
+    frames: NDArray[np.uint8]  # RGB, (NUM_FRAMES, HEIGHT, WIDTH, 3)
+    boxes: NDArray[np.int16]  # top, left, bottom and right edge of the shape, (NUM_FRAMES, 4)
+
+
 class Trajectory(NamedTuple):
     """The pose of a shape over time, an array of shape (T,) for each quantity."""
 
@@ -33,17 +40,14 @@ class Trajectory(NamedTuple):
     log_scale: Array
 
 
-def draw_video(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a random video of a class.
+def draw_scene(label: int, rng: np.random.Generator) -> Scene:
+    """Return a random video of a class, and the boxes of its shape.
 
     With a generator in the same state, the opposite class gives the same scene played backwards.
 
     Args:
         label: The index of the class in `CLASSES`.
         rng: The generator of all random numbers.
-
-    Returns:
-        RGB frames of shape (NUM_FRAMES, HEIGHT, WIDTH, 3).
     """
     shake = _draw_smooth_walk(rng, amplitude=rng.uniform(0, 0.5), num_dims=2)  # (T, 2), pixels
     background = _draw_background(rng, shake)
@@ -62,7 +66,17 @@ def draw_video(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     light = 1 + flicker[:, :, None, None]
     frames = frames * torch.from_numpy(light * rng.uniform(0.6, 1.1)).float()
     pixels = (frames.clamp(0, 1) * 255).round().byte()
-    return pixels.permute(0, 2, 3, 1).contiguous().numpy()  # (T, C, H, W) -> (T, H, W, C)
+    rgb = pixels.permute(0, 2, 3, 1).contiguous().numpy()  # (T, C, H, W) -> (T, H, W, C)
+    return Scene(rgb, _find_boxes(opacity[:, 0].numpy()))
+
+
+def _find_boxes(opacity: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Return the edges (T, 4) of the pixels (T, H, W) that are at least half covered."""
+    boxes = []
+    for covered in opacity >= 0.5:
+        rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
+        boxes.append((rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+    return np.array(boxes, np.int16)
 
 
 def draw_trajectory(name: str, rng: np.random.Generator) -> Trajectory:

@@ -17,7 +17,7 @@ from slowfast.models.uniformer import UniFormer
 from slowfast.models.uniformer_light import UniFormerLight
 from slowfast.models.zoo import published
 from slowfast.preparation.encode import write_video
-from slowfast.preparation.motion_scenes import draw_video
+from slowfast.preparation.motion_scenes import draw_scene
 from tests.exp.experiments import EXPERIMENTS, load_experiment
 from tests.exp.small_run import TINY, SmallRun
 
@@ -55,7 +55,7 @@ def write_dataset(folders: Folders, exp: str) -> None:
     for split, num_videos in (("train", 8), ("val", 4)):
         rows = []
         for index in range(num_videos):
-            frames = draw_video(index % 2, np.random.default_rng((index, num_videos)))
+            frames = draw_scene(index % 2, np.random.default_rng((index, num_videos))).frames
             write = write_frames if dataset.is_frames else write_file
             rows.append(write(frames, folders.videos, exp=exp, name=f"{split}_{index}"))
 

@@ -9,7 +9,7 @@ import pytest
 from slowfast.datasets.decode import FrameFolder, VideoFile
 from slowfast.preparation.motion import make_motion
 from slowfast.preparation.motion_classes import CLASSES, HEIGHT, NUM_FRAMES, WIDTH
-from slowfast.preparation.motion_scenes import draw_trajectory, draw_video
+from slowfast.preparation.motion_scenes import draw_scene, draw_trajectory
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
 OPPOSITES = [
@@ -47,7 +47,9 @@ def center_of_change(frames: np.ndarray) -> np.ndarray:
 def test_shapes_move_in_the_direction_of_their_class(name: str, axis: int, sign: int) -> None:
     moves = []
     for seed in range(10):
-        center = center_of_change(draw_video(CLASSES.index(name), np.random.default_rng(seed)))
+        center = center_of_change(
+            draw_scene(CLASSES.index(name), np.random.default_rng(seed)).frames
+        )
         moves.append(center[-6:, axis].mean() - center[:6, axis].mean())
     assert np.median(moves) * sign > 5
 
@@ -105,3 +107,21 @@ def test_a_damaged_record_names_the_remedy(tmp_path: Path, content: str) -> None
         ValueError, match=r"motion\.json: is .*. Delete it to make the videos again$"
     ):
         make_motion(tmp_path, videos_per_class=COUNTS)
+
+
+def test_boxes_enclose_what_moves(tmp_path: Path) -> None:
+    make_motion(tmp_path, videos_per_class=COUNTS)
+    lines = (tmp_path / "test.csv").read_text().splitlines()
+    boxes = np.load(tmp_path / "boxes_test.npy")
+    assert boxes.shape == (len(lines), NUM_FRAMES, 4)
+
+    row = next(row for row, line in enumerate(lines) if "/right_" in line)
+    with VideoFile(str(tmp_path / lines[row].split(",")[0])) as video:
+        frames = video.read([0, NUM_FRAMES - 1]).astype(float)
+    change = np.abs(frames[1] - frames[0]).sum(axis=-1) > 100
+    outside = np.ones_like(change)
+    for top, left, bottom, right in boxes[row][[0, -1]]:
+        outside[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = False
+    assert change.sum() > 100
+    assert (change & outside).sum() < 0.02 * change.sum()
+    assert boxes[row, -1, 1] > boxes[row, 0, 1]  # it moved to the right
