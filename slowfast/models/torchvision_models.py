@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video import mvit, resnet
 
-from slowfast.models.layers import to_volume
+from slowfast.models.layers import to_tokens, to_volume
 
 _MVIT_DEPTHS = (1, 2, 11, 2)  # Number of blocks in each of the four stages.
 
@@ -334,36 +335,34 @@ class MViT(_Baseline, video.MViT):
 
         Without classes, it returns the pooled features (B, num_features).
         """
-        x, _ = self._run(frames)[-1]
-        return self._classify(self.norm(x)[:, 0])
+        volume = self.forward_stages(frames)[-1]
+        return self._classify(self.norm(_join(volume))[:, 0])
 
     def forward_features(self, frames: Tensor) -> Tensor:
         """Return the normalized output (B, C, T', H', W') of the last stage.
 
         It has the class token (B, C) as its attribute `class_token`.
         """
-        x, thw = self._run(frames)[-1]
-        x = self.norm(x)
-        volume = to_volume(x[:, 1:], thw)
-        volume.class_token = x[:, 0]  # type: ignore[attr-defined]
-        return volume
+        volume = self.forward_stages(frames)[-1]
+        return _split(self.norm(_join(volume)), volume.shape[2:])
 
     def forward_stages(self, frames: Tensor) -> list[Tensor]:
-        """Return the output of each of the four stages, (B, C, T', H', W'), no class token."""
-        return [to_volume(x[:, 1:], thw) for x, thw in self._run(frames)]
+        """Return the output of each of the four stages, (B, C, T', H', W').
 
-    def _run(self, frames: Tensor) -> list[tuple[Tensor, tuple[int, int, int]]]:
-        """Return the tokens of each stage, the class token first, and their numbers (T, H, W)."""
+        Each has the class token (B, C) as its attribute `class_token`. A later stage goes on from
+        the volume of the one before it, so that logits have a gradient there.
+        """
         x = self.pos_encoding(self.conv_proj(frames).flatten(2).transpose(1, 2))
         thw = (self.pos_encoding.temporal_size, *self.pos_encoding.spatial_size)
         ends = [sum(_MVIT_DEPTHS[: stage + 1]) - 1 for stage in range(len(_MVIT_DEPTHS))]
 
-        stages = []
+        volumes = []
         for index, block in enumerate(self.blocks):
             x, thw = block(x, thw)
             if index in ends:
-                stages.append((x, thw))
-        return stages
+                volumes.append(_split(x, thw))
+                x = _join(volumes[-1])
+        return volumes
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return the logits (B, num_classes) of what `forward_features` returned.
@@ -392,6 +391,19 @@ class MViT(_Baseline, video.MViT):
         like = self.norm.weight
         self.head[1] = _linear(self.num_features, num_classes, std=0.02, like=like)
         self.num_classes = num_classes
+
+
+def _split(x: Tensor, thw: Sequence[int]) -> Tensor:
+    """Return tokens (B, 1 + N, C) as a volume, with the first one as its `class_token`."""
+    volume = to_volume(x[:, 1:], thw)
+    volume.class_token = x[:, 0]  # type: ignore[attr-defined]
+    return volume
+
+
+def _join(volume: Tensor) -> Tensor:
+    """Return the tokens (B, 1 + N, C) of a volume with a `class_token`."""
+    class_token: Tensor = volume.class_token  # type: ignore[attr-defined]
+    return torch.cat([class_token.unsqueeze(1), to_tokens(volume)], dim=1)
 
 
 def _mvit_blocks(*, is_v2: bool) -> list[mvit.MSBlockConfig]:
