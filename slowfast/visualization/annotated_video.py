@@ -2,31 +2,31 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from functools import cache
 from itertools import cycle, pairwise
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-import av
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from slowfast.datasets.decode import FrameSource, FrameTimes
 from slowfast.utils.files import write_file
 from slowfast.utils.text import printable
 from slowfast.visualization.contact_sheet import COLORS
+from slowfast.visualization.mp4 import (
+    DEFAULT_FPS,
+    Pixels,
+    constant_timing,
+    duration_of,
+    encode_mp4,
+    pad_to_even,
+)
 
-DEFAULT_FPS = 25  # of frames whose times are unknown
-
-_TIME_BASE = Fraction(1, 90_000)
 _CHUNK_BYTES = 32 << 20
 _MIN_FONT, _MAX_FONT = 9, 48  # pixels
 _SHADE = 0.35  # brightness of what is below text and curve
 _MARGIN = 4  # pixels around text
-
-Pixels = NDArray[np.uint8]
 
 
 class Mark(NamedTuple):
@@ -65,53 +65,26 @@ def write_annotated_video(
     """
     if not marks:
         raise ValueError("there is nothing to draw: give at least one mark")
-    timing = source.timing or _constant_timing(len(source.shown), fps=fps or DEFAULT_FPS)
-    write_file(path, lambda file: _encode(source, file, timing, marks=marks, curve=curve or marks))
+    timing = source.timing or constant_timing(len(source.shown), fps=fps or DEFAULT_FPS)
+    images = _draw(source, timing, marks=marks, curve=curve or marks)
+    write_file(path, lambda file: encode_mp4(file, images, timing))
 
 
-def _encode(
-    source: FrameSource,
-    file: IO[bytes],
-    timing: FrameTimes,
-    *,
-    marks: Sequence[Mark],
-    curve: Sequence[Mark],
-) -> None:
-    num_frames = len(timing.starts)
-    duration = timing.interval([0, num_frames - 1])[1]
-    rate = Fraction(num_frames / duration if duration else DEFAULT_FPS).limit_denominator(1001)
+def _draw(
+    source: FrameSource, timing: FrameTimes, *, marks: Sequence[Mark], curve: Sequence[Mark]
+) -> Iterator[Pixels]:
+    """Yield copies of all frames with what is drawn into them."""
+    times = timing.starts.tolist()
+    remaining = iter(times)
     overlay: Overlay | None = None
-
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = _TIME_BASE
-        stream.codec_context.thread_count = 1
-
-        for number, image in enumerate(_read_even(source, num_frames)):
-            if overlay is None:
-                stream.height, stream.width = image.shape[:2]
-                overlay = Overlay(*image.shape[:2], marks=marks, curve=curve, duration=duration)
-            time = float(timing.starts[number])
-            overlay.draw(image, time=time)
-
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = round(time / _TIME_BASE), _TIME_BASE
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def _read_even(source: FrameSource, num_frames: int) -> Iterator[Pixels]:
-    """Yield copies of all frames (H, W, 3) with an even height and width."""
-    for chunk in source.read_in_chunks(list(range(num_frames)), max_bytes=_CHUNK_BYTES):
+    for chunk in source.read_in_chunks(list(range(len(times))), max_bytes=_CHUNK_BYTES):
         for frame in chunk:
-            height, width = frame.shape[:2]
-            padding = ((0, height % 2), (0, width % 2), (0, 0))
-            yield np.ascontiguousarray(np.pad(frame, padding, mode="edge"))
-
-
-def _constant_timing(num_frames: int, *, fps: float) -> FrameTimes:
-    return FrameTimes(np.arange(num_frames) / fps, np.full(num_frames, 1 / fps))
+            image = pad_to_even(frame)
+            if overlay is None:
+                duration = duration_of(timing)
+                overlay = Overlay(*image.shape[:2], marks=marks, curve=curve, duration=duration)
+            overlay.draw(image, time=next(remaining))
+            yield image
 
 
 class Overlay:
