@@ -24,6 +24,7 @@ BELOW_COMMANDS = {
     "probing",
     "engine",
     "inference",
+    "explanation",
     "sharing",
     "runs",
     "evaluation",
@@ -58,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "probing": {"engine", "inference", "evaluation", "models", "utils"},
     "inference": {
+        "explanation",
         "sharing",
         "evaluation",
         "datasets",
@@ -66,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "distributed",
         "utils",
     },
+    "explanation": {"datasets", "models", "utils"},
     "sharing": {"evaluation", "utils"},
     "exporting": {"inference", "datasets", "models", "utils"},
     "serving": {"inference", "visualization", "datasets", "utils"},

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import DecodeError, Interval
 from slowfast.datasets.view_groups import ViewGroups
+from slowfast.explanation.explanation import Explanation
 from slowfast.inference.clip_settings import ClipSettings
+from slowfast.inference.explaining import explain_input
 from slowfast.inference.exported import FoundMetrics, Origin, write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
@@ -462,6 +464,73 @@ class Classifier:
         )
         for row, intervals, values in self._passes.run_groups(forward, videos, groups):
             yield input_name(inputs[row]), intervals, values
+
+    # ---- Explanations -----------------------------------------------------------------------
+
+    def explain(
+        self,
+        x: Input,
+        *,
+        target: int | str | None = None,
+        method: str = "auto",
+        stage: int | None = None,
+        clips: int | None = None,
+        crops: int | None = None,
+        fps: float | None = None,
+        num_steps: int = 10,
+        order: str = "clip",
+    ) -> Explanation:
+        """Return where in a video the model sees evidence for a class.
+
+        The model stays as it is: no weight gets a gradient. Views are explained one by one, in
+        float32.
+
+        Args:
+            x: A single input, see `predict`.
+            target: Name or number of the class. None for the predicted class.
+            method: auto | grad-cam | rollout | scores. Auto is the one that suits the model.
+            stage: Stage of Grad-CAM from 1. None for the last one that is not too coarse.
+            clips: Temporal clips per video, None for those of the test.
+            crops: Spatial crops per clip, None for those of the test.
+            fps: Frames per second of an array.
+            num_steps: Number of steps of the deletion and insertion curves. 0 for no curves.
+            order: Which pixels the curves take first: the hottest of each clip, or the same share
+                of each frame ("frame").
+
+        Raises:
+            DecodeError: If the video is unreadable.
+            FloatingPointError: If the scores are not finite.
+            ValueError: If an argument is out of range, there is no such class, or the model lacks
+                what the method needs.
+        """
+        num_clips, num_crops = self._view_counts(clips, crops)
+        return explain_input(
+            self,
+            x,
+            target=target,
+            method=method,
+            stage=stage,
+            num_clips=num_clips,
+            num_crops=num_crops,
+            fps=fps,
+            num_steps=num_steps,
+            order=order,
+        )
+
+    def normalized(self, views: Tensor) -> Tensor:
+        """Return the input of the model for views from the `reader`, as float32 on the CPU."""
+        return self._passes.normalize(views)
+
+    def apply_with_gradient(
+        self, function: Callable[[nn.Module, Tensor], Result], views: Tensor
+    ) -> Result:
+        """Return what a function computes from the model and its input, which may be gradients.
+
+        Args:
+            function: Function of the model and its input.
+            views: Views of shape (V, 3, T, H, W) from the `reader`.
+        """
+        return self._passes.run_with_gradient(partial(function, self.model), views)
 
     # ---- Arguments --------------------------------------------------------------------------
 

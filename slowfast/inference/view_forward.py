@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from slowfast.datasets.records import Batch, Interval
 from slowfast.datasets.view_groups import ViewGroups, group_views
 from slowfast.inference.precision import amp_dtype, autocast
 from slowfast.inference.view_reader import VideoViews
+
+Result = TypeVar("Result")
 
 
 def forward_views(
@@ -73,6 +76,25 @@ class ForwardPasses:
                 device=self.device,
             )
             return output.cpu()
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """Return the input of the model for views, as float32 on the CPU."""
+        return self._normalize(frames).cpu()
+
+    def run_with_gradient(self, function: Callable[[Tensor], Result], frames: Tensor) -> Result:
+        """Return what a function computes from the input of the model, in float32.
+
+        Args:
+            function: Function of the input of the model. It may compute gradients.
+            frames: Views as a batch holds them, shape (B, C, T, H, W).
+        """
+        with (
+            self.lock,
+            torch.inference_mode(False),
+            torch.autocast(self.device.type, enabled=False),
+        ):
+            # A copy, because the frames may come from an inference mode of the caller.
+            return function(self._normalize(frames.clone().to(self.device)))
 
     def run_groups(
         self,
