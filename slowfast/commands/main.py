@@ -30,6 +30,7 @@ COMMANDS = {
     "test": Command("run_net", "test a classifier", ("TRAIN.ENABLE", "False")),
     "submit": Command("submit", "train and test as a Slurm job"),
     "predict": Command("predict", "classify videos, cameras and streams"),
+    "explain": Command("explain", "show what a classifier looks at"),
     "features": Command("features", "extract the features of videos"),
     "probe": Command("probe", "train heads on extracted features"),
     "report": Command("report", "write the page of a test result"),
