@@ -1,0 +1,34 @@
+"""docs/explain.md: its commands and its example run on small data with a small model."""
+
+import runpy
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, code_blocks, command_lines
+
+PAGE = (ROOT / "docs/explain.md").read_text()
+COMMANDS = command_lines("".join(code_blocks(PAGE, "bash")))
+
+
+def test_every_command_and_example_runs(
+    after_quickstart: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = after_quickstart()
+
+    assert len(COMMANDS) == 2
+    main = runpy.run_path("tools/explain.py")["main"]
+    for command in COMMANDS:
+        python, tool, *words = shlex.split(command)
+        assert (python, tool) == ("python", "tools/explain.py")
+        assert main(words) == 0, command
+    written = {path.name for path in (folder / "explanations").iterdir()}
+    assert written == {"left_0000.mp4", "left_0000.png", "left_0000.npz"}
+
+    capsys.readouterr()
+    for block in code_blocks(PAGE, "python"):
+        exec(compile(block, "docs/explain.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("left (64, 80) rollout\n")
+    assert (folder / "left.npz").exists()
