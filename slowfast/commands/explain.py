@@ -14,6 +14,7 @@ unreadable, 130 Ctrl-C.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -115,6 +116,8 @@ def _run(args: argparse.Namespace) -> int:
     inputs = list(chain.from_iterable(map(find_inputs, args.videos)))
     names = _names([x.path if isinstance(x, Unreadable) else x for x in inputs])
 
+    _check_outputs([args.out / name for name in names], args)
+
     num_unreadable = 0
     for x, name in zip(inputs, names, strict=True):
         try:
@@ -180,6 +183,16 @@ def _names(paths: Sequence[str]) -> list[str]:
             number += 1
         names.append(name)
     return names
+
+
+def _check_outputs(stems: Sequence[Path], args: argparse.Namespace) -> None:
+    """Raise an error if a file would replace one of the inputs."""
+    inputs = {os.path.realpath(path) for path in [args.weights, *args.videos]}
+    for stem in stems:
+        for suffix in args.only or OUTPUTS:
+            path = _with(stem, suffix)
+            if os.path.realpath(path) in inputs:
+                raise cli.UsageError(f"argument --out: {path} is an input. Name another folder")
 
 
 def _explain(

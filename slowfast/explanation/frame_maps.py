@@ -88,10 +88,10 @@ class FrameMaps:
             times = np.flatnonzero(view.numbers == number)
             if not len(times):
                 continue
-            cells = sum(_at_time(view, int(time)) for time in times)
-            total += rows.weights @ cells @ columns.weights.T
+            cells = np.sum([_at_time(view, int(time)) for time in times], axis=0)
+            total += np.asarray(rows.weights @ cells @ columns.weights.T, np.float32)
             counts += len(times) * np.outer(rows.is_seen, columns.is_seen).astype(np.uint16)
-        return total / np.maximum(counts, 1).astype(np.float32), counts
+        return (total / np.maximum(counts, 1)).astype(np.float32), counts
 
 
 class _Projection(NamedTuple):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ from slowfast.models.pruned_blocks import PrunedSABlock
 from slowfast.models.uniformer import UniFormer
 from slowfast.models.uniformer_light import UniFormerLight
 
-TINY = {"num_classes": 4, "dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "head_dim": 8}
+TINY: dict[str, Any] = {
+    "num_classes": 4,
+    "dims": (8, 8, 16, 16),
+    "depths": (1, 1, 1, 1),
+    "head_dim": 8,
+}
 
 
 def build_tiny(**settings: Any) -> UniFormer:
@@ -126,7 +132,8 @@ def explicit_rollout(model: UniFormer, frames: torch.Tensor, *, target: int) -> 
     """Roll back through two blocks with whole matrices, whose gradients come from autograd."""
     matrices: list[torch.Tensor] = []
     for stage in (model.blocks3, model.blocks4):
-        attention = stage[0].attn
+        block: Any = stage[0]
+        attention = block.attn
 
         def attend(q: Any, k: Any, v: Any, scale: float = attention.head_dim**-0.5) -> Any:
             matrices.append((scale * q @ k.transpose(2, 3)).softmax(-1))
@@ -288,15 +295,10 @@ def test_the_model_stays_as_it_was(explained: Classifier, video: Path, method: s
 def test_nothing_stays_behind_after_an_error(explained: Classifier, video: Path) -> None:
     model: Any = explained.model
     model.head.register_forward_hook(lambda *arguments: 1 / 0)
-    for method in ("rollout", "grad-cam"):
+    methods: tuple[Any, ...] = (attention_rollout, grad_cam)
+    for method in methods:
         with pytest.raises(ZeroDivisionError):
-            explained.apply_with_gradient(
-                lambda model, frames, method=method: {
-                    "rollout": attention_rollout,
-                    "grad-cam": grad_cam,
-                }[method](model, frames, target=0),
-                random_frames(),
-            )
+            explained.apply_with_gradient(partial(method, target=0), random_frames())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert "forward_stages" not in vars(model)
     assert all(not module._forward_hooks for module in model.modules() if module is not model.head)

@@ -91,3 +91,15 @@ def test_wrong_usage_has_status_2(
     assert explain(video, "--method", "scores") == 1  # the model has none
     assert "Use rollout or grad-cam" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_input_is_never_replaced(
+    explain: Explain, motion_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "out" / "left_0000.mp4"
+    video.parent.mkdir()
+    video.write_bytes((motion_folder / "test/left_0000.mp4").read_bytes())
+    before = video.read_bytes()
+    assert explain(video, "--steps", "0") == 2
+    assert "is an input. Name another folder" in capsys.readouterr().err
+    assert video.read_bytes() == before
