@@ -71,7 +71,7 @@ RETIRED = {
             "TENSORBOARD.MODEL_VIS.GRAD_CAM.USE_TRUE_LABEL",
             "TENSORBOARD.MODEL_VIS.GRAD_CAM.COLORMAP",
         ),
-        "a training draws no heat maps",
+        "slowfast explain draws what a trained model looks at",
     ),
     "TENSORBOARD.PREDICTIONS_PATH": "slowfast report RUN draws the page of a finished test",
     "TENSORBOARD.WRONG_PRED_VIS.TAG": "the tag of the worst mistakes is val/mistakes",

@@ -18,6 +18,16 @@ class Evidence(NamedTuple):
     stage: int | None  # of Grad-CAM, from 1
 
 
+def suiting_methods(model: nn.Module) -> list[str]:
+    """Return the methods that suit a model, by what the model has, best first."""
+    suits = {
+        "scores": has_token_scores(model),
+        "rollout": has_global_attention(model),
+        "grad-cam": callable(getattr(model, "forward_stages", None)),
+    }
+    return [method for method, is_suiting in suits.items() if is_suiting]
+
+
 def choose_method(model: nn.Module, method: str = "auto", *, stage: int | None = None) -> str:
     """Return the method that suits a model, by what the model has.
 
@@ -37,11 +47,7 @@ def choose_method(model: nn.Module, method: str = "auto", *, stage: int | None =
         raise ValueError(f"the method {method} has no stage. Use grad-cam, or leave out the stage")
 
     name = type(model).__name__
-    suiting = [
-        *(["scores"] if has_token_scores(model) else []),
-        *(["rollout"] if has_global_attention(model) else []),
-        *(["grad-cam"] if callable(getattr(model, "forward_stages", None)) else []),
-    ]
+    suiting = suiting_methods(model)
     if not suiting:
         raise ValueError(
             f"the model {name} cannot be explained: it has no method forward_stages, which "

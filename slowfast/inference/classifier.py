@@ -16,6 +16,7 @@ from slowfast.datasets.normalization import Normalize
 from slowfast.datasets.records import DecodeError, Interval
 from slowfast.datasets.view_groups import ViewGroups
 from slowfast.explanation.explanation import Explanation
+from slowfast.explanation.methods import suiting_methods
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.explaining import explain_input
 from slowfast.inference.exported import FoundMetrics, Origin, write_exported
@@ -466,6 +467,11 @@ class Classifier:
             yield input_name(inputs[row]), intervals, values
 
     # ---- Explanations -----------------------------------------------------------------------
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether a method of `explain` suits the model."""
+        return bool(suiting_methods(self.model))
 
     def explain(
         self,

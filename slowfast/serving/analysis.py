@@ -1,6 +1,5 @@
 """What the demo finds out about a video: predictions, scores over time, and the frames seen."""
 
-import importlib
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from slowfast.inference.inputs import open_input
 from slowfast.inference.predictions import Prediction, Unreadable
 from slowfast.inference.windows import Window, clip_seconds, timing_of
 from slowfast.serving.refusal import RefusedError
+from slowfast.visualization.explanation_pictures import Explained, write_explained_video
 
 TOP = 5  # classes to name
 
@@ -159,13 +159,11 @@ def _seen_clips(classifier: Classifier, path: Path) -> list[SeenClip]:
 
 
 def _overlay(classifier: Classifier, path: Path) -> bytes:
-    """Return the video of the explanation, empty if a classifier explains nothing."""
-    explain = getattr(classifier, "explain", None)
-    if explain is None:
+    """Return the video of the explanation, empty if no method suits the model."""
+    if not classifier.can_explain:
         return b""
-    pictures = importlib.import_module("slowfast.visualization.explanation_pictures")
-    explanation = explain(str(path), crops=1, num_steps=0)
-    explained = pictures.Explained(
+    explanation = classifier.explain(str(path), crops=1, num_steps=0)
+    explained = Explained(
         f"{explanation.label} {explanation.probability:.1%}",
         explanation.method,
         explanation.frame,
@@ -182,7 +180,7 @@ def _overlay(classifier: Classifier, path: Path) -> bytes:
     )
     with source, tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "overlay.mp4")
-        pictures.write_explained_video(source, file, explained)
+        write_explained_video(source, file, explained)
         return file.read_bytes()
 
 

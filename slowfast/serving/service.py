@@ -49,7 +49,7 @@ class Service:
     @property
     def can_explain(self) -> bool:
         """Whether a model explains its predictions."""
-        return any(hasattr(classifier, "explain") for classifier in self.classifiers.values())
+        return any(classifier.can_explain for classifier in self.classifiers.values())
 
     def choose(self, models: Sequence[str]) -> dict[str, Classifier]:
         """Return models by their names, all for no name.
