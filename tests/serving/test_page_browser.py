@@ -104,6 +104,9 @@ def test_an_upload_is_classified_by_all_models(
     assert browser.count("#result .scores tr") == 4 * 5
     assert browser.count("#result .curve") == 4
     assert browser.count("#result .strip img") >= 4 * 4
+    assert browser.count("#result video.overlay") == 4
+    lengths = "return [...document.querySelectorAll('#result video.overlay')].map(v => v.duration)"
+    browser.wait(f"{lengths.removeprefix('return ')}.every(seconds => seconds > 0.5)")
     assert browser.overflow() == 0
     assert browser.foreign_requests() == []
     errors = [entry for entry in browser.driver.get_log("browser") if entry["level"] == "SEVERE"]
