@@ -114,9 +114,10 @@ def _run(args: argparse.Namespace) -> int:
     classifier = _load(args)
     target = _find_target(args.target, classifier)
     inputs = list(chain.from_iterable(map(find_inputs, args.videos)))
-    names = _names([x.path if isinstance(x, Unreadable) else x for x in inputs])
+    paths = [x.path if isinstance(x, Unreadable) else x for x in inputs]
+    names = _names(paths)
 
-    _check_outputs([args.out / name for name in names], args)
+    _check_outputs([args.out / name for name in names], [args.weights, *paths], args)
 
     num_unreadable = 0
     for x, name in zip(inputs, names, strict=True):
@@ -185,9 +186,9 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_outputs(stems: Sequence[Path], args: argparse.Namespace) -> None:
-    """Raise an error if a file would replace one of the inputs."""
-    inputs = {os.path.realpath(path) for path in [args.weights, *args.videos]}
+def _check_outputs(stems: Sequence[Path], paths: Sequence[str], args: argparse.Namespace) -> None:
+    """Raise an error if a file would replace one of the paths that are read."""
+    inputs = {os.path.realpath(path) for path in paths}
     for stem in stems:
         for suffix in args.only or OUTPUTS:
             path = _with(stem, suffix)

@@ -101,5 +101,6 @@ def test_an_input_is_never_replaced(
     video.write_bytes((motion_folder / "test/left_0000.mp4").read_bytes())
     before = video.read_bytes()
     assert explain(video, "--steps", "0") == 2
+    assert explain(video.parent, "--steps", "0") == 2
     assert "is an input. Name another folder" in capsys.readouterr().err
     assert video.read_bytes() == before
