@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= dev,trackers
+EXTRAS ?= dev,demo,trackers
 TEST_PROCESSES ?= 2
 IN_PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed

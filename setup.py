@@ -85,10 +85,14 @@ setup(
             "trackio>=0.43.0",
         ],
         "demo": [
-            "gradio>=6.31",
+            "gradio>=6.31.0",
+            "fastapi>=0.162.5",
+            "starlette>=1.7.0",
+            "uvicorn>=0.54.0",
+            "python-multipart>=0.0.32",
         ],
         "dev": [
-            "slowfast-uniformer[export,demo]",
+            "slowfast-uniformer[export]",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "setuptools>=70.1",

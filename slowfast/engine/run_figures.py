@@ -26,6 +26,7 @@ from slowfast.visualization.figures import (
     draw_confusion,
     draw_predictions,
 )
+from slowfast.visualization.trackers import IMPORT_LOCK
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,8 @@ class RunFigures:
             self._trackers.log_image("train/clips", draw_clips(clips), step=0)
 
     def _draw_graph(self, model: nn.Module, loader: VideoLoader) -> None:
-        from slowfast.visualization.model_graph import trace_graph
+        with IMPORT_LOCK:
+            from slowfast.visualization.model_graph import trace_graph
 
         shape = loader.dataset.reader.clip_shape
         with torch.compiler.set_stance("force_eager"):

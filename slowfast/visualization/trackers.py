@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -83,32 +84,42 @@ class TrackerKind(NamedTuple):
     install: str = "'slowfast-uniformer[trackers]'"
 
 
+# Trackers start in threads. Two threads that import modules which import each other would deadlock,
+# and Python ends that with an error in one of them.
+IMPORT_LOCK = Lock()
+
+
 def _start_json_lines(run: TrackedRun) -> Tracker:
-    from slowfast.visualization.json_lines import JsonLinesTracker
+    with IMPORT_LOCK:
+        from slowfast.visualization.json_lines import JsonLinesTracker
 
     return JsonLinesTracker(run)
 
 
 def _start_mlflow(run: TrackedRun) -> Tracker:
-    from slowfast.visualization.mlflow_tracker import MlflowTracker
+    with IMPORT_LOCK:
+        from slowfast.visualization.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(run)
 
 
 def _start_tensorboard(run: TrackedRun) -> Tracker:
-    from slowfast.visualization.tensorboard import TensorBoardTracker
+    with IMPORT_LOCK:
+        from slowfast.visualization.tensorboard import TensorBoardTracker
 
     return TensorBoardTracker(run)
 
 
 def _start_trackio(run: TrackedRun) -> Tracker:
-    from slowfast.visualization.trackio_tracker import TrackioTracker
+    with IMPORT_LOCK:
+        from slowfast.visualization.trackio_tracker import TrackioTracker
 
     return TrackioTracker(run)
 
 
 def _start_wandb(run: TrackedRun) -> Tracker:
-    from slowfast.visualization.wandb_tracker import WandbTracker
+    with IMPORT_LOCK:
+        from slowfast.visualization.wandb_tracker import WandbTracker
 
     return WandbTracker(run)
 

@@ -168,7 +168,19 @@ def check_pip(arguments: list[str]) -> None:
         assert f"{name}=={version}\n" in constraints
 
 
-UNCHECKED = {"apt-get", "cd", "conda", "cp", "docker", "git", "mkdir", "rm", "source", "touch"}
+UNCHECKED = {
+    "apt-get",
+    "cd",
+    "conda",
+    "cp",
+    "curl",
+    "docker",
+    "git",
+    "mkdir",
+    "rm",
+    "source",
+    "touch",
+}
 
 
 def check(command: str) -> None:
