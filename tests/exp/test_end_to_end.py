@@ -1,5 +1,6 @@
 """Experiments from end to end, with their scripts."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from slowfast.evaluation.result import open_result
 from slowfast.models.zoo import published
 from slowfast.utils.text import count
+from tests.engine.equal_runs import assert_equal_ends
 from tests.engine.outputs import read_logits
-from tests.exp.experiments import EXPERIMENTS
+from tests.exp.experiments import EXPERIMENTS, LIGHT_TABLE
 from tests.exp.small_run import SmallRun
 
 Serve = Callable[..., list[int]]
@@ -80,6 +82,35 @@ def test_an_experiment_runs_from_end_to_end(
     run = small_run(exp) if is_first else small_run(exp, serve=serve)
     checkpoint = check_training(run, names_weights=False)
     check_test(run, checkpoint, names_weights=False)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("exp", LIGHT_TABLE)
+def test_a_light_experiment_resumes_bit_equal(
+    exp: str, small_run: Callable[..., SmallRun], serve: Serve
+) -> None:
+    run, epochs = small_run(exp, serve=serve), ("SOLVER.MAX_EPOCH", "2", "TEST.ENABLE", "False")
+    every_epoch = (
+        "TRAIN.CHECKPOINT_PERIOD",
+        "1",
+        "TRAIN.EVAL_PERIOD",
+        "1",
+        "TRAIN.EMA_DECAY",
+        "0.9",
+    )
+    quiet, resumed = run.output.with_name("quiet"), run.output.with_name("resumed")
+    check_done(run.script("run.sh", *epochs, *every_epoch, OUTPUT_DIR=str(quiet)))
+
+    first = "checkpoints/checkpoint_epoch_00001.pyth"
+    (resumed / "checkpoints").mkdir(parents=True)
+    shutil.copyfile(quiet / first, resumed / first)
+    check_done(run.script("run.sh", *epochs, *every_epoch, OUTPUT_DIR=str(resumed)))
+    assert "resuming at epoch 2" in (resumed / "stdout.log").read_text()
+    assert_equal_ends(quiet, resumed)
+
+
+def check_done(done: "subprocess.CompletedProcess[str]") -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("exp", "names_weights"), SAMPLE)
