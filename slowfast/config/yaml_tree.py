@@ -148,15 +148,26 @@ def _check_names(node: yaml.MappingNode) -> None:
             raise _error(name, "expected the name of a key, not a list or a mapping")
 
         first, first_value = found.setdefault(name.value, (name, value))
-        if first is not name and not _are_equal_scalars(first_value, value):
+        if first is not name and not _are_equal(first_value, value):
             lines = [mark.start_mark.line + 1 for mark in (first, name)]
             raise DuplicateKeyError(
                 f"line {lines[1]} sets {name.value} again after line {lines[0]}"
             )
 
 
+def _are_equal(first: yaml.Node, second: yaml.Node) -> bool:
+    """Whether two values are the same scalar or flat list, as published files set some keys twice.
+
+    A section that comes twice is a mistake even if it says the same.
+    """
+    if isinstance(first, yaml.SequenceNode) and isinstance(second, yaml.SequenceNode):
+        pairs = zip(first.value, second.value, strict=False)
+        is_equal = all(_are_equal_scalars(*pair) for pair in pairs)
+        return is_equal and len(first.value) == len(second.value)
+    return _are_equal_scalars(first, second)
+
+
 def _are_equal_scalars(first: yaml.Node, second: yaml.Node) -> bool:
-    """Whether two values are the same scalar, as published files set some keys twice."""
     if not (isinstance(first, yaml.ScalarNode) and isinstance(second, yaml.ScalarNode)):
         return False
     return (first.tag, first.value) == (second.tag, second.value)

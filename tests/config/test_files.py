@@ -151,6 +151,10 @@ def test_a_key_may_be_set_twice_to_the_same_value(write: Write) -> None:
     text = "SOLVER:\n  COSINE_AFTER_WARMUP: True\n  BASE_LR: 1\n  COSINE_AFTER_WARMUP: True"
     cfg = load(write("x.yaml", text))
     assert cfg.SOLVER.COSINE_AFTER_WARMUP is True
+    lists = "DATA: {MEAN: [0.5, 0.4, 0.3], STD: [1, 1, 1], MEAN: [0.5, 0.4, 0.3]}"
+    assert load(write("x.yaml", lists)).DATA.MEAN == [0.5, 0.4, 0.3]
+    with pytest.raises(ValueError, match="line 1 sets MEAN again after line 1"):
+        load(write("x.yaml", lists.replace("0.3]}", "0.2]}")))
     other = text.replace("WARMUP: True", "WARMUP: 'True'", 1)
     with pytest.raises(ValueError, match="line 4 sets COSINE_AFTER_WARMUP again after line 2"):
         load(write("x.yaml", other))
@@ -166,6 +170,7 @@ def test_a_key_may_be_set_twice_to_the_same_value(write: Write) -> None:
         ("SOLVER: {}\nTRAIN: {}\nSOLVER: {}", "line 3 sets SOLVER again after line 1"),
         ("'on': 1\non: 2", "line 2 sets on again after line 1"),
         ("DATA: {MEAN: [{a: 1,\na: 2}]}", "line 2 sets a again after line 1"),
+        ("DATA: &x [*x]\nDATA: &y [*y]", "line 2 sets DATA again after line 1"),
         (
             "SOLVER.BASE_LR: 1\nSOLVER: {BASE_LR: 2}",
             "SOLVER.BASE_LR is set twice, with a dot and in its section",

@@ -99,12 +99,12 @@ def test_a_light_experiment_resumes_bit_equal(
         "0.9",
     )
     quiet, resumed = run.output.with_name("quiet"), run.output.with_name("resumed")
-    check_done(run.script("run.sh", *epochs, *every_epoch, OUTPUT_DIR=str(quiet)))
+    check_done(run.script("run.sh", *words, OUTPUT_DIR=str(quiet)))
 
     first = "checkpoints/checkpoint_epoch_00001.pyth"
     (resumed / "checkpoints").mkdir(parents=True)
     shutil.copyfile(quiet / first, resumed / first)
-    check_done(run.script("run.sh", *epochs, *every_epoch, OUTPUT_DIR=str(resumed)))
+    check_done(run.script("run.sh", *words, OUTPUT_DIR=str(resumed)))
     assert "resuming at epoch 2" in (resumed / "stdout.log").read_text()
     assert_equal_ends(quiet, resumed)
 
