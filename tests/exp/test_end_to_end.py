@@ -89,15 +89,9 @@ def test_an_experiment_runs_from_end_to_end(
 def test_a_light_experiment_resumes_bit_equal(
     exp: str, small_run: Callable[..., SmallRun], serve: Serve
 ) -> None:
-    run, epochs = small_run(exp, serve=serve), ("SOLVER.MAX_EPOCH", "2", "TEST.ENABLE", "False")
-    every_epoch = (
-        "TRAIN.CHECKPOINT_PERIOD",
-        "1",
-        "TRAIN.EVAL_PERIOD",
-        "1",
-        "TRAIN.EMA_DECAY",
-        "0.9",
-    )
+    run = small_run(exp, serve=serve)
+    words = ["SOLVER.MAX_EPOCH", "2", "TRAIN.CHECKPOINT_PERIOD", "1", "TRAIN.EVAL_PERIOD", "1"]
+    words += ["TRAIN.EMA_DECAY", "0.9", "TEST.ENABLE", "False"]
     quiet, resumed = run.output.with_name("quiet"), run.output.with_name("resumed")
     check_done(run.script("run.sh", *words, OUTPUT_DIR=str(quiet)))
 
