@@ -11,12 +11,15 @@ import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from slowfast.preparation.splits import SPLITS
 from slowfast.utils import plugins
 from slowfast.utils.command_names import is_slowfast_command
 from slowfast.utils.text import printable
+
+if TYPE_CHECKING:
+    from slowfast.inference.classifier import Classifier
 
 FAILED = 1  # exit status: the work failed
 WRONG_USAGE = 2  # exit status: the arguments are wrong, as in argparse
@@ -193,3 +196,37 @@ def repeat_option(
         is_after_value = (bool(words) and words[-1] == option) or word.startswith(f"{option}=")
         words.append(word)
     return words
+
+
+def load_classifier(
+    weights: str, args: argparse.Namespace, *, precision: str | None = None
+) -> "Classifier":
+    """Return the classifier of some weights, on the device that a command names.
+
+    Args:
+        weights: What `slowfast.load` opens.
+        args: Arguments `device` (None for a GPU if there is one), `class_names`, `cfg` and `best`.
+        precision: Precision of the forward passes. None for that of the test.
+
+    Raises:
+        UsageError: If there is no such device.
+        OSError, ValueError: If the weights cannot be loaded, see `slowfast.load`.
+    """
+    import torch
+
+    from slowfast.inference.classifier import usable_device
+    from slowfast.trained import load
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        usable_device(device)
+    except ValueError as error:
+        raise UsageError(f"argument --device: {error}") from error
+    return load(
+        weights,
+        device=device,
+        precision=precision,
+        class_names=args.class_names,
+        config=args.cfg,
+        best=args.best,
+    )

@@ -111,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
     from slowfast.inference.predictions import Unreadable
 
     plugins.import_plugins(args.imports)
-    classifier = _load(args)
+    classifier = cli.load_classifier(args.weights, args)
     target = _find_target(args.target, classifier)
     inputs = list(chain.from_iterable(map(find_inputs, args.videos)))
     paths = [x.path if isinstance(x, Unreadable) else x for x in inputs]
@@ -136,26 +136,6 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     print(f"not explained: {num_unreadable} of {count(len(inputs), 'video')}", file=sys.stderr)
     return cli.FAILED if num_unreadable == len(inputs) else INCOMPLETE_STATUS
-
-
-def _load(args: argparse.Namespace) -> "Classifier":
-    import torch
-
-    from slowfast.inference.classifier import usable_device
-    from slowfast.trained import load
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        usable_device(device)
-    except ValueError as error:
-        raise cli.UsageError(f"argument --device: {error}") from error
-    return load(
-        args.weights,
-        device=device,
-        class_names=args.class_names,
-        config=args.cfg,
-        best=args.best,
-    )
 
 
 def _find_target(target: str | None, classifier: "Classifier") -> int | None:

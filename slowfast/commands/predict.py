@@ -208,7 +208,7 @@ def _run(args: argparse.Namespace) -> int:
     for file in (sys.stdin, sys.stdout):
         if isinstance(file, io.TextIOWrapper):
             file.reconfigure(errors="surrogateescape")  # names of files may not be UTF-8
-    classifier = _load(args)
+    classifier = cli.load_classifier(args.weights, args, precision=args.precision)
     if args.windows and args.window in (None, CLIP) and classifier.settings.sampling != "dense":
         raise cli.UsageError(
             "the clips of this model span whole videos. Give --window the length of an action"
@@ -230,27 +230,6 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_STATUS
-
-
-def _load(args: argparse.Namespace) -> "Classifier":
-    import torch
-
-    from slowfast.inference.classifier import usable_device
-    from slowfast.trained import load
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        usable_device(device)
-    except ValueError as error:
-        raise cli.UsageError(f"argument --device: {error}") from error
-    return load(
-        args.weights,
-        device=device,
-        precision=args.precision,
-        class_names=args.class_names,
-        config=args.cfg,
-        best=args.best,
-    )
 
 
 def _predict_inputs(classifier: "Classifier", output: "Output", args: argparse.Namespace) -> int:

@@ -153,23 +153,10 @@ def _read_password(path: Path | None) -> str:
 
 def _load(args: argparse.Namespace) -> "dict[str, Classifier]":
     """Return the models by names that differ."""
-    import torch
-
-    from slowfast.inference.classifier import usable_device
-    from slowfast.trained import load
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        usable_device(device)
-    except ValueError as error:
-        raise cli.UsageError(f"argument --device: {error}") from error
-
     classifiers: dict[str, Classifier] = {}
     for weights in args.weights:
-        classifier = load(
-            weights, device=device, class_names=args.class_names, config=args.cfg, best=args.best
-        )
-        classifiers[_unique(_name_of(weights), classifiers)] = classifier
+        name = _unique(_name_of(weights), classifiers)
+        classifiers[name] = cli.load_classifier(weights, args)
     return classifiers
 
 
