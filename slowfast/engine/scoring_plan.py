@@ -126,19 +126,19 @@ def plan_scoring(
     shards = record.shards(folder)
     groups = shards.recover()
     number, metrics = shards.next_start(), _read_written(folder)
-    if not len(groups):
-        same = metrics.get("fusion") == fusion and metrics.get("temperature") == temperature
-        facts = {name: metrics[name] for name in FACTS if name in metrics}
-        return ScoringPlan(number, groups, is_finished=bool(metrics) and same, facts=facts)
-
+    same = metrics.get("fusion") == fusion and metrics.get("temperature") == temperature
+    is_finished = not len(groups) and bool(metrics) and same
     num_left = shards.groups.num_videos_of(groups)
-    if num_left < record.num_videos:
+    if num_left < record.num_videos and not is_finished:
         logger.info(
             "continuing the test: %d of %s are scored already",
             record.num_videos - num_left,
             count(record.num_videos, "video"),
         )
-    return ScoringPlan(number, groups, is_finished=False, facts={})
+    if len(groups):
+        return ScoringPlan(number, groups, is_finished=False, facts={})
+    facts = {name: metrics[name] for name in FACTS if name in metrics}
+    return ScoringPlan(number, groups, is_finished=is_finished, facts=facts)
 
 
 def _why_set_aside(folder: Path, record: ResultRecord) -> str:

@@ -95,3 +95,20 @@ def test_a_test_that_is_killed_ends_with_the_same_bits(
     assert found.metrics["num_scored"] == num_videos
     for name in ("top1", "nll", "ece", "intervals", "confusion", "views"):
         assert found.metrics[name] == expected.metrics[name], name
+
+
+@pytest.mark.parametrize("num_videos", [203])
+def test_a_test_that_lacks_its_result_alone_scores_nothing_again(
+    make_command: Callable[[str], list[str]], serve: Serve, tmp_path: Path, num_videos: int
+) -> None:
+    command, output = make_command("hit"), tmp_path / "output"
+    assert serve(command, num_processes=1) == [0]
+    metrics = tmp_path / "hit/test/metrics.json"
+    expected = open_result(tmp_path / "hit").metrics
+    metrics.unlink()
+
+    assert serve(command, num_processes=1, output=output) == [0]
+    message = f"continuing the test: {num_videos} of {num_videos} videos are scored already"
+    assert message in output.read_text()
+    found = open_result(tmp_path / "hit").metrics
+    assert (found["top1"], found["nll"]) == (expected["top1"], expected["nll"])
