@@ -12,7 +12,7 @@ from torch import nn
 
 from slowfast.config.tree import value_at
 from slowfast.inference.clip_settings import build_exported_settings, build_training_settings
-from slowfast.inference.exported import FoundMetrics, Origin
+from slowfast.inference.exported import FoundMetrics, FoundTest, Origin
 from slowfast.models.build import build_filled_model
 from slowfast.models.recipes import ARCHITECTURE_KEYS, MODEL_RECIPES, same_weights
 from slowfast.models.uniformer_config import UNIFORMERS
@@ -22,6 +22,7 @@ from slowfast.utils.checksum import sha256_of
 from slowfast.utils.exported_folder import Exported
 
 _UNTESTED = "the run has no result of a finished test"
+_CHANGED = "the weights have changed since they were tested"
 
 
 def build_origin(
@@ -37,11 +38,19 @@ def build_origin(
         exported: Content of the exported folder that the weights lie in, None elsewhere.
     """
     name = _build_model_name(cfg)
-    training = exported.training if exported else build_training(cfg, state, ema=ema)
+    if exported:
+        no_test = FoundTest(None, "an exported folder has no test")
+        return Origin(
+            exported.model or name,
+            exported.training,
+            find_metrics=partial(_build_metrics, cfg, path=path, ema=ema, exported=exported),
+            find_test=lambda model: no_test,
+        )
     return Origin(
-        exported.model if exported and exported.model else name,
-        training,
-        partial(_build_metrics, cfg, path=path, ema=ema, exported=exported),
+        name,
+        build_training(cfg, state, ema=ema),
+        find_metrics=partial(_build_run_metrics, cfg, path=path, ema=ema),
+        find_test=partial(_build_test, cfg, path=path, ema=ema),
     )
 
 
@@ -82,60 +91,64 @@ def _build_model_name(cfg: CfgNode) -> str:
     return model_name
 
 
-# ---- Metrics ---------------------------------------------------------------------------------
+# ---- The test --------------------------------------------------------------------------------
 
 
 def _build_metrics(
-    cfg: CfgNode, model: nn.Module, *, path: str, ema: bool, exported: Exported | None
+    cfg: CfgNode, model: nn.Module, *, path: str, ema: bool, exported: Exported
 ) -> FoundMetrics:
-    """Return the metrics that belong to a model, or why there are none.
-
-    They are those of the test in the run of the weights, if it was a test of the same weights with
-    the same settings.
-    """
-    if exported:
-        found = FoundMetrics(exported.metrics)
-        if exported.metrics is None:
-            found = FoundMetrics(None, "the exported folder has no metrics")
-    else:
-        found = _build_run_metrics(cfg, path=path, ema=ema)
-    if found.metrics and not _build_is_unchanged(cfg, model, path=path, ema=ema):
-        return FoundMetrics(None, "the weights have changed since they were tested")
-    return found
+    """Return the metrics in an exported folder that belong to a model, or why there are none."""
+    if exported.metrics is None:
+        return FoundMetrics(None, "the exported folder has no metrics")
+    if not _build_is_unchanged(cfg, model, path=path, ema=ema):
+        return FoundMetrics(None, _CHANGED)
+    return FoundMetrics(exported.metrics)
 
 
-def _build_run_metrics(cfg: CfgNode, *, path: str, ema: bool) -> FoundMetrics:
-    from slowfast.evaluation.result import open_result
+def _build_run_metrics(cfg: CfgNode, model: nn.Module, *, path: str, ema: bool) -> FoundMetrics:
+    """Return the metrics of the test of a model in its run, or why there are none."""
     from slowfast.sharing.result_metrics import make_test_metrics
+
+    found = _build_test(cfg, model, path=path, ema=ema)
+    if found.result is None:
+        return FoundMetrics(None, found.problem)
+    if not found.result.record.is_labeled:
+        return FoundMetrics(None, f"the list of the test in {found.result.folder} has no labels")
+    return FoundMetrics(make_test_metrics(found.result))
+
+
+def _build_test(cfg: CfgNode, model: nn.Module, *, path: str, ema: bool) -> FoundTest:
+    """Return the test in the run of the weights, if it was of this model with these settings."""
+    from slowfast.evaluation.result import open_result
 
     run = find_run_folder(path)
     if run is None:
-        return FoundMetrics(None, _UNTESTED)
+        return FoundTest(None, _UNTESTED)
     try:
         result = open_result(run)
     except FileNotFoundError:
-        return FoundMetrics(None, _UNTESTED)
+        return FoundTest(None, _UNTESTED)
     except ValueError as error:
-        return FoundMetrics(None, str(error))
+        return FoundTest(None, str(error))
 
     identity = result.record.identity
-    if not result.record.is_labeled:
-        return FoundMetrics(None, f"the list of the test in {result.folder} has no labels")
     if identity.get("weights_sha256") != sha256_of(path):
         tested = result.record.weights
-        return FoundMetrics(None, f"the test in {result.folder} was of other weights, {tested}")
+        return FoundTest(None, f"the test in {result.folder} was of other weights, {tested}")
     if ema != (identity.get("TEST.EMA", True) and _has_ema(path)):
-        return FoundMetrics(None, f"the test in {result.folder} was not of these EMA weights")
+        return FoundTest(None, f"the test in {result.folder} was not of these EMA weights")
 
     settings = simplejson.loads(simplejson.dumps(build_exported_settings(cfg)))
     for key in settings.keys() & identity.keys() - {"TEST.VIEWS_PER_FORWARD"}:
         if settings[key] != identity[key]:
-            return FoundMetrics(
+            return FoundTest(
                 None,
                 f"the test in {result.folder} was with {key} {identity[key]!r}, not "
                 f"{settings[key]!r}",
             )
-    return FoundMetrics(make_test_metrics(result))
+    if not _build_is_unchanged(cfg, model, path=path, ema=ema):
+        return FoundTest(None, _CHANGED)
+    return FoundTest(result)
 
 
 def find_run_folder(path: str) -> Path | None:

@@ -22,6 +22,7 @@ from slowfast.utils.exported_folder import CONFIG_NAME, FORMAT, LIBRARY, WEIGHTS
 from slowfast.utils.files import new_folder, write_file, write_json
 
 if TYPE_CHECKING:
+    from slowfast.evaluation.result import Result
     from slowfast.inference.classifier import Classifier
     from slowfast.inference.clip_settings import ClipSettings
 
@@ -35,6 +36,18 @@ _OTHER_FIELDS = (
     "allow_truncated",
     "max_frame_pixels",
 )
+
+
+class FoundTest(NamedTuple):
+    """Finished test of some weights, or why there is none.
+
+    Attributes:
+        result: The result of the test. None if there is none.
+        problem: Why there is none, as a sentence without a full stop. "" if there is one.
+    """
+
+    result: "Result | None"
+    problem: str = ""
 
 
 class FoundMetrics(NamedTuple):
@@ -57,11 +70,13 @@ class Origin(NamedTuple):
         training: How the weights were trained, None if it is not known: `start_weights`,
             `num_videos`, `num_epochs`, `uses_ema`, and `settings` by config key.
         find_metrics: Function that returns the metrics of the test of a model.
+        find_test: Function that returns the test itself, which only a run has.
     """
 
     model: str
     training: Mapping[str, Any] | None
     find_metrics: Callable[[nn.Module], FoundMetrics]
+    find_test: Callable[[nn.Module], FoundTest]
 
 
 def write_exported(
