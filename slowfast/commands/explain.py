@@ -2,35 +2,52 @@
 
 WEIGHTS is a checkpoint, the OUTPUT_DIR of a run, an exported folder, a published name or
 hf:org/name. VIDEO is a video, an address, a folder of videos, a folder of numbered images, or a
-pattern.
+pattern. Without VIDEO, WEIGHTS is a run that was tested, and --num-videos videos of its test are
+explained: the most confident mistakes, and right predictions of many classes.
 
 For each video, OUT gets NAME.mp4 (the video with its heat map on top), NAME.png (a contact sheet)
 and NAME.npz (the map and all numbers). A line on standard output says how fast the probability
 falls as the hottest pixels are blurred, beside a random order and a centered Gaussian. The lower,
 the better.
 
+A video of the test of WEIGHTS is also added to the gallery in the report of the test, report.html,
+unless this page shows no frames of videos.
+
 Exit status: 0 all videos are explained, 1 the work failed, 2 wrong usage, 3 some videos are
 unreadable, 130 Ctrl-C.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from slowfast.commands import cli
+from slowfast.commands.explanation_output import KINDS, ExplanationWriter, describe
 from slowfast.utils import plugins
 from slowfast.utils.text import count, printable
 
 if TYPE_CHECKING:
+    from slowfast.commands.run_gallery import RunGallery
+    from slowfast.datasets.records import Span
+    from slowfast.evaluation.listed_videos import ListedVideo
     from slowfast.explanation.explanation import Explanation
     from slowfast.inference.classifier import Classifier
 
 INCOMPLETE_STATUS = 3  # exit status: some videos are unreadable
-OUTPUTS = ("mp4", "png", "npz")
+NUM_VIDEOS = 8  # videos of the test that are explained if none is named
+MAX_VIDEOS = 24  # videos of the gallery
+
+
+class _Item(NamedTuple):
+    """A video to explain."""
+
+    path: str
+    span: "Span | None" = None
+    listed: "ListedVideo | None" = None  # the video in the list of the test
+    problem: str = ""  # why it is unreadable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,8 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = cli.make_parser(__doc__)
     parser.add_argument("weights", metavar="WEIGHTS", help="the trained model")
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="the videos")
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="the videos")
 
+    parser.add_argument(
+        "--num-videos",
+        type=cli.number(int, least=1, most=MAX_VIDEOS),
+        metavar="N",
+        help=f"videos of the test to explain if you name none (default: {NUM_VIDEOS})",
+    )
     parser.add_argument(
         "--target", metavar="CLASS", help="name or number of a class (default: the predicted one)"
     )
@@ -85,8 +108,8 @@ def _make_parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--only",
         action="append",
-        choices=OUTPUTS,
-        help="kind of file to write, may be repeated (default: all)",
+        choices=KINDS,
+        help="kind of output to write, may be repeated (default: all)",
     )
 
     at_least_1 = cli.number(int, least=1)
@@ -107,35 +130,96 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     from slowfast.datasets.decode import DecodeError
-    from slowfast.inference.input_paths import find_inputs
-    from slowfast.inference.predictions import Unreadable
 
+    if args.videos and args.num_videos:
+        raise cli.UsageError(
+            "argument --num-videos: it is for videos of the test, but you name some"
+        )
     plugins.import_plugins(args.imports)
     classifier = cli.load_classifier(args.weights, args)
     target = _find_target(args.target, classifier)
-    inputs = list(chain.from_iterable(map(find_inputs, args.videos)))
-    paths = [x.path if isinstance(x, Unreadable) else x for x in inputs]
-    names = _names(paths)
+    gallery, items = _find_items(classifier, args)
+    names = _names([item.path for item in items])
 
-    _check_outputs([args.out / name for name in names], [args.weights, *paths], args)
+    kinds = args.only or KINDS
+    writer = ExplanationWriter(args.out, kinds=kinds, classifier=classifier, fps=args.fps)
+    writer.check(names, inputs=[args.weights, *(item.path for item in items)])
 
     num_unreadable = 0
-    for x, name in zip(inputs, names, strict=True):
+    for item, name in zip(items, names, strict=True):
         try:
-            if isinstance(x, Unreadable):
-                raise DecodeError(x.reason)
-            explanation = _explain(classifier, x, target, args)
-            _write(classifier, explanation, args.out / name, args)
+            if item.problem:
+                raise DecodeError(item.problem)
+            explanation = _explain(classifier, item, target, args)
+            writer.write(explanation, item.path, name=name, listed=item.listed, gallery=gallery)
         except DecodeError as error:
             print(f"unreadable: {printable(str(error))}", file=sys.stderr)
             num_unreadable += 1
             continue
-        print(printable(_describe(explanation)), flush=True)
+        print(printable(describe(explanation)), flush=True)
 
+    if gallery:
+        gallery.show()
     if not num_unreadable:
         return 0
-    print(f"not explained: {num_unreadable} of {count(len(inputs), 'video')}", file=sys.stderr)
-    return cli.FAILED if num_unreadable == len(inputs) else INCOMPLETE_STATUS
+    print(f"not explained: {num_unreadable} of {count(len(items), 'video')}", file=sys.stderr)
+    return cli.FAILED if num_unreadable == len(items) else INCOMPLETE_STATUS
+
+
+def _find_items(
+    classifier: "Classifier", args: argparse.Namespace
+) -> "tuple[RunGallery | None, list[_Item]]":
+    """Return the gallery of the test, if it is wanted and there is one, and what to explain."""
+    from slowfast.commands.run_gallery import open_gallery
+
+    gallery, problem = None, ""
+    if not args.videos or "gallery" in (args.only or KINDS):
+        try:
+            gallery, problem = open_gallery(classifier)
+        except (OSError, ValueError) as error:
+            if not args.videos or args.only:
+                raise
+            print(f"note: no gallery: {printable(str(error))}", file=sys.stderr)
+
+    if args.videos:
+        return gallery, _find_named(gallery, problem, args)
+    if gallery is None:
+        raise cli.UsageError(
+            f"name a VIDEO. Without one, videos of the test are explained, but {problem}"
+        )
+
+    chosen = gallery.choose(args.num_videos or NUM_VIDEOS)
+    return gallery, [_Item(video.path, video.span, video) for video in chosen]
+
+
+def _find_named(
+    gallery: "RunGallery | None", problem: str, args: argparse.Namespace
+) -> list[_Item]:
+    """Return the videos that the user names.
+
+    Raises:
+        UsageError: If the user asks for the gallery, and a video cannot be there.
+    """
+    from slowfast.inference.input_paths import find_inputs
+    from slowfast.inference.predictions import Unreadable
+
+    items = []
+    inputs = list(chain.from_iterable(map(find_inputs, args.videos)))
+    paths = [x for x in inputs if isinstance(x, str)]
+    listed = gallery.find(paths) if gallery else {}
+    for x in inputs:
+        if isinstance(x, Unreadable):
+            items.append(_Item(x.path, problem=x.reason))
+        else:
+            items.append(_Item(x, listed=listed.get(x)))
+
+    if "gallery" in (args.only or ()):
+        if gallery is None:
+            raise cli.UsageError(f"argument --only: there is no gallery, since {problem}")
+        for item in items:
+            if not item.listed and not item.problem:
+                raise cli.UsageError(f"argument --only: the test has no video {item.path}")
+    return items
 
 
 def _find_target(target: str | None, classifier: "Classifier") -> int | None:
@@ -166,95 +250,18 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_outputs(stems: Sequence[Path], paths: Sequence[str], args: argparse.Namespace) -> None:
-    """Raise an error if a file would replace one of the paths that are read."""
-    inputs = {os.path.realpath(path) for path in paths}
-    for stem in stems:
-        for suffix in args.only or OUTPUTS:
-            path = _with(stem, suffix)
-            if os.path.realpath(path) in inputs:
-                raise cli.UsageError(f"argument --out: {path} is an input. Name another folder")
-
-
 def _explain(
-    classifier: "Classifier", x: str, target: int | None, args: argparse.Namespace
+    classifier: "Classifier", item: _Item, target: int | None, args: argparse.Namespace
 ) -> "Explanation":
     return classifier.explain(
-        x,
+        item.path,
         target=target,
         method=args.method,
         stage=args.stage,
         clips=args.clips,
         crops=args.crops,
         fps=args.fps,
+        span=item.span,
         num_steps=args.steps,
         order=args.order,
-    )
-
-
-def _write(
-    classifier: "Classifier", explanation: "Explanation", stem: Path, args: argparse.Namespace
-) -> None:
-    """Write the files of an explanation. `stem` is their path without a suffix."""
-    from slowfast.inference.inputs import open_input
-    from slowfast.visualization.explanation_pictures import (
-        Explained,
-        write_explained_sheet,
-        write_explained_video,
-    )
-
-    wanted = args.only or OUTPUTS
-    explained = Explained(
-        f"{explanation.label} {explanation.probability:.1%}",
-        _note(explanation),
-        explanation.frame,
-        explanation.maps.seen_numbers,
-        explanation.maps.max_step,
-    )
-    settings = classifier.settings
-    source = open_input(
-        explanation.path,
-        bgr=False,
-        template=settings.image_template,
-        allow_truncated=settings.allow_truncated,
-        max_pixels=settings.max_frame_pixels,
-    )
-    with source:
-        if "mp4" in wanted:
-            write_explained_video(source, _with(stem, "mp4"), explained, fps=args.fps)
-        if "png" in wanted:
-            write_explained_sheet(source, _with(stem, "png"), explained)
-    if "npz" in wanted:
-        explanation.save(_with(stem, "npz"))
-
-
-def _with(stem: Path, suffix: str) -> Path:
-    return stem.with_name(f"{stem.name}.{suffix}")  # not with_suffix: a name may have dots
-
-
-def _note(explanation: "Explanation") -> str:
-    method = explanation.method
-    if explanation.stage is not None:
-        method += f" of stage {explanation.stage}"
-    if explanation.curves is None:
-        return method
-    return f"{method}. {_areas(explanation)}"
-
-
-def _areas(explanation: "Explanation") -> str:
-    assert explanation.curves is not None
-    parts = []
-    for kind, better in (("deletion", "lower"), ("insertion", "higher")):
-        areas = {name: explanation.curves.area(kind, name) for name in explanation.curves.deletion}
-        parts.append(
-            f"{kind} {areas['map']:.3f} (random {areas['random']:.3f}, gaussian "
-            f"{areas['gaussian']:.3f}, {better} is better)"
-        )
-    return ", ".join(parts)
-
-
-def _describe(explanation: "Explanation") -> str:
-    return (
-        f"{explanation.path}: {explanation.label} {explanation.probability:.1%}, "
-        f"{_note(explanation)}"
     )

@@ -7,7 +7,6 @@ the weights and the class names alone. See docs/share.md.
 """
 
 import argparse
-import base64
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +20,9 @@ from slowfast.utils.text import count
 
 if TYPE_CHECKING:
     from slowfast.inference.classifier import Classifier
-    from slowfast.sharing.model_card import MistakenFrames
     from slowfast.utils.hub import Repository
 
 SUFFIXES = (".safetensors", ".pth")
-NUM_FRAMES_SHOWN = 8  # mistakes with frames
 
 _OTHER_SUFFIXES = (".pyth", ".pt", ".pt2", ".ckpt", ".bin", ".onnx")  # of files, not of folders
 
@@ -56,7 +53,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--with-frames",
         action="store_true",
-        help="show frames of the most confident mistakes of the test (default: no frames)",
+        help="show frames of the most confident mistakes of the test, and of the videos that you "
+        "explained (default: no frames)",
     )
     parser.add_argument("--push", metavar="ORG/NAME", help="repository on the Hub to push OUT to")
     parser.add_argument(
@@ -122,6 +120,7 @@ def _export_file(run: str, output: Path, *, best: bool, trained: bool) -> int:
 
 
 def _export_folder(args: argparse.Namespace) -> int:
+    from slowfast.commands.card_frames import CardFrames, draw_card_frames
     from slowfast.inference.exported import write_exported
     from slowfast.sharing.model_card import CardOptions
     from slowfast.sharing.push import prepare_repository
@@ -135,19 +134,17 @@ def _export_folder(args: argparse.Namespace) -> int:
         config=args.cfg,
         class_names=args.class_names,
     )
-    images: dict[str, bytes] = {}
-    frames: list[MistakenFrames] = []
-    if args.with_frames:
-        frames, images = _draw_mistakes(classifier, args.run, best=args.best)
+    frames = draw_card_frames(classifier) if args.with_frames else CardFrames([], [], {})
     if repository:
         prepare_repository(repository, private=args.private)
 
     options = CardOptions(
         repository=str(repository).removeprefix("hf:") if repository else "",
         license=args.license,
-        frames=frames,
+        mistakes=frames.mistakes,
+        explained=frames.explained,
     )
-    found = write_exported(args.output, classifier, options=options, images=images)
+    found = write_exported(args.output, classifier, options=options, images=frames.images)
     print(f"{args.output}: {_describe(classifier)}")
     if found.problem:
         print(f"note: the model card has no accuracy: {found.problem}", file=sys.stderr)
@@ -185,42 +182,3 @@ def _push(folder: Path, repository: "Repository") -> None:
         raise OSError(f"{error}. {folder} is complete. Push it later with `{command}`") from None
     print(f"{page_address(repository)}: pushed. Load it with")
     print(f'    slowfast.load("hf:{repository.name}@{commit}")')
-
-
-def _draw_mistakes(
-    classifier: "Classifier", run: str, *, best: bool
-) -> "tuple[list[MistakenFrames], dict[str, bytes]]":
-    """Return the most confident mistakes of the test of a run, and their images by path."""
-    from slowfast.config import parse_cfg
-    from slowfast.engine.report_thumbnails import build_thumbnails
-    from slowfast.evaluation.report.content import read_content
-    from slowfast.evaluation.result import find_result
-    from slowfast.model_origin import find_run_folder
-    from slowfast.sharing.model_card import MistakenFrames
-    from slowfast.trained import find_file
-
-    folder = find_run_folder(find_file(run, best=best))
-    problem = classifier.origin.find_metrics(classifier.model).problem
-    if problem or folder is None:
-        raise ValueError(f"--with-frames shows mistakes of the test, but {problem}")
-
-    result = read_content(find_result(folder))
-    mistakes = result.highlights[:NUM_FRAMES_SHOWN]
-    cfg = parse_cfg(result.config, origin=f"{find_result(folder)}/config.yaml")
-    frames: list[MistakenFrames] = []
-    images: dict[str, bytes] = {}
-    for thumbnail, mistake in zip(build_thumbnails(cfg, mistakes), mistakes, strict=True):
-        if not thumbnail.image:
-            print(f"note: no frames of a video: {thumbnail.note}", file=sys.stderr)
-            continue
-        assert mistake.label is not None
-        assert mistake.prediction is not None
-        assert mistake.top_probabilities is not None
-        file = f"frames/{len(frames) + 1}.jpg"
-        images[file] = base64.b64decode(thumbnail.image.partition(",")[2])
-        names = classifier.class_names
-        label, prediction = names[mistake.label], names[mistake.prediction]
-        frames.append(MistakenFrames(file, label, prediction, mistake.top_probabilities[0]))
-    if not mistakes:
-        print("note: the test has no mistakes, so there are no frames", file=sys.stderr)
-    return frames, images

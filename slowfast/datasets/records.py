@@ -1,5 +1,6 @@
 """Records that flow from an annotation list to the model, and the errors of unreadable videos."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -8,6 +9,9 @@ from torch import Tensor
 from slowfast.datasets.boxes import Box
 
 NO_LABEL = -1  # label of every video of a list without labels
+
+_SECONDS = r"[\d.e+-]+"
+SPAN_PATTERN = rf"#t=(?P<start>{_SECONDS}),(?P<end>{_SECONDS})$"  # end of a name, see `video_name`
 
 
 class DecodeError(ValueError):
@@ -37,11 +41,27 @@ class Video(NamedTuple):
     def name(self) -> str:
         """Name that identifies the video in manifests and messages.
 
-        It is the path. A span is appended as a W3C media fragment: `a.mp4#t=12.5,20`.
+        See `video_name`.
         """
-        if self.span is None:
-            return self.path
-        return f"{self.path}#t={self.span.start:.12g},{self.span.end:.12g}"
+        return video_name(self.path, self.span)
+
+
+def video_name(path: str, span: Span | None) -> str:
+    """Return the name of a video or a section of one.
+
+    It is the path. A span is appended as a W3C media fragment: `a.mp4#t=12.5,20`.
+    """
+    if span is None:
+        return path
+    return f"{path}#t={span.start:.12g},{span.end:.12g}"
+
+
+def split_video_name(name: str) -> tuple[str, Span | None]:
+    """Return the path and the span of a name, see `video_name`."""
+    found = re.search(SPAN_PATTERN, name)
+    if found is None:
+        return name, None
+    return name[: found.start()], Span(float(found["start"]), float(found["end"]))
 
 
 class View(NamedTuple):

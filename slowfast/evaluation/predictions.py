@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -207,3 +208,15 @@ def _check_schema(path: Path, schema: pa.Schema, *, columns: Sequence[str]) -> N
     missing = [name for name in columns if name not in schema.names]
     if missing:
         raise ValueError(f"{path}: has no column {missing[0]!r}. {_REMEDY}")
+
+
+def first_probabilities(videos: pa.Table) -> NDArray[np.float32]:
+    """Return the probability of the prediction of each video, NaN for an unscored one."""
+    lists = videos["top_probabilities"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+
+    first = np.full(len(lengths), np.nan, np.float32)
+    has_any = lengths > 0
+    first[has_any] = lists.flatten().to_numpy()[starts[has_any]]
+    return first

@@ -8,15 +8,14 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-FILE_NAME = "predictions.csv"
+from slowfast.datasets.records import SPAN_PATTERN
 
-_SECONDS = r"[\d.e+-]+"
-_SPAN = rf"#t=(?P<start>{_SECONDS}),(?P<end>{_SECONDS})$"  # see `Video.name`
+FILE_NAME = "predictions.csv"
 
 
 def has_spans(names: pa.ChunkedArray) -> bool:
     """Return whether some of the names of videos (see `Video.name`) are those of spans."""
-    return bool(pc.any(pc.match_substring_regex(names, _SPAN)).as_py())
+    return bool(pc.any(pc.match_substring_regex(names, SPAN_PATTERN)).as_py())
 
 
 class CsvWriter:
@@ -37,7 +36,7 @@ class CsvWriter:
         """Write rows of `predictions.parquet`."""
         paths, spans = predictions["path"], []
         if self._has_spans:
-            found = pc.extract_regex(paths, f"^(?P<path>.*){_SPAN}")
+            found = pc.extract_regex(paths, f"^(?P<path>.*){SPAN_PATTERN}")
             path, *spans = (pc.struct_field(found, name) for name in ("path", "start", "end"))
             paths = pc.coalesce(path, paths)
 

@@ -22,6 +22,7 @@ from slowfast.utils.provenance import provenance
 
 METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
+GALLERY_NAME = "gallery.json"
 
 VERSION = 1  # of metrics.json and predictions.parquet
 _REMEDY = "Run the test again"
@@ -181,7 +182,7 @@ def write_result(
         fusion=fusion,
         temperature=temperature or 1.0,
     )
-    for name in (METRICS_NAME, REPORT_NAME):  # They would describe other predictions.
+    for name in (METRICS_NAME, REPORT_NAME, GALLERY_NAME):  # They would describe others.
         (folder / name).unlink(missing_ok=True)
     spans = has_spans(names)
     with open_predictions(folder, record.class_names, has_spans=spans) as predictions:

@@ -19,7 +19,7 @@ from slowfast.explanation.explanation import Explanation
 from slowfast.explanation.methods import suiting_methods
 from slowfast.inference.clip_settings import ClipSettings
 from slowfast.inference.explaining import explain_input
-from slowfast.inference.exported import FoundMetrics, Origin, write_exported
+from slowfast.inference.exported import FoundMetrics, FoundTest, Origin, write_exported
 from slowfast.inference.features import embed
 from slowfast.inference.inputs import Input, input_name
 from slowfast.inference.predictions import Features, Prediction, Unreadable, make_prediction
@@ -81,8 +81,7 @@ class Classifier:
         self.settings = settings
         self.temperature = temperature
         self.config = config or {}
-        unknown = FoundMetrics(None, "it is not known whether the weights were tested")
-        self.origin = origin or Origin(type(model).__name__, None, lambda model: unknown)
+        self.origin = origin or _unknown_origin(model)
         self.reader = reader
         self._passes = ForwardPasses(
             normalize, device=next(model.parameters()).device, precision=precision
@@ -483,6 +482,7 @@ class Classifier:
         clips: int | None = None,
         crops: int | None = None,
         fps: float | None = None,
+        span: tuple[float, float] | None = None,
         num_steps: int = 10,
         order: str = "clip",
     ) -> Explanation:
@@ -499,6 +499,7 @@ class Classifier:
             clips: Temporal clips per video, None for those of the test.
             crops: Spatial crops per clip, None for those of the test.
             fps: Frames per second of an array.
+            span: Start and end of a section of a video file, in seconds. None for all of it.
             num_steps: Number of steps of the deletion and insertion curves. 0 for no curves.
             order: Which pixels the curves take first: the hottest of each clip, or the same share
                 of each frame ("frame").
@@ -519,6 +520,7 @@ class Classifier:
             num_clips=num_clips,
             num_crops=num_crops,
             fps=fps,
+            span=span,
             num_steps=num_steps,
             order=order,
         )
@@ -592,6 +594,16 @@ def check_precision(precision: str) -> None:
     known = ("off", "bf16", "fp16", "auto")
     if precision not in known:
         raise ValueError(f"the precision is {precision!r}. Choose one of: {', '.join(known)}")
+
+
+def _unknown_origin(model: nn.Module) -> Origin:
+    problem = "it is not known whether the weights were tested"
+    return Origin(
+        type(model).__name__,
+        None,
+        find_metrics=lambda model: FoundMetrics(None, problem),
+        find_test=lambda model: FoundTest(None, problem),
+    )
 
 
 def _check_windows(window: float | None, stride: float | None) -> None:

@@ -1,6 +1,7 @@
 """Explaining a prediction: from an input to the map of each of its frames."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast.datasets.boxes import short_side_size
-from slowfast.datasets.decode import FrameSource
+from slowfast.datasets.decode import FrameSource, VideoFile
+from slowfast.datasets.records import Span, video_name
 from slowfast.datasets.samplers import make_views
 from slowfast.datasets.transforms import Augmentation
 from slowfast.evaluation.fusion import fuse
@@ -34,17 +36,21 @@ def explain_input(
     num_clips: int,
     num_crops: int,
     fps: float | None,
+    span: tuple[float, float] | None,
     num_steps: int,
     order: str,
 ) -> Explanation:
     """Return the explanation of an input, see `Classifier.explain`."""
     _check_curves(num_steps, order)
+    section = None if span is None else _check_span(span)
     method = choose_method(classifier.model, method, stage=stage)
     wanted = None if target is None else find_class(target, classifier.class_names)
 
     views = make_views(num_clips, num_crops)
     reader = classifier.reader
     with reader.open(x, fps=fps) as source:
+        if section is not None:
+            _select(source, section)
         num_frames, height, width = _shape_of(source)
         clips = reader.clip_reader.with_clips(num_clips)
         numbers = clips.frame_numbers(source, clips=range(num_clips), rng=None)
@@ -76,7 +82,7 @@ def explain_input(
             order=order,
         )
     return Explanation(
-        path=input_name(x),
+        path=video_name(input_name(x), section),
         target=chosen,
         label=classifier.class_names[chosen],
         class_names=classifier.class_names,
@@ -112,6 +118,20 @@ def _check_curves(num_steps: int, order: str) -> None:
         raise ValueError(f"num_steps is {num_steps!r}. Use a whole number, 0 for no curves")
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}. Choose one of: {', '.join(ORDERS)}")
+
+
+def _check_span(span: tuple[float, float]) -> Span:
+    section = Span(*map(float, span))
+    if not 0 <= section.start < section.end < math.inf:
+        raise ValueError(f"span is {span!r}. Use (start, end) in seconds, such as (2.5, 8)")
+    return section
+
+
+def _select(source: FrameSource, section: Span) -> None:
+    """Restrict a source to a section of its video."""
+    if not isinstance(source, VideoFile):
+        raise ValueError(f"{source.path}: span is for video files. Pass the frames of the section")
+    source.span = section
 
 
 def _shape_of(source: FrameSource) -> tuple[int, int, int]:

@@ -40,18 +40,38 @@ class MistakenFrames(NamedTuple):
     probability: float
 
 
+class ExplainedFrames(NamedTuple):
+    """Frames of a video above the same frames with the evidence for a class.
+
+    Attributes:
+        file: Path of the image in the exported folder.
+        label: Name of the class of the video, "" if it is unknown.
+        target: Name of the class that is explained.
+        probability: Probability of this class.
+        method: How it was explained.
+    """
+
+    file: str
+    label: str
+    target: str
+    probability: float
+    method: str
+
+
 class CardOptions(NamedTuple):
     """What a model card says beside the content of `config.json`.
 
     Attributes:
         repository: Repository of the model on the Hub, such as org/name. "" for a folder alone.
         license: Identifier of the license on the Hub, such as apache-2.0. "" for none.
-        frames: Frames of the most confident mistakes.
+        mistakes: Frames of the most confident mistakes.
+        explained: Frames of explained videos.
     """
 
     repository: str = ""
     license: str = ""
-    frames: Sequence[MistakenFrames] = ()
+    mistakes: Sequence[MistakenFrames] = ()
+    explained: Sequence[ExplainedFrames] = ()
 
 
 def make_card(content: Mapping[str, Any], options: CardOptions) -> str:

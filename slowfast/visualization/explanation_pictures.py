@@ -28,6 +28,7 @@ THUMB = 160  # pixels, height of a frame on a sheet
 _CHUNK_BYTES = 32 << 20
 _MAX_OPACITY = 0.65  # of the hottest pixels
 _UNSEEN = 0.35  # brightness of pixels that no view saw
+_MAX_ASPECT = 4  # width by height of a frame on a sheet, a wider one is squeezed
 _MARGIN = 6  # pixels around text
 _GAP = 4  # pixels between frames of a sheet
 _MIN_WIDTH = 360  # pixels, of a video or a sheet, so that its text fits
@@ -107,11 +108,38 @@ def write_explained_sheet(source: FrameSource, path: Path, explained: Explained)
         OSError: If the file cannot be written.
     """
     numbers = choose_frames(explained.seen_numbers)
-    strip = _draw_strips(source, numbers, explained)
+    strip = _draw_numbered(source, numbers, explained)
     width = max(strip.width, _MIN_WIDTH)
     header, footer = _draw_header(explained.title, width), _draw_footer(explained.note, width)
     sheet = _stack([header, strip, footer], width=width)
     write_file(path, lambda file: sheet.save(file, "PNG"))
+
+
+def draw_explained_strip(
+    source: FrameSource, explained: Explained, *, num_frames: int, height: int
+) -> Image.Image:
+    """Return frames of equally long sections, and below them the same frames with their heat.
+
+    Each is the frame of its section with the most heat.
+
+    Args:
+        source: The open video, with channels in the order red, green, blue.
+        explained: What to show.
+        num_frames: Maximum number of frames side by side.
+        height: Height of a frame in pixels.
+
+    Raises:
+        DecodeError: If a frame of the video is damaged.
+    """
+    seen = explained.seen_numbers
+    sections = np.array_split(seen, min(len(seen), num_frames))
+    numbers = [_hottest(section.tolist(), explained) for section in sections]
+    return _join(_draw_columns(source, numbers, explained, height=height))
+
+
+def _hottest(numbers: Sequence[int], explained: Explained) -> int:
+    """Return the number of the frame with the most heat."""
+    return max(numbers, key=lambda number: float(explained.heat(number)[0].mean()))
 
 
 def choose_frames(seen_numbers: NDArray[np.int64]) -> list[int]:
@@ -150,32 +178,51 @@ def _draw_frame(frame: Pixels, number: int, explained: Explained) -> Pixels:
     return pad_to_even(np.asarray(_stack([header, image, footer], width=width)))
 
 
-def _draw_strips(source: FrameSource, numbers: Sequence[int], explained: Explained) -> Image.Image:
-    """Return the frames above the same frames with their heat."""
+def _draw_numbered(
+    source: FrameSource, numbers: Sequence[int], explained: Explained
+) -> Image.Image:
+    """Return frames with their numbers, and below them the same frames with their heat."""
+    columns = _draw_columns(source, numbers, explained, height=THUMB)
+    size = _size_for(THUMB)
+    line = _line_height(size)
+    strip = _join(columns)
+
+    sheet = Image.new("RGB", (strip.width, strip.height + line), _BACKGROUND)
+    sheet.paste(strip, (0, line))
+    pen = ImageDraw.Draw(sheet)
+    for index, number in enumerate(numbers):
+        left = index * (columns[0].width + _GAP)
+        pen.text((left + 2, 0), f"frame {number}", fill=_TEXT, font=_font(size))
+    return sheet
+
+
+def _draw_columns(
+    source: FrameSource, numbers: Sequence[int], explained: Explained, *, height: int
+) -> list[Image.Image]:
+    """Return an image for each frame: the frame, and below it the same with its heat."""
     columns = []
     for number in numbers:
         frame = source.read([number])[0]
-        size = (max(round(frame.shape[1] * THUMB / frame.shape[0]), 1), THUMB)
+        aspect = min(frame.shape[1] / frame.shape[0], _MAX_ASPECT)
+        size = (max(round(aspect * height), 1), height)
         both = (frame, overlay(frame, *explained.heat(number)))
-        columns.append(
-            [
-                Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BICUBIC)
-                for pixels in both
-            ]
-        )
+        images = [Image.fromarray(np.ascontiguousarray(pixels)) for pixels in both]
+        above, below = (image.resize(size, Image.Resampling.BICUBIC) for image in images)
 
-    line = _line_height(_size_for(THUMB))
-    width, height = columns[0][0].size
-    sheet = Image.new(
-        "RGB", (len(columns) * (width + _GAP) - _GAP, 2 * height + _GAP + line), _BACKGROUND
-    )
-    pen = ImageDraw.Draw(sheet)
-    for column, (number, images) in enumerate(zip(numbers, columns, strict=True)):
-        left = column * (width + _GAP)
-        pen.text((left + 2, 0), f"frame {number}", fill=_TEXT, font=_font(_size_for(THUMB)))
-        for row, image in enumerate(images):
-            sheet.paste(image, (left, line + row * (height + _GAP)))
-    return sheet
+        column = Image.new("RGB", (above.width, 2 * height + _GAP), _BACKGROUND)
+        column.paste(above, (0, 0))
+        column.paste(below, (0, height + _GAP))
+        columns.append(column)
+    return columns
+
+
+def _join(columns: Sequence[Image.Image]) -> Image.Image:
+    """Return images of the same size side by side."""
+    width, height = columns[0].size
+    joined = Image.new("RGB", (len(columns) * (width + _GAP) - _GAP, height), _BACKGROUND)
+    for index, column in enumerate(columns):
+        joined.paste(column, (index * (width + _GAP), 0))
+    return joined
 
 
 def _stack(images: Sequence[Image.Image], *, width: int) -> Image.Image:

@@ -169,7 +169,7 @@ def test_frames_need_a_test(
     new_run: Run, export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export(new_run(), tmp_path / "out", "--with-frames") == 1
-    assert "--with-frames shows mistakes of the test, but the run has no" in capsys.readouterr().err
+    assert "--with-frames shows videos of the test, but the run has no" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

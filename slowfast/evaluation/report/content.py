@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from slowfast.evaluation.predictions import FILE_NAME as PREDICTIONS_NAME
-from slowfast.evaluation.predictions import reading_predictions
+from slowfast.evaluation.predictions import first_probabilities, reading_predictions
 from slowfast.evaluation.result import METRICS_NAME, read_metrics
 
 MAX_HIGHLIGHTS = 24  # videos with thumbnails
@@ -234,18 +233,6 @@ class _Selection:
     def videos(self) -> pa.Table:
         """The videos for the table of all videos, the most important ones first."""
         return pa.concat_tables(self._kinds).slice(0, MAX_VIDEOS).combine_chunks()
-
-
-def first_probabilities(videos: pa.Table) -> NDArray[np.float32]:
-    """Return the probability of the prediction of each video, NaN for an unscored one."""
-    lists = videos["top_probabilities"].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-
-    first = np.full(len(lengths), np.nan, np.float32)
-    has_any = lengths > 0
-    first[has_any] = lists.flatten().to_numpy()[starts[has_any]]
-    return first
 
 
 def _to_predictions(videos: pa.Table) -> list[Prediction]:

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from slowfast.evaluation.report.content import Content, Prediction, read_content
+from slowfast.evaluation.report.gallery import GalleryVideo
 from slowfast.evaluation.report.thumbnails import Thumbnail
 from slowfast.evaluation.report.training_log import TrainingCurves
 from slowfast.evaluation.report.videos import MAX_REASON, pack_classes, pack_videos, shorten
@@ -38,6 +39,9 @@ _ORIGIN = ("command", "cwd", "host", "started")
 _NO_CONFUSION: dict[str, list[int]] = {"labels": [], "predictions": [], "counts": []}
 _FOLDER = Path(__file__).parent
 
+_FRAMES_MARKER = '<meta name="frames" content="shown">'
+_HEAD_BYTES = 4096  # of a page, which have the marker
+
 
 class Headline(NamedTuple):
     """A number at the top of the page, with its confidence interval."""
@@ -54,6 +58,7 @@ def write_report(
     *,
     training: TrainingCurves | None,
     thumbnails: Sequence[Thumbnail] | None,
+    gallery: Sequence[GalleryVideo] = (),
 ) -> Path:
     """Write the report page of a test, from the files of its result.
 
@@ -64,6 +69,7 @@ def write_report(
         training: Curves of the training of the weights, None if they are unknown.
         thumbnails: Thumbnails of the highlights (see `read_content`), None for a page without
             frames of videos.
+        gallery: Videos with what the model looked at.
 
     Returns:
         The path of the page, `folder/report.html`.
@@ -74,7 +80,7 @@ def write_report(
         OSError: If the page cannot be written.
     """
     result = read_content(folder)
-    page = render_report(result, training=training, thumbnails=thumbnails)
+    page = render_report(result, training=training, thumbnails=thumbnails, gallery=gallery)
     path = folder / REPORT_NAME
     write_file(path, page)
     return path
@@ -85,6 +91,7 @@ def render_report(
     *,
     training: TrainingCurves | None,
     thumbnails: Sequence[Thumbnail] | None,
+    gallery: Sequence[GalleryVideo] = (),
 ) -> str:
     """Return the report page of a result, see `write_report`."""
     metrics = {**dict.fromkeys(_OPTIONAL), **result.metrics}
@@ -97,6 +104,8 @@ def render_report(
         "result": result,
         "metrics": {**metrics, "run_by": {**dict.fromkeys(_ORIGIN), **metrics["run_by"]}},
         "thumbnails": None if thumbnails is None else {item.row: item for item in thumbnails},
+        "gallery": gallery,
+        "frames_marker": Markup(_FRAMES_MARKER) if thumbnails is not None or gallery else "",
     }
 
     # The table of all videos gets the bytes that the rest of the page leaves.
@@ -105,6 +114,15 @@ def render_report(
     max_bytes = MAX_BYTES - len(rest.encode()) - 1_000
     videos, num_shown = pack_videos(result.videos, max_bytes=max_bytes)
     return _render(template, context, videos=videos, num_shown=num_shown)
+
+
+def shows_frames(folder: Path) -> bool | None:
+    """Return whether the report page of a test shows frames of videos, None if there is no page."""
+    path = folder / REPORT_NAME
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return _FRAMES_MARKER.encode() in file.read(_HEAD_BYTES)
 
 
 def _render(template: str, context: Mapping[str, Any], *, videos: str, num_shown: int) -> str:

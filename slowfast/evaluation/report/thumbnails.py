@@ -45,8 +45,13 @@ def draw_thumbnail(frames: NDArray[np.uint8]) -> str:
         image = Image.fromarray(np.ascontiguousarray(frames[index]))
         strip.paste(image.resize((width, height), Image.Resampling.BILINEAR), (column * width, 0))
 
+    return to_data_uri(strip)
+
+
+def to_data_uri(image: Image.Image) -> str:
+    """Return an image as the data URI of a JPEG file."""
     file = io.BytesIO()
-    strip.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    image.save(file, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slowfast.evaluation.report.content import first_probabilities
+from slowfast.evaluation.predictions import first_probabilities
 from slowfast.utils.text import printable
 
 MAX_NAME = 300  # characters shown of a path or of a class name
