@@ -130,7 +130,7 @@ _C.TEST.CALIBRATED = free(False, _TEST_ONLY)
 _C.TEST.ALLOW_UNSCORED = free(False, _TEST_ONLY)
 # Write the report page after a test.
 _C.TEST.REPORT = free(True, _TEST_ONLY)
-# Show frames of the most confident mistakes on the report page.
+# Show frames of videos on the report page: the most confident mistakes, and explained videos.
 _C.TEST.THUMBNAILS = free(True, _TEST_ONLY)
 # Temporal clips per video.
 _C.TEST.NUM_ENSEMBLE_VIEWS = free(10, _TEST_ONLY)

@@ -18,7 +18,7 @@ def test_every_command_and_example_runs(
 ) -> None:
     folder = after_quickstart()
 
-    assert len(COMMANDS) == 2
+    assert len(COMMANDS) == 3
     main = runpy.run_path("tools/explain.py")["main"]
     for command in COMMANDS:
         python, tool, *words = shlex.split(command)
@@ -26,6 +26,7 @@ def test_every_command_and_example_runs(
         assert main(words) == 0, command
     written = {path.name for path in (folder / "explanations").iterdir()}
     assert written == {"left_0000.mp4", "left_0000.png", "left_0000.npz"}
+    assert "What the model looks at" in (folder / "output/quickstart/test/report.html").read_text()
 
     capsys.readouterr()
     for block in code_blocks(PAGE, "python"):
