@@ -199,9 +199,7 @@ class RunFigures:
 
         for suffix, classes in subsets.items():
             image = draw_confusion(
-                confusion[np.ix_(classes, classes)],
-                [self._class_names[number] for number in classes],
-                size=options.confusion_size,
+                confusion, self._class_names, classes=classes, size=options.confusion_size
             )
             self._trackers.log_image(f"val/confusion_matrix{suffix}", image, step=step)
 

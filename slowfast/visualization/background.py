@@ -20,6 +20,7 @@ MAX_WAITING = 1000  # calls that wait for a tracker before it counts as too slow
 # run, and when a signal stops it.
 CLOSE_SECONDS, STOP_SECONDS = 60.0, 10.0
 START_SECONDS = 10.0  # that the first checkpoint waits for the IDs of the records
+QUIET_SECONDS = 2.0  # of waiting at the end that the log does not mention
 
 Start = Callable[[], Tracker]
 
@@ -57,7 +58,12 @@ class Trackers:
         self._was_waited_for = True
         give_up_at = monotonic() + START_SECONDS
         for tracker in self._running:
-            tracker.has_started.wait(max(give_up_at - monotonic(), 0.0))
+            if not tracker.has_started.wait(max(give_up_at - monotonic(), 0.0)):
+                logger.info(
+                    "the tracker %s has not started after %.0f s. The training does not wait",
+                    tracker.name,
+                    START_SECONDS,
+                )
 
     def log_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
         """Add one point to the curve of each tag, see `Tracker.log_scalars`."""
@@ -91,9 +97,14 @@ class Trackers:
         for tracker in running:
             tracker.call(lambda tracker: tracker.close(is_finished=is_finished))
             tracker.end()
-        give_up_at = monotonic() + (CLOSE_SECONDS if is_finished else STOP_SECONDS)
+        limit = CLOSE_SECONDS if is_finished else STOP_SECONDS
+        give_up_at = monotonic() + limit
+        has_told = False
         for tracker in running:
-            tracker.join(max(give_up_at - monotonic(), 0.0))
+            if not has_told and not tracker.has_ended(QUIET_SECONDS):
+                logger.info("waiting up to %.0f s for the tracker %s", limit, tracker.name)
+                has_told = True
+            tracker.join(max(give_up_at - monotonic(), 0.0), limit=limit)
 
     def _call(self, call: Callable[[Tracker], None]) -> None:
         if self._starts and not self._running:
@@ -119,7 +130,7 @@ class _BackgroundTracker:
     """
 
     def __init__(self, name: str, start: Start, *, note_record: Callable[[str], None]) -> None:
-        self._name = name
+        self.name = name
         self._start = start
         self._note_record = note_record
         self._is_off = False
@@ -142,13 +153,21 @@ class _BackgroundTracker:
         """Let the thread end after the calls that it has."""
         self.call(None)
 
-    def join(self, seconds: float) -> None:
-        """Wait for the end of the thread."""
-        if self._is_off:
-            return
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            self._turn_off(f"it did not finish in time ({seconds:.0f} s)")
+    def has_ended(self, seconds: float) -> bool:
+        """Wait for the end of the thread, and return whether there is nothing more to wait for."""
+        if not self._is_off:
+            self._thread.join(seconds)
+        return self._is_off or not self._thread.is_alive()
+
+    def join(self, seconds: float, *, limit: float) -> None:
+        """Wait for the end of the thread, and turn the tracker off if it does not come.
+
+        Args:
+            seconds: Seconds to wait.
+            limit: Seconds for all trackers together, for the message.
+        """
+        if not self.has_ended(seconds):
+            self._turn_off(f"it did not finish in time ({limit:.0f} s)")
 
     def _run(self) -> None:
         try:
@@ -167,6 +186,6 @@ class _BackgroundTracker:
         self.has_started.set()
         logger.warning(
             "the tracker %s is off from here on: %s. The training goes on without it",
-            self._name,
+            self.name,
             " ".join(reason.split())[:500],
         )

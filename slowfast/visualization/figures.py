@@ -1,24 +1,29 @@
 """Figures of a run as RGB images: confusion matrices, predictions by class, and sheets of clips."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from slowfast.utils.text import printable
+from slowfast.utils.text import count, printable
+from slowfast.visualization.trackers import IMPORT_LOCK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Pixels = NDArray[np.uint8]
-Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _DPI = 100
 _MAX_NAMED = 60  # classes of a confusion matrix that has room for their names
 _MAX_NUMBERED = 20  # and for the numbers in its cells
 _MAX_LETTERS = 28  # letters of a class name
+_MIN_BARS = 5  # bars that a chart has room for, so that one alone is no wall
 _COLUMNS = 4  # frames of a clip on a sheet
 _CLIPS_PER_ROW = 2
 _SIDE = 128  # pixels, shorter side of a frame on a sheet
@@ -34,33 +39,60 @@ class CaptionedClip(NamedTuple):
 
 
 def draw_confusion(
-    confusion: NDArray[np.int64], class_names: Sequence[str], *, size: tuple[float, float]
+    confusion: NDArray[np.int64],
+    class_names: Sequence[str],
+    *,
+    classes: Sequence[int],
+    size: tuple[float, float],
 ) -> Pixels:
-    """Return a confusion matrix. The color of a cell is its share of the videos of its label.
+    """Return the confusion matrix of some classes.
+
+    The color of a cell is its share of all videos of its label, also of those that were taken for
+    a class that is not shown.
 
     Args:
         confusion: Videos by label (row) and prediction (column), shape (K, K).
         class_names: Names of the K classes.
+        classes: Numbers of the classes to show.
         size: Width and height in inches of 100 pixels.
     """
     figure, axes = _new_figure(size)
-    num_classes = len(class_names)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    shown = confusion[np.ix_(classes, classes)]
+    shares = 100 * shown / np.maximum(confusion[classes].sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
 
-    if num_classes <= _MAX_NAMED:
-        names = [_shorten(name) for name in class_names]
-        font_size = max(4.0, min(9.0, 300 / max(num_classes, 1)))
-        axes.set_xticks(range(num_classes), names, rotation=90, fontsize=font_size)
-        axes.set_yticks(range(num_classes), names, fontsize=font_size)
-    if num_classes <= _MAX_NUMBERED:
-        for (row, column), number in np.ndenumerate(confusion):
-            if number:
-                color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(number), ha="center", va="center", color=color)
+    if len(classes) <= _MAX_NAMED:
+        names = [_shorten(class_names[number]) for number in classes]
+        font_size = max(4.0, min(9.0, 300 / max(len(classes), 1)))
+        axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=font_size)
+        axes.set_yticks(range(len(classes)), names, fontsize=font_size)
+    if len(classes) <= _MAX_NUMBERED:
+        _write_numbers(axes, shown, is_dark=shares > 50)
+    else:
+        title = "% of the videos of the label"
+        figure.colorbar(image, label=title, location="top", shrink=0.5, aspect=40)
     return _to_pixels(figure)
+
+
+def _write_numbers(axes: Any, numbers: NDArray[np.int64], *, is_dark: NDArray[np.bool_]) -> None:
+    """Write the numbers of a matrix into its cells, as large as fits the longest one."""
+    with _no_font_warnings():
+        axes.figure.draw_without_rendering()  # decides how wide a cell is
+    cell_width = axes.get_window_extent().width / len(numbers) * 72 / _DPI  # in points
+    font_size = min(10.0, cell_width / (0.7 * len(str(numbers.max()))))
+    for (row, column), number in np.ndenumerate(numbers):
+        if number:
+            axes.text(
+                column,
+                row,
+                str(number),
+                ha="center",
+                va="center",
+                color="white" if is_dark[row, column] else "black",
+                fontsize=font_size,
+            )
 
 
 def draw_predictions(
@@ -88,9 +120,10 @@ def draw_predictions(
     axes.barh(range(len(shown)), shares, color=colors)
     axes.set_yticks(range(len(shown)), [_shorten(class_names[number]) for number in shown])
     axes.set_xlim(0, 100)
-    axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
+    axes.set_ylim(max(len(shown), _MIN_BARS) - 0.5, -0.5)
     axes.set_xlabel("% of the videos")
-    axes.set_title(f"predictions for {_shorten(class_names[label])}")
+    videos = count(int(counts.sum()), "video")
+    axes.set_title(f"{videos} of {_shorten(class_names[label])}: taken for")
     return _to_pixels(figure)
 
 
@@ -108,7 +141,7 @@ def draw_clips(clips: Sequence[CaptionedClip]) -> Pixels:
     num_rows = -(-len(clips) // num_columns)
 
     sheet = Image.new("RGB", (num_columns * width, num_rows * height), "#ffffff")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen, font = ImageDraw.Draw(sheet), _caption_font()
     for number, (clip, images) in enumerate(zip(clips, thumbs, strict=True)):
         left, top = number % num_columns * width, number // num_columns * height
         text = _fit(clip.caption, pen=pen, font=font, width=width - _GAP)
@@ -131,7 +164,7 @@ def _to_thumb(frame: Pixels) -> Image.Image:
     return image.resize((round(image.width * scale), round(image.height * scale)))
 
 
-def _fit(text: str, *, pen: ImageDraw.ImageDraw, font: Font, width: int) -> str:
+def _fit(text: str, *, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Return a text whose lines are cut to a width in pixels."""
     lines = []
     for line in printable(text).split("\n"):
@@ -143,20 +176,45 @@ def _fit(text: str, *, pen: ImageDraw.ImageDraw, font: Font, width: int) -> str:
 
 
 def _shorten(name: str) -> str:
-    name = printable(name).replace("$", r"\$")  # matplotlib would read formulas
-    return name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 2]}.."
+    """Return a class name without its middle. Long names of classes often begin alike."""
+    name = printable(name)
+    if len(name) > _MAX_LETTERS:
+        half = _MAX_LETTERS // 2 - 1
+        name = f"{name[:half]}..{name[-half:]}"
+    return name.replace("$", r"\$")  # matplotlib would read formulas
+
+
+@cache
+def _caption_font() -> ImageFont.FreeTypeFont:
+    """Return the font of matplotlib. The one of Pillow has English letters alone."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 11)
 
 
 def _new_figure(size: tuple[float, float]) -> "tuple[Figure, Any]":
-    from matplotlib.figure import Figure
+    with IMPORT_LOCK:
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     return figure, figure.add_subplot()
+
+
+@contextmanager
+def _no_font_warnings() -> Iterator[None]:
+    """Keep quiet of letters that the font lacks, and of names that a small figure has no room for.
+
+    Such letters become boxes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _to_pixels(figure: "Figure") -> Pixels:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _no_font_warnings():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,4 +1,4 @@
-"""The tracker MLflow: a server (MLFLOW_TRACKING_URI) or a SQLite file."""
+"""The tracker MLflow: a server, a database or a folder (MLFLOW_TRACKING_URI), or a SQLite file."""
 
 import logging
 import os
@@ -6,7 +6,9 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from mlflow import MlflowClient
@@ -22,6 +24,8 @@ _MAX_VALUE = 6000  # characters of a parameter
 _AT_ONCE = 100  # parameters or tags in a request
 _METRICS_AT_ONCE = 1000
 
+_SQLITE = "sqlite:///"
+
 Item = TypeVar("Item")
 
 
@@ -36,15 +40,14 @@ class MlflowTracker(Tracker):
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         address = os.environ.get("MLFLOW_TRACKING_URI", "")
-        artifacts = None
         if not address:
-            folder = run.folder.absolute() / "mlflow"
-            folder.mkdir(parents=True, exist_ok=True)
-            address = f"sqlite:///{folder}/mlflow.db"
-            artifacts = (folder / "artifacts").as_uri()
+            address = f"{_SQLITE}{run.folder.absolute() / 'mlflow' / 'mlflow.db'}"
+        elif urlsplit(address).scheme in ("", "file"):
+            # MLflow refuses folders of plain files unless they are asked for. The address does.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
 
         self._client = MlflowClient(tracking_uri=address)
-        experiment_id = self._find_experiment(run.project, artifacts=artifacts)
+        experiment_id = self._find_experiment(run.project, artifacts=_artifacts_of(address))
         found = self._find_record(run, experiment_id=experiment_id)
         if found is None:
             found = self._create_record(run, experiment_id=experiment_id)
@@ -103,6 +106,20 @@ class MlflowTracker(Tracker):
         for param_chunk in _chunks(params, _AT_ONCE):
             self._client.log_batch(record.info.run_id, params=param_chunk)
         return record
+
+
+def _artifacts_of(address: str) -> str | None:
+    """Return where the images of a new experiment go, None for where MLflow chooses.
+
+    With a SQLite file, MLflow chooses the current folder. They belong beside the file, whose folder
+    this makes.
+    """
+    path = address.removeprefix(_SQLITE).partition("?")[0]
+    if path == address or not path or path == ":memory:":
+        return None
+    folder = Path(path).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / "artifacts").as_uri()
 
 
 def _key(tag: str) -> str:

@@ -1,12 +1,15 @@
 """The tracker Trackio: a SQLite file, or a Space of Hugging Face (TRACKIO_SPACE_ID)."""
 
+import logging
 import os
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast.visualization.trackers import TrackedRun, Tracker
+from slowfast.visualization.trackers import IMPORT_LOCK, TrackedRun, Tracker
+
+logger = logging.getLogger(__name__)
 
 
 class TrackioTracker(Tracker):
@@ -19,8 +22,17 @@ class TrackioTracker(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         # Trackio reads its folder from the environment, once.
         os.environ.setdefault("TRACKIO_DIR", str(run.folder.absolute() / "trackio"))
-        import trackio
+        with IMPORT_LOCK:
+            # Trackio looks into matplotlib.figure for each value as soon as any thread begins to
+            # import it, and drops the values while that import is not complete.
+            import matplotlib.figure  # noqa: F401
+            import trackio
+            import trackio.run
+            import trackio.utils
 
+        # Trackio prints, in colors and with no way to turn it off, between the lines of the log.
+        for module in (trackio, trackio.run, trackio.utils):
+            vars(module)["print"] = logger.debug
         self._trackio = trackio
         self.record_id = run.record_id or f"{run.name}-{run.run_id}"
         self._run = trackio.init(

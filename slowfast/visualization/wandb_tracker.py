@@ -16,7 +16,8 @@ _NEEDS_NO_KEY = ("offline", "disabled", "dryrun")
 class WandbTracker(Tracker):
     """Records a run of Weights & Biases, whose ID is the one of the run.
 
-    Curves are over `step`, the number of finished training steps.
+    Curves are over `step`, the number of finished training steps. The record does not name the
+    host, the user or the folders of the machine, unless the config or the command does.
 
     Args:
         run: The run.
@@ -40,7 +41,7 @@ class WandbTracker(Tracker):
             id=self.record_id,
             resume="allow",
             config={**run.config, "run_by": dict(run.source)},
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=wandb.Settings(silent=True, console="off", host="", x_disable_meta=True),
         )
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

@@ -103,6 +103,9 @@ def test_a_resumed_run_continues_its_records(start: Start, tmp_path: Path) -> No
 
 
 def check_wandb(run: Path, *, run_id: str) -> None:
+    records = list(wandb_records(run))
+    assert not any(record.HasField("environment") for record in records)  # host, user and folders
+    assert {record.run.host for record in records if record.HasField("run")} == {""}
     started = [record.run for record in wandb_records(run) if record.HasField("run")]
     assert {record.run_id for record in started} == {run_id}
     assert {(record.display_name, record.run_group) for record in started} == {("mine", "ours")}
