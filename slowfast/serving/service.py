@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slowfast.inference.classifier import Classifier
 from slowfast.serving.analysis import Result, analyze
+from slowfast.serving.recordings import drop_cut_packet
 from slowfast.serving.refusal import RefusedError
 from slowfast.serving.request_queue import RequestQueue
 from slowfast.serving.uploads import Uploads
@@ -118,6 +119,8 @@ class Service:
         with_overlay: bool,
     ) -> list[Result]:
         check_video(path, name=name, max_seconds=self.max_seconds)
+        if path.is_relative_to(self.uploads.folder):  # examples are not ours to change
+            drop_cut_packet(path)
         return analyze(
             path,
             classifiers,
