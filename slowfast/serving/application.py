@@ -43,7 +43,8 @@ def build_application(service: Service, *, password: str, is_local: bool) -> ASG
     _add_routes(app, service)
 
     page = build_page(service)
-    page.state_session_capacity = 100
+    # gradio keeps the last result of each session, megabytes with overlays, and never uses it.
+    page.state_session_capacity = 1
     gr.mount_gradio_app(
         app,
         page,
