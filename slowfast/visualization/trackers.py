@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
+
+
+_NEEDED_BYTES = 1 << 20  # in the folder of a local record when it starts
 
 
 class TrackedRun(NamedTuple):
@@ -82,6 +86,20 @@ class TrackerKind(NamedTuple):
     start: Callable[[TrackedRun], Tracker]
     modules: Sequence[str] = ()
     install: str = "'slowfast-uniformer[trackers]'"
+
+
+def make_record_folder(folder: Path) -> None:
+    """Make the folder of a local record, and check that there is room for files.
+
+    Some libraries go on where they cannot write, and complain about each value.
+
+    Raises:
+        OSError: If files cannot be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(_NEEDED_BYTES))
+        file.flush()
 
 
 # Trackers start in threads. Two threads that import modules which import each other would deadlock,

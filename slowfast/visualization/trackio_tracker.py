@@ -3,11 +3,12 @@
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast.visualization.trackers import IMPORT_LOCK, TrackedRun, Tracker
+from slowfast.visualization.trackers import IMPORT_LOCK, TrackedRun, Tracker, make_record_folder
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +18,15 @@ class TrackioTracker(Tracker):
 
     Args:
         run: The run.
+
+    Raises:
+        OSError: If files cannot be written to its folder.
     """
 
     def __init__(self, run: TrackedRun) -> None:
         # Trackio reads its folder from the environment, once.
         os.environ.setdefault("TRACKIO_DIR", str(run.folder.absolute() / "trackio"))
+        make_record_folder(Path(os.environ["TRACKIO_DIR"]))
         with IMPORT_LOCK:
             # Trackio looks into matplotlib.figure for each value as soon as any thread begins to
             # import it, and drops the values while that import is not complete.

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import wandb
 from numpy.typing import NDArray
 
-from slowfast.visualization.trackers import TrackedRun, Tracker
+from slowfast.visualization.trackers import TrackedRun, Tracker, make_record_folder
 
 _NUM_BINS = 64
 _NEEDS_NO_KEY = ("offline", "disabled", "dryrun")
@@ -23,6 +24,7 @@ class WandbTracker(Tracker):
         run: The run.
 
     Raises:
+        OSError: If files cannot be written to its folder.
         ValueError: If nobody is logged in. There is no prompt in the middle of a training.
     """
 
@@ -31,13 +33,14 @@ class WandbTracker(Tracker):
             raise ValueError("nobody is logged in. Run wandb login, or set WANDB_MODE=offline")
 
         self.record_id = run.record_id or run.run_id
-        run.folder.mkdir(parents=True, exist_ok=True)
+        folder = os.environ.get("WANDB_DIR", str(run.folder))
+        make_record_folder(Path(folder))
         self._run = wandb.init(
             project=run.project,
             name=run.name,
             group=run.group or None,
             tags=list(run.tags),
-            dir=os.environ.get("WANDB_DIR", str(run.folder)),
+            dir=folder,
             id=self.record_id,
             resume="allow",
             config={**run.config, "run_by": dict(run.source)},

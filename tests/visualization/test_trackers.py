@@ -236,6 +236,26 @@ def test_trackio_prints_nothing_and_knows_matplotlib(tmp_path: Path) -> None:
     assert (step, json.loads(content)) == (1, {"loss": 1.0})
 
 
+@pytest.mark.parametrize(("name", "variable"), [("trackio", "TRACKIO_DIR"), ("wandb", "WANDB_DIR")])
+def test_a_folder_without_room_is_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    variable: str,
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv(variable, "/proc/self/fdinfo")  # nobody can make a file there
+    start = partial(TRACKERS[name].start, tracked_run(tmp_path))
+    running = Trackers({name: start}, record_ids={})
+    for step in range(5):
+        running.log_scalars({"train/loss": 1.0}, step=step)
+    running.close(is_finished=True)
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert f"the tracker {name} is off from here on" in message
+    assert "/proc/self/fdinfo" in message
+
+
 def test_a_missing_package_is_a_problem_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = TrackerKind(lambda run: Tracker(), modules=("no_such_module", "json"))
     monkeypatch.setitem(TRACKERS, "odd", kind)
