@@ -2,7 +2,7 @@
 
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,7 @@ def analyze(
             check()
             clips = _seen_clips(classifier, path) if with_frames else []
             check()
-            overlay = _overlay(classifier, path) if with_overlay else b""
+            overlay = _overlay(classifier, path, check=check) if with_overlay else b""
             results.append(
                 Result(model, prediction, classifier.class_names, windows, clips, overlay)
             )
@@ -158,15 +158,26 @@ def _seen_clips(classifier: Classifier, path: Path) -> list[SeenClip]:
     return clips
 
 
-def _overlay(classifier: Classifier, path: Path) -> bytes:
-    """Return the video of the explanation, empty if no method suits the model."""
+def _overlay(classifier: Classifier, path: Path, *, check: Callable[[], None]) -> bytes:
+    """Return the video of the explanation, empty if no method suits the model.
+
+    Args:
+        classifier: The model.
+        path: The video.
+        check: Called before each frame. It raises StoppedError to give up.
+    """
     if not classifier.can_explain:
         return b""
     explanation = classifier.explain(str(path), crops=1, num_steps=0)
+
+    def heat(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        check()
+        return explanation.frame(number)
+
     explained = Explained(
         f"{explanation.label} {explanation.probability:.1%}",
         explanation.method,
-        explanation.frame,
+        heat,
         explanation.maps.seen_numbers,
         explanation.maps.max_step,
     )
