@@ -1,5 +1,6 @@
 """The page of the demo in headless Chromium: upload, result, error, and nothing from elsewhere."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -44,12 +45,22 @@ class Browser:
     def wait(self, condition: str) -> None:
         end = time.monotonic() + 30
         while not self.run(f"return {condition}"):
-            assert time.monotonic() < end, condition
+            assert time.monotonic() < end, (condition, self.text("#result"))
             time.sleep(0.05)
 
     def upload(self, path: Path) -> None:
         self.driver.find_element("css selector", "#video input[type=file]").send_keys(str(path))
         self.wait("!document.querySelector('#video input[type=file]')")
+
+    def press(self, selector: str) -> None:
+        """Press a button when it is there."""
+        self.wait(f'document.querySelector("{selector}")')
+        self.driver.find_element("css selector", selector).click()
+
+    def choose_first_model(self) -> None:
+        """Leave out all models but the first."""
+        for box in self.driver.find_elements("css selector", "#models input")[1:]:
+            box.click()
 
     def classify(self) -> None:
         """Press the button, and wait for the result or the error."""
@@ -76,20 +87,28 @@ class Browser:
         return [a for a in addresses if not a.startswith((self.url, "data:", "blob:"))]
 
 
-@pytest.fixture(scope="module")
-def browser(server: RunningServer) -> Iterator[Browser]:
-    """One headless browser for all tests, since starting it takes a second."""
+@contextlib.contextmanager
+def started_browser(server: RunningServer, *arguments: str) -> Iterator[Browser]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", *arguments):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield Browser(driver, server.url)
-    driver.quit()
+    try:
+        yield Browser(driver, server.url)
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def browser(server: RunningServer) -> Iterator[Browser]:
+    """One headless browser for all tests, since starting it takes a second."""
+    with started_browser(server) as browser:
+        yield browser
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -149,9 +168,7 @@ def test_an_example_and_a_part_of_the_models_are_chosen(browser: Browser) -> Non
     field = browser.driver.find_element("css selector", "#example input")
     field.click()
     field.send_keys("left_0001", Keys.ENTER)
-    boxes = browser.driver.find_elements("css selector", "#models input")
-    for box in boxes[1:]:
-        box.click()
+    browser.choose_first_model()
     browser.classify()
     assert browser.text("#result > * .clip").startswith("left_0001.mp4")
     assert browser.count("#result .model") == 1
@@ -161,3 +178,24 @@ def test_nothing_chosen_gives_a_message(browser: Browser) -> None:
     browser.open()
     browser.classify()
     assert browser.text("#result .problem").startswith("Upload a video")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_recording_of_the_camera_is_classified(server: RunningServer, width: int) -> None:
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with started_browser(server, *camera) as browser:
+        browser.open(width=width)
+        browser.choose_first_model()
+        browser.press("#video [aria-label='Capture from camera']")
+        browser.press("#video [title='grant webcam access'] button")
+        browser.press("#video [aria-label='start recording']")
+        time.sleep(2)
+        browser.press("#video .capture-button")
+        browser.wait("document.querySelector('#video [data-testid=Video-player]')?.readyState > 0")
+        browser.classify()
+
+        assert browser.count("#result .model") == 1, browser.text("#result")
+        assert browser.text("#result > * .clip") == "sample.webm"
+        assert browser.overflow() == 0
+    wait_until_clean(server)
