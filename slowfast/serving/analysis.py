@@ -140,14 +140,21 @@ def _renamed(window: Window, path: Path, *, name: str) -> Window:
 
 
 def _seen_clips(classifier: Classifier, path: Path) -> list[SeenClip]:
+    """Return up to _MAX_SHOWN_CLIPS clips as the model saw them. Equal ones are shown once."""
     settings = classifier.settings
     views = classifier.reader.read(str(path), num_clips=settings.num_clips, num_crops=1)
     if views.reason:
         raise DecodeError(views.reason)
 
-    shown = np.linspace(0, settings.num_clips - 1, min(settings.num_clips, _MAX_SHOWN_CLIPS))
+    # The clips of a video that is shorter than one are the same.
+    distinct = [
+        index
+        for index, frames in enumerate(views.frames)
+        if index == 0 or not frames.equal(views.frames[index - 1])
+    ]
+    shown = np.linspace(0, len(distinct) - 1, min(len(distinct), _MAX_SHOWN_CLIPS))
     clips = []
-    for index in shown.round().astype(int):
+    for index in (distinct[number] for number in shown.round().astype(int)):
         pixels = to_pixels(views.frames[index], mean=settings.mean, std=settings.std)
         if settings.channel_order == "BGR":
             pixels = pixels[..., ::-1]
