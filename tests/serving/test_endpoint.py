@@ -17,6 +17,7 @@ import pytest
 import slowfast
 from tests.serving.running_server import (
     RunningServer,
+    memory_growth,
     running_server,
     wait_until_clean,
     write_long_video,
@@ -282,12 +283,8 @@ def test_wrong_usage_and_a_port_in_use(models: list[Path], tmp_path: Path) -> No
 
 @pytest.mark.soak
 def test_memory_is_constant_over_200_requests(server: RunningServer, video: bytes) -> None:
-    for _ in range(40):
+    def request() -> None:
         assert predict(server, video)[0] == 200
-    before = server.memory()
-    for _ in range(200):
-        assert predict(server, video)[0] == 200
-    growth = server.memory() - before
-    print(f"{before / 1e6:.0f} MB, and {growth / 1e6:+.1f} MB after 200 requests")
-    assert growth < 16e6
+
+    assert memory_growth(server, request) < 8e6
     wait_until_clean(server)

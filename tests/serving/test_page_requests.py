@@ -14,7 +14,7 @@ import pytest
 import slowfast
 from slowfast.serving.analysis import StoppedError, analyze
 from slowfast.serving.recordings import drop_cut_packet
-from tests.serving.running_server import RunningServer, wait_until_clean
+from tests.serving.running_server import RunningServer, memory_growth, wait_until_clean
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[demo]'")
 
@@ -128,12 +128,9 @@ def test_an_overlay_is_given_up_at_any_frame(models: list[Path], motion_folder: 
 @pytest.mark.soak
 def test_memory_is_constant_over_200_pages(server: RunningServer, motion_folder: Path) -> None:
     video = (motion_folder / "test/left_0000.mp4").read_bytes()
-    for _ in range(20):
+
+    def request() -> None:
         assert 'class="overlay"' in classify(server, video)
-    before = server.memory()
-    for _ in range(200):
-        classify(server, video)
-    growth = server.memory() - before
-    print(f"{before / 1e6:.0f} MB, and {growth / 1e6:+.1f} MB after 200 pages")
-    assert growth < 16e6
+
+    assert memory_growth(server, request) < 8e6
     wait_until_clean(server)
