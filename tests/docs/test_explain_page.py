@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.config import CfgNode
+from slowfast.engine.evaluate import evaluate
 from tests.docs.pages import ROOT, code_blocks, command_lines
 
 PAGE = (ROOT / "docs/explain.md").read_text()
@@ -14,9 +16,12 @@ COMMANDS = command_lines("".join(code_blocks(PAGE, "bash")))
 
 
 def test_every_command_and_example_runs(
-    after_quickstart: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    after_quickstart: Callable[..., Path],
+    tiny_cfg: Callable[..., CfgNode],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = after_quickstart()
+    evaluate(tiny_cfg(OUTPUT_DIR=folder / "output/quickstart", TEST__REPORT=True))
 
     assert len(COMMANDS) == 3
     main = runpy.run_path("tools/explain.py")["main"]

@@ -1,14 +1,16 @@
 """A TCP server that sends a video as MPEG-TS in real time, stalls, and drops the connection.
 
 Run it as a process: `python stream_server.py VIDEO PLAN...`. It prints its port. Each word of the
-plan is `12` (send so many frames), `stall=3` (send nothing for 3 s), `drop` (close the connection
-and wait for the next one), or `fast` (send as fast as possible from now on).
+plan is `12` (send so many frames), `stall=3` (send nothing for 3 s), `until=FILE` (send nothing
+until this file exists), `drop` (close the connection and wait for the next one), or `fast` (send as
+fast as possible from now on).
 """
 
 import io
 import socket
 import sys
 import time
+from pathlib import Path
 
 import av
 
@@ -45,6 +47,9 @@ def serve(path: str, plan: list[str]) -> None:
                 connection, _ = server.accept()
             elif word.startswith("stall="):
                 time.sleep(float(word.removeprefix("stall=")))
+            elif word.startswith("until="):
+                while not Path(word.removeprefix("until=")).exists():
+                    time.sleep(0.02)
             else:
                 due = time.monotonic()
                 for _ in range(int(word)):
