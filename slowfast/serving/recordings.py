@@ -22,6 +22,8 @@ def drop_cut_packet(path: Path) -> None:
         with av.open(str(path), metadata_errors="ignore") as recording:
             if recording.format.name != "matroska,webm" or recording.duration is not None:
                 return
+            if not recording.streams.video:
+                return
             with av.open(str(whole), "w", format="matroska") as output:
                 stream = output.add_stream_from_template(recording.streams.video[0])
                 for packet in _whole_packets(recording):
