@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 INCOMPLETE_STATUS = 3  # exit status: some videos are unreadable
 NUM_VIDEOS = 8  # videos of the test that are explained if none is named
-MAX_VIDEOS = 24  # videos of the gallery
 
 
 class _Item(NamedTuple):
@@ -63,7 +62,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     parser.add_argument(
         "--num-videos",
-        type=cli.number(int, least=1, most=MAX_VIDEOS),
+        type=cli.number(int, least=1),
         metavar="N",
         help=f"videos of the test to explain if you name none (default: {NUM_VIDEOS})",
     )
@@ -173,9 +172,10 @@ def _find_items(
     from slowfast.commands.run_gallery import open_gallery
 
     gallery, problem = None, ""
-    if not args.videos or "gallery" in (args.only or KINDS):
+    adds = "gallery" in (args.only or KINDS)
+    if adds or not args.videos:
         try:
-            gallery, problem = open_gallery(classifier)
+            gallery, problem = open_gallery(classifier, adds=adds)
         except (OSError, ValueError) as error:
             if not args.videos or args.only:
                 raise

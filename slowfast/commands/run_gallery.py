@@ -64,11 +64,15 @@ class RunGallery:
         )
 
 
-def open_gallery(classifier: "Classifier") -> tuple[RunGallery | None, str]:
+def open_gallery(classifier: "Classifier", *, adds: bool) -> tuple[RunGallery | None, str]:
     """Return the gallery of the test of a classifier, or None and why there is no such test.
 
+    Args:
+        classifier: The model.
+        adds: Whether videos will be added, and not only chosen.
+
     Raises:
-        OSError: If a file of the test cannot be read, or nothing can be written beside it.
+        OSError: If a file of the test cannot be read, or videos cannot be added.
         ValueError: If a file of the test is damaged.
     """
     found = classifier.origin.find_test(classifier.model)
@@ -76,10 +80,11 @@ def open_gallery(classifier: "Classifier") -> tuple[RunGallery | None, str]:
         return None, found.problem
 
     folder = found.result.folder
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder}: you may not write there")
+    if adds and not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder}: you may not write there. Leave out the gallery: --only")
+    if adds:
+        read_gallery(folder, test_id=found.result.record.test_id)
     found.result.predictions("row")
-    read_gallery(folder, test_id=found.result.record.test_id)
 
     config = folder / "config.yaml"
     cfg = parse_cfg(config.read_text(encoding="utf-8"), origin=str(config))

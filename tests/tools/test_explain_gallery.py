@@ -134,6 +134,8 @@ def test_a_damaged_gallery_stops_no_other_work(
         assert report.main([str(run)]) == 1
         assert "Delete it, and explain the videos again" in capsys.readouterr().err
         assert gallery.read_text() == content
+    words = ("--steps", "0", "--num-videos", "1", "--only", "png")
+    assert explain.main([str(run), *words, "--out", str(tmp_path / "out")]) == 0
 
 
 def test_a_model_card_shows_the_gallery_only_when_asked(tested_run: Run, tmp_path: Path) -> None:
